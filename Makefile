@@ -1,0 +1,98 @@
+# Everything from a fresh clone: each target sets up what it needs in .venv first.
+# Python's build rules are in setup.py, the settings of the tools in pyproject.toml.
+
+PYTHON ?= python3
+ARGS ?=
+SANITIZE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
+REMARKS := -X warn.unused=True -X warn.unreachable=True
+SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
+
+# Stamps: an empty file in .venv says that a step was done. The name of the first holds
+# the name of the Python that was asked for, so another PYTHON=... makes .venv anew.
+MADE := $(VENV)/.made-$(subst /,_,$(PYTHON))
+TOOLS := $(VENV)/.tools
+INSTALLED := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help serve test lint bench debug clean
+
+help: ## list the targets
+	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+
+serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
+	@exec $(BIN)/fastecho serve $(ARGS)
+
+test: $(COMPILED) $(VENV)/.test ## run every test; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, what Cython remarks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest --allowlist .ci/stubtest-allowed fastecho._core fastecho._load
+	@echo "cython, which may not say a word"
+	@mkdir -p build
+	@for file in fastecho/*.pyx; do \
+	    said=$$($(BIN)/cython -3 $(REMARKS) -o build/lint.c "$$file" 2>&1) && [ -z "$$said" ] || \
+	        { printf '%s\n' "$$said"; exit 1; }; \
+	done; rm -f build/lint.c
+
+bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.echo $(ARGS)
+
+# The debug build takes the place of the ordinary one in the tree. Without its stamp the
+# ordinary one comes back with the next target. A sanitizer must be loaded first.
+debug: $(INSTALLED) $(VENV)/.test ## tests on a build with -O0 -g and assertions; SANITIZE=address
+	@rm -f $(COMPILED)
+	FASTECHO_DEBUG=1 FASTECHO_SANITIZE='$(SANITIZE)' $(BIN)/python setup.py --quiet build_ext --inplace
+	@case ',$(SANITIZE),' in \
+	*,address,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 ;; \
+	*,undefined,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libubsan.so)" ;; \
+	*,thread,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=66 ;; \
+	esac; exec $(BIN)/python -m pytest $(ARGS)
+
+clean: ## remove everything that was made, .venv too
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f fastecho/*.so
+	find fastecho tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(MADE):
+	$(eval LACKS := $(shell .ci/missing '$(PYTHON)'))
+	$(if $(LACKS),$(error $(LACKS)))
+	@echo "making $(VENV) with $(PYTHON)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The first pip that understands dependency groups is 25.1.
+$(TOOLS): $(MADE) pyproject.toml
+	@echo "installing the build tools"
+	@$(PIP) --upgrade 'pip>=25.1'
+	@$(PIP) --group build
+	@touch $@
+
+# Metadata and the command. The extensions follow in the next step, which does not
+# compile one that has not changed.
+$(INSTALLED): $(TOOLS) pyproject.toml setup.py fastecho/_version.py
+	@FASTECHO_NO_EXTENSION=1 $(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(COMPILED): $(INSTALLED) $(SOURCES)
+	@echo "compiling the extensions"
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(TOOLS) pyproject.toml
+	@echo "installing what $(subst .,,$(@F)) needs"
+	@$(PIP) --group $(subst .,,$(@F))
+	@touch $@

@@ -1,0 +1,301 @@
+# Newcomers: accepting, placing, admitting, shedding.
+#
+# Lives here: everything between a listener's event and a connection that is served, and the
+# end of accepting. Does not live here: opening listeners (listener.py), the served connection
+# (_connection.pxd).
+#
+# Listeners stand in every worker's epoll with EPOLLEXCLUSIVE. Whoever accepts gives the
+# newcomer to the worker with the fewest connections, as a descriptor in a message: the record
+# is made by its owner. A place under max_connections is taken atomically right after accept4,
+# and given back before our FIN or RST: a peer that has seen the end of one connection finds the
+# place free for the next, and two workers never take the last one both.
+
+from libc.errno cimport EAGAIN, ENOMEM
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
+from fastecho._connection cimport connection_end, connection_handle, connection_refused
+from fastecho._poll cimport (
+    Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
+)
+from fastecho._worker cimport (
+    MESSAGE_CONNECTION, MESSAGE_LOOK, TAG_LISTENER, Listener, Shared, Worker, wake_workers,
+    worker_deadline,
+)
+
+
+cdef enum:
+    # Newcomers an event at the most: a connect storm must not starve who is connected.
+    ACCEPT_BUDGET_MAX = 64
+    # How long accepting rests when the kernel is out of memory or descriptors, in ms.
+    ACCEPT_PAUSE_MS = 100
+    # A queue is emptied in one go at the end of accepting, but not for ever.
+    ACCEPT_LAST_MAX = 65536
+
+
+cdef inline bint is_mine(const Worker *w, const Listener *l) noexcept nogil:
+    return l.worker < 0 or l.worker == w.index
+
+
+# --- one newcomer --------------------------------------------------------------------------
+
+cdef inline int choose_worker(Worker *w, const Listener *l) noexcept nogil:
+    """Index of the worker with the fewest connections; its count is raised already.
+
+    Where counts are equal, the one that asks: no hand-over.
+    """
+    cdef Shared *shared = w.shared
+    cdef int64_t least, n
+    cdef int best, i
+    if shared.worker_count == 1 or l.worker >= 0:
+        fe_atomic_add(&w.placed, 1)
+        return w.index
+    while True:
+        best = w.index
+        least = fe_atomic_load(&w.placed)
+        for i in range(shared.worker_count):
+            n = fe_atomic_load(&shared.workers[i].placed)
+            if n < least:
+                least = n
+                best = i
+        if fe_atomic_raise_from(&shared.workers[best].placed, least):
+            return best
+
+
+cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
+    """Makes the record of a newcomer that was placed here, and serves it or asks for a verdict."""
+    cdef fe_connection *c = fe_slab_take(&w.connections)
+    if c == NULL:
+        fe_count(&w.counters.ended_by_no_memory, 1)
+        fe_count(&w.counters.connections_closed, 1)
+        fe_atomic_add(&w.placed, -1)
+        fe_atomic_add(&w.shared.places, -1)
+        abort_descriptor(newcomer.fd)
+        return
+    c.fd = newcomer.fd
+    c.number = newcomer.number
+    c.listener = <uint16_t>newcomer.listener
+    c.path = FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
+    if w.aborting:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
+    elif not w.shared.admits:
+        connection_handle(w, c, FE_ON_ADMITTED)
+    else:
+        newcomer.worker = w.index
+        newcomer.slot = c.slot
+        newcomer.generation = c.generation
+        if mailbox_post(&w.shared.admissions, newcomer) < 0:
+            connection_refused(w, c, -ENOMEM)
+
+
+cdef inline bint is_raw(const fe_framing *f) noexcept nogil:
+    """What comes in goes out: no prefix, no suffix, no frames to find."""
+    return f.kind == FE_FRAME_RECV and f.prefix_size == 0 and f.suffix_size == 0
+
+
+cdef inline void abort_descriptor(int fd) noexcept nogil:
+    """RST, for a newcomer that never got a record."""
+    _sys.sys_reset(fd)
+    _sys.sys_close(fd)
+
+
+cdef inline void newcomer_place(Worker *w, const Listener *l, Message *newcomer) noexcept nogil:
+    """Hands an accepted descriptor to its worker."""
+    cdef int target
+    fe_count(&w.counters.connections_accepted, 1)
+    newcomer.kind = MESSAGE_CONNECTION
+    newcomer.number = <uint64_t>fe_atomic_add(&w.shared.last_number, 1)
+    if w.shared.admits and not l.is_unix:
+        newcomer.value = _sys.sys_accept_queue_wait_ms(newcomer.fd)
+    target = choose_worker(w, l)
+    if target != w.index:
+        if mailbox_post(&w.shared.workers[target].mailbox, newcomer) == 0:
+            return
+        # No memory for the message: it stays here.
+        fe_atomic_add(&w.shared.workers[target].placed, -1)
+        fe_atomic_add(&w.placed, 1)
+    connection_begin(w, newcomer)
+
+
+cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcept nogil:
+    """Takes one newcomer: 0, also when it had to be shed for max_connections; or -errno."""
+    cdef Message newcomer
+    cdef _sys.socklen_t size = sizeof(newcomer.address)
+    cdef int fd
+    memset(&newcomer, 0, sizeof(newcomer))
+    if w.shared.admits:
+        fd = _sys.sys_accept(l.fd, newcomer.address, &size)
+        newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
+    else:
+        fd = _sys.sys_accept(l.fd, NULL, NULL)
+    if fd < 0:
+        return fd
+    if not fe_place_reserve(&w.shared.places, w.shared.max_connections):
+        abort_descriptor(fd)
+        fe_count(&w.counters.shed_max_connections, 1)
+        return 0
+    newcomer.fd = fd
+    newcomer.listener = index
+    newcomer_place(w, l, &newcomer)
+    return 0
+
+
+# --- trouble -------------------------------------------------------------------------------
+
+cdef inline void accept_unwatch(Worker *w) noexcept nogil:
+    """Takes the listeners out of this worker's epoll."""
+    cdef int i
+    for i in range(w.shared.listener_count):
+        if is_mine(w, &w.shared.listeners[i]):
+            _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, w.shared.listeners[i].fd, 0, 0)
+
+
+cdef inline int accept_watch(Worker *w) noexcept nogil:
+    """Puts the listeners into this worker's epoll; 0 or -errno."""
+    cdef int i, rc
+    for i in range(w.shared.listener_count):
+        if is_mine(w, &w.shared.listeners[i]):
+            rc = _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_ADD, w.shared.listeners[i].fd,
+                                    _sys.EPOLLIN | <uint32_t>_sys.EPOLLEXCLUSIVE,
+                                    TAG_LISTENER + <uint32_t>i)
+            if rc < 0:
+                return rc
+    return 0
+
+
+cdef inline void accept_pause(Worker *w) noexcept nogil:
+    """Stops listening for ACCEPT_PAUSE_MS: newcomers wait in the kernel's queue."""
+    if w.accept_paused or w.accept_ending:
+        return
+    accept_unwatch(w)
+    w.accept_paused = True
+    fe_count(&w.counters.accept_pauses, 1)
+    fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, ACCEPT_PAUSE_MS))
+
+
+cdef inline void accept_resume(Worker *w) noexcept nogil:
+    """The pause is over: get the reserve back and listen again, or pause again."""
+    cdef int rc = 0
+    w.accept_paused = False
+    if w.reserve_fd < 0:
+        rc = w.reserve_fd = _sys.sys_open_null()
+    if rc >= 0:
+        rc = accept_watch(w)
+    if rc < 0:
+        fe_count_errno(&w.counters, rc)
+        accept_pause(w)
+
+
+cdef inline int accept_shed(Worker *w, const Listener *l) noexcept nogil:
+    """No descriptor is left: spends the reserve to abort one newcomer. 0, or -EAGAIN: enough.
+
+    The reserve can be lost to another thread between close and open: then accepting pauses.
+    """
+    cdef int fd
+    if w.reserve_fd < 0:
+        accept_pause(w)
+        return -EAGAIN
+    _sys.sys_close(w.reserve_fd)
+    fd = _sys.sys_accept(l.fd, NULL, NULL)
+    if fd >= 0:
+        abort_descriptor(fd)
+        fe_count(&w.counters.shed_no_descriptors, 1)
+    w.reserve_fd = _sys.sys_open_null()
+    if w.reserve_fd < 0:
+        accept_pause(w)
+        return -EAGAIN
+    return 0 if fd >= 0 else -EAGAIN
+
+
+cdef inline int accept_failed(Worker *w, const Listener *l, int rc) noexcept nogil:
+    """Applies the rule for -errno of accept4. 0: go on with the next; -EAGAIN: enough."""
+    cdef int rule = fe_accept_rule_for(-rc)
+    if rule == FE_ACCEPT_DONE:
+        return -EAGAIN
+    if rule == FE_ACCEPT_OVER:
+        _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, l.fd, 0, 0)
+        return -EAGAIN
+    fe_count(&w.counters.accept_errors, 1)
+    fe_count_errno(&w.counters, rc)
+    if rule == FE_ACCEPT_NEXT:
+        return 0
+    if rule == FE_ACCEPT_SHED:
+        return accept_shed(w, l)
+    accept_pause(w)
+    return -EAGAIN
+
+
+# --- events --------------------------------------------------------------------------------
+
+cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nogil:
+    """Accepts up to budget newcomers; True: there may be more."""
+    cdef Listener *l = &w.shared.listeners[index]
+    cdef int _, rc
+    for _ in range(budget):
+        rc = accept_one(w, l, index)
+        if rc < 0 and accept_failed(w, l, rc) < 0:
+            return False
+    return True
+
+
+cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
+    """A listener has newcomers. One is accepted without asking whether there is a second; a
+    worker that finds the listener ready again takes twice as many, up to the budget."""
+    if accept_some(w, index, w.accept_budget):
+        if w.accept_budget < ACCEPT_BUDGET_MAX:
+            w.accept_budget *= 2
+    else:
+        w.accept_budget = 1
+
+
+# --- the end of accepting ------------------------------------------------------------------
+
+cdef inline void accept_end(Worker *w, int most) noexcept nogil:
+    """Accepts what is queued, at most `most` a listener, and leaves the listeners for good.
+    TCP listeners carry the filter already that lets nothing new begin.
+
+    The last worker to leave wakes the others: now nobody can be handed a connection any more.
+    """
+    cdef Listener *l
+    cdef int64_t left
+    cdef uint32_t i
+    if not w.accepting:
+        return
+    fe_timers_clear(&w.timers, &w.accept_timer)
+    for i in range(<uint32_t>w.shared.listener_count):
+        l = &w.shared.listeners[i]
+        if is_mine(w, l) and most:
+            if l.is_unix and l.owned:
+                # No connect() succeeds from here on; what is queued can still be accepted.
+                _sys.sys_shutdown(l.fd, _sys.SHUT_RD)
+            accept_some(w, i, most)
+    if not w.accept_paused:
+        accept_unwatch(w)
+    fe_timers_clear(&w.timers, &w.accept_timer)
+    w.accepting = False
+    pthread_mutex_lock(&w.shared.accept_lock)
+    left = fe_atomic_add(&w.shared.accepting, -1)
+    pthread_cond_broadcast(&w.shared.accept_ended)
+    pthread_mutex_unlock(&w.shared.accept_lock)
+    if left == 0:
+        wake_workers(w.shared, MESSAGE_LOOK)
+
+
+cdef inline void accept_stop(Worker *w, uint64_t grace_ms) noexcept nogil:
+    """Stops accepting, after grace_ms: a handshake under way ends and is accepted as well."""
+    if not w.accepting:
+        return
+    if grace_ms and not w.accept_ending:
+        w.accept_ending = True
+        fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, grace_ms))
+        return
+    accept_end(w, ACCEPT_LAST_MAX)
+
+
+cdef inline void accept_timer_expired(Worker *w) noexcept nogil:
+    if w.accept_ending:
+        accept_end(w, ACCEPT_LAST_MAX)
+    elif w.accept_paused:
+        accept_resume(w)

@@ -1,0 +1,435 @@
+# What happens to a connection: reading, answering, flushing, ending.
+#
+# Lives here: the actions that src_c/connection.h's table names, and the rule that derives from
+# a connection's bytes and state what to ask epoll for. Does not live here: the bytes
+# themselves (_stream.pxd), the loop (_core.pyx), accepting (_accept.pxd).
+#
+# Every entry point below ends in connection_settle() or in a transition; none frees a record.
+# After any of them the connection may be in state REAP: callers look again before they go on.
+
+from libc.errno cimport ENOMEM
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+
+from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
+from fastecho._stream cimport (
+    STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_drop, stream_drop_input, stream_feed,
+    stream_flush, stream_room, stream_send,
+)
+from fastecho._worker cimport (
+    READ_SIZE, Worker, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+)
+
+
+# A recv of at least this much marks bulk: more is on its way, and fewer, larger sends pay.
+# 32 KiB: 1.25 of the rate at one 1 MiB connection (`benchmarks.echo --only bulk`).
+cdef enum:
+    BULK_MIN = 32 * 1024
+    # How often a drain looks at a connection that still has replies to send, at the most.
+    DRAIN_LOOK_MS = 10
+
+
+# --- ending --------------------------------------------------------------------------------
+
+cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept nogil:
+    """Counts a connection that is about to be closed, by its reason, and gives its place back.
+
+    Before the FIN or RST, for the same reason as bytes: a peer that has seen the end may connect
+    again, or ask for the statistics.
+    """
+    cdef fe_counters *n = &w.counters
+    cdef uint64_t *by_reason
+    if c.reason == FE_BY_PEER:
+        by_reason = &n.ended_by_peer
+    elif c.reason == FE_BY_IDLE_TIMEOUT:
+        by_reason = &n.ended_by_idle_timeout
+    elif c.reason == FE_BY_FRAME_TOO_LONG:
+        by_reason = &n.ended_by_frame_too_long
+    elif c.reason == FE_BY_DENIAL:
+        by_reason = &n.ended_by_denial
+    elif c.reason == FE_BY_DRAIN:
+        by_reason = &n.ended_by_drain
+    elif c.reason == FE_BY_ABORT:
+        by_reason = &n.ended_by_abort
+    elif c.reason == FE_BY_NO_MEMORY:
+        by_reason = &n.ended_by_no_memory
+    else:
+        by_reason = &n.ended_by_error
+    fe_count(by_reason, 1)
+    fe_count(&n.connections_closed, 1)
+    fe_atomic_add(&w.placed, -1)
+    fe_atomic_add(&w.shared.places, -1)
+
+
+cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
+    """Out of epoll, closed, on the reap list. DEL first: a forked child may hold a duplicate.
+
+    The record forgets the descriptor before it is closed: a fork in between must not make the
+    child close a number that another thread was given.
+    """
+    cdef int fd = c.fd
+    ready_remove(w, c)
+    fe_timers_clear(&w.timers, &c.timer)
+    stream_drop(&w.stream, c)
+    if c.flags & FE_IS_REGISTERED:
+        _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, fd, 0, 0)
+        c.flags &= <uint8_t>~FE_IS_REGISTERED
+    c.fd = -1
+    _sys.sys_close(fd)
+    reap_add(w, c)
+
+
+cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexcept nogil:
+    """Takes the transition that the table names and carries out its actions, in their order."""
+    cdef fe_transition t = fe_transition_for(c.state, event)
+    c.state = t.next
+    if t.actions & FE_DO_CLOSE:
+        connection_leave(w, c)
+    if t.actions & FE_DO_SERVE:
+        connection_serve(w, c)
+    if t.actions & FE_DO_LAST_FRAMES:
+        connection_answered(w, c, stream_answer(&w.stream, c))
+    if t.actions & FE_DO_LINGER_TIMER:
+        connection_arm(w, c, FE_LINGER_MS)
+    if t.actions & FE_DO_FIN:
+        # Not left to close(): while a forked child holds a duplicate, close() sends nothing.
+        _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
+        c.discarded = 0
+        c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
+    if t.actions & FE_DO_RESET:
+        _sys.sys_reset(c.fd)
+    if t.actions & FE_DO_CLOSE:
+        connection_close(w, c)
+
+
+cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reason) noexcept nogil:
+    """Ends it by event (END, ABORT). The first reason stands, but for a peer that ended
+    in order and was not told everything."""
+    if c.reason == FE_BY_NOBODY or c.reason == FE_BY_PEER:
+        c.reason = <uint8_t>reason
+    if event == FE_ON_END:
+        stream_drop_input(&w.stream, c)
+    connection_handle(w, c, event)
+    connection_settle(w, c)
+
+
+cdef inline void connection_failed(Worker *w, fe_connection *c, int rc) noexcept nogil:
+    """A call on its socket failed with rc (-errno): the kernel has given it up."""
+    fe_count_errno(&w.counters, rc)
+    connection_end(w, c, FE_ON_ABORT, FE_BY_ERROR)
+
+
+cdef inline void connection_refused(Worker *w, fe_connection *c, int rc) noexcept nogil:
+    """Memory or a registration for it was refused with rc (-errno). RST: something is lost."""
+    fe_count_errno(&w.counters, rc)
+    connection_end(w, c, FE_ON_ABORT, FE_BY_NO_MEMORY)
+
+
+cdef inline void connection_arm(Worker *w, fe_connection *c, uint64_t ms) noexcept nogil:
+    """Sets its timer. Without memory for it the connection ends: a promise would be broken."""
+    if fe_timers_set(&w.timers, &c.timer, worker_deadline(w, ms)) < 0:
+        connection_refused(w, c, -ENOMEM)
+
+
+# --- what to ask epoll for -----------------------------------------------------------------
+
+cdef inline uint32_t wanted_interest(const fe_connection *c) noexcept nogil:
+    """EPOLLIN while it may read, EPOLLOUT while something is pending."""
+    cdef uint32_t interest = _sys.EPOLLOUT if c.pending != NULL else 0
+    if c.state == FE_OPEN:
+        return interest if c.flags & FE_IS_PAUSED else interest | _sys.EPOLLIN
+    if c.state == FE_LINGER or (c.state == FE_ENDING and not c.flags & FE_HAS_EOF):
+        return interest | _sys.EPOLLIN
+    return interest
+
+
+cdef inline void connection_ask(Worker *w, fe_connection *c, uint32_t interest) noexcept nogil:
+    """Tells epoll, when it changed. One that hung up while nothing was asked for left the set:
+    it comes back when something is asked for again."""
+    cdef int rc
+    if c.flags & FE_IS_REGISTERED:
+        if interest == c.interest:
+            return
+        rc = _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_MOD, c.fd, interest, tag_of(c))
+    elif interest == 0 and c.flags & FE_HAS_HUNG_UP:
+        return
+    else:
+        rc = _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_ADD, c.fd, interest, tag_of(c))
+        if rc == 0:
+            c.flags = (c.flags | FE_IS_REGISTERED) & <uint8_t>~FE_HAS_HUNG_UP
+    c.interest = <uint8_t>interest
+    if rc < 0:
+        # Not retried: ENOSPC and ENOMEM leave a connection that nobody would ever hear of.
+        connection_refused(w, c, rc)
+
+
+cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
+    """Draws the consequences of what is pending now: pause or resume, ready list, the end of a
+    flush, epoll's interest."""
+    cdef size_t pending
+    if c.state == FE_REAP or c.state == FE_ADMIT:
+        return
+    pending = fe_buffer_size(c.pending)
+    if c.flags & FE_IS_PAUSED:
+        if pending <= w.stream.low_water:
+            c.flags &= <uint8_t>~FE_IS_PAUSED
+    elif pending >= w.stream.high_water:
+        c.flags |= FE_IS_PAUSED
+    if c.flags & FE_HAS_FRAMES:
+        if not c.flags & FE_IS_PAUSED:
+            ready_add(w, c)
+    elif pending == 0 and (c.state == FE_PEER_EOF or c.state == FE_ENDING):
+        connection_handle(w, c, FE_ON_FLUSHED)
+        if c.state == FE_LINGER and c.flags & FE_HAS_EOF:
+            connection_handle(w, c, FE_ON_EOF)
+        if c.state == FE_REAP:
+            return
+    connection_ask(w, c, wanted_interest(c))
+
+
+# --- events --------------------------------------------------------------------------------
+
+cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
+    """The action SERVE: into epoll, idle timer."""
+    if w.tracks_activity:
+        c.active_ms = <uint32_t>worker_clock(w)
+    if w.draining:
+        connection_arm(w, c, w.drain_idle_ms)
+    elif w.shared.idle_timeout_ms:
+        connection_arm(w, c, w.shared.idle_timeout_ms)
+    if c.state == FE_OPEN:
+        connection_ask(w, c, _sys.EPOLLIN)
+
+
+cdef inline void connection_eof(Worker *w, fe_connection *c) noexcept nogil:
+    """The peer's FIN was read: answer what is left, flush, then our FIN."""
+    if c.reason == FE_BY_NOBODY:
+        c.reason = FE_BY_PEER
+    c.flags |= FE_HAS_EOF
+    connection_handle(w, c, FE_ON_EOF)
+    connection_settle(w, c)
+
+
+cdef inline void connection_answered(Worker *w, fe_connection *c, int rc) noexcept nogil:
+    """Deals with the result of stream_send, stream_feed or stream_answer."""
+    if rc == STREAM_FRAME_TOO_LONG:
+        fe_buffer_free(&c.unparsed)
+        connection_end(w, c, FE_ON_END, FE_BY_FRAME_TOO_LONG)
+    elif rc == STREAM_NO_MEMORY:
+        connection_refused(w, c, -ENOMEM)
+    elif rc < 0:
+        connection_failed(w, c, rc)
+    elif c.flags & FE_HAS_EOF and not c.flags & FE_HAS_FRAMES:
+        # What is left now is no frame and never will be.
+        stream_drop_input(&w.stream, c)
+
+
+cdef inline ssize_t read_bulk(Worker *w, fe_connection *c, ssize_t n) noexcept nogil:
+    """Fills the buffer behind its first n bytes; bytes in all, or -errno when it is lost.
+
+    A FIN shows again at the next event; an error is told only once, so it counts now.
+    """
+    cdef ssize_t more
+    while n < READ_SIZE:
+        more = _sys.sys_recv(c.fd, w.buffer + n, READ_SIZE - n)
+        if more < 0 and fe_io_rule_for(<int>-more) == FE_IO_LOST:
+            fe_count(&w.counters.bytes_in, n)
+            return more
+        if more <= 0:
+            return n
+        n += more
+    return n
+
+
+cdef inline void connection_read_failed(Worker *w, fe_connection *c, ssize_t rc) noexcept nogil:
+    """recv gave rc <= 0."""
+    cdef int rule
+    if rc == 0:
+        connection_eof(w, c)
+        return
+    rule = fe_io_rule_for(<int>-rc)
+    if rule == FE_IO_WAIT:
+        return
+    if rule == FE_IO_REFUSED and not c.flags & FE_WAS_REFUSED:
+        c.flags |= FE_WAS_REFUSED
+        fe_count_errno(&w.counters, <int>rc)
+        return
+    connection_failed(w, c, <int>rc)
+
+
+cdef inline void connection_discard(Worker *w, fe_connection *c) noexcept nogil:
+    """Reads and forgets, in ENDING and LINGER."""
+    cdef ssize_t n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
+    if n <= 0:
+        connection_read_failed(w, c, n)
+        return
+    fe_count(&w.counters.bytes_discarded, n)
+    if c.state == FE_LINGER:
+        c.discarded += <uint32_t>n
+        if c.discarded > FE_LINGER_BYTES:
+            linger_look(w, c, _sys.sys_unsent(c.fd) > 0)
+
+
+cdef inline void linger_look(Worker *w, fe_connection *c, bint go_on) noexcept nogil:
+    """The bytes or the time of LINGER are used up: goes on while the peer still takes replies."""
+    if go_on:
+        c.discarded = 0
+        return
+    fe_count(&w.counters.linger_timeouts, 1)
+    connection_handle(w, c, FE_ON_OVERDUE)
+
+
+cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil:
+    """EPOLLIN: read once (bulk: until the buffer is full) and answer at once."""
+    cdef ssize_t n
+    cdef int rc
+    if c.state != FE_OPEN:
+        connection_discard(w, c)
+        return
+    if c.path == FE_PATH_RAW:
+        n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
+        if n >= BULK_MIN:
+            n = read_bulk(w, c, n)
+    else:
+        n = _sys.sys_recv(c.fd, w.buffer, stream_room(&w.stream, c, READ_SIZE))
+    if n <= 0:
+        connection_read_failed(w, c, n)
+        return
+    if w.tracks_activity:
+        c.active_ms = <uint32_t>w.now_ms
+    c.flags &= <uint8_t>~FE_WAS_REFUSED
+    fe_count(&w.counters.bytes_in, n)
+    if c.path == FE_PATH_RAW:
+        fe_count(&w.counters.messages, 1)
+        rc = stream_send(&w.stream, c, w.buffer, n)
+        if rc == 0 and c.pending == NULL:
+            return
+    else:
+        rc = stream_feed(&w.stream, c, w.buffer, n)
+    connection_answered(w, c, rc)
+    if c.pending != NULL:
+        connection_took(w, c)
+    connection_settle(w, c)
+
+
+cdef inline void connection_took(Worker *w, fe_connection *c) noexcept nogil:
+    """The kernel took some of its replies and not all: from here its send queue shrinks."""
+    if w.tracks_activity and c.state != FE_LINGER:
+        c.active_ms = <uint32_t>w.now_ms
+        c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
+
+
+cdef inline void connection_writable(Worker *w, fe_connection *c) noexcept nogil:
+    """EPOLLOUT: flush once."""
+    cdef bint progress
+    cdef int rc
+    if c.pending == NULL:
+        return
+    rc = stream_flush(&w.stream, c, &progress)
+    if rc < 0:
+        connection_failed(w, c, rc)
+        return
+    if progress:
+        connection_took(w, c)
+        if c.state == FE_ENDING:
+            connection_arm(w, c, FE_LINGER_MS)
+    connection_settle(w, c)
+
+
+cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) noexcept nogil:
+    """Dispatches what epoll_wait said. HUP and ERR count as readable, or as writable where only
+    that is asked for: the call that follows tells the errno."""
+    if events & (_sys.EPOLLHUP | _sys.EPOLLERR):
+        if c.interest == 0:
+            # Nothing may be read or written now, and it would be reported for ever.
+            _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
+            c.flags = (c.flags & <uint8_t>~FE_IS_REGISTERED) | FE_HAS_HUNG_UP
+            return
+        events |= c.interest
+    if events & _sys.EPOLLOUT and c.interest & _sys.EPOLLOUT:
+        connection_writable(w, c)
+    if events & _sys.EPOLLIN and c.interest & _sys.EPOLLIN and c.state != FE_REAP:
+        if not c.flags & FE_HAS_FRAMES:
+            connection_readable(w, c)
+
+
+cdef inline void connection_go_on(Worker *w, fe_connection *c) noexcept nogil:
+    """Its turn on the ready list: one more round of frames that were read already."""
+    connection_answered(w, c, stream_answer(&w.stream, c))
+    connection_settle(w, c)
+
+
+cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
+    """Its timer has expired: linger, idle, or quiet during a drain."""
+    cdef uint32_t unsent
+    if c.state == FE_LINGER:
+        unsent = <uint32_t>_sys.sys_unsent(c.fd)
+        linger_look(w, c, unsent < c.unsent)
+        if c.state == FE_LINGER:
+            c.unsent = unsent
+            connection_arm(w, c, FE_LINGER_MS)
+    elif c.state == FE_ENDING:
+        fe_count(&w.counters.linger_timeouts, 1)
+        connection_handle(w, c, FE_ON_OVERDUE)
+    elif not is_quiet(w, c):
+        if c.pending == NULL:
+            c.unsent = 0
+        connection_arm(w, c, quiet_span(w) - quiet_for(w, c))
+    else:
+        connection_quiet(w, c)
+
+
+cdef inline uint64_t quiet_span(const Worker *w) noexcept nogil:
+    """Milliseconds without a byte after which a connection is ended."""
+    return w.drain_idle_ms if w.draining else w.shared.idle_timeout_ms
+
+
+cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept nogil:
+    """Milliseconds since its last byte."""
+    return <uint32_t>w.now_ms - c.active_ms
+
+
+cdef inline bint is_quiet(const Worker *w, const fe_connection *c) noexcept nogil:
+    return quiet_for(w, c) > quiet_span(w)
+
+
+cdef inline bint is_still_taking(fe_connection *c) noexcept nogil:
+    """Whether the kernel has got rid of bytes since the last look, or this is the first look.
+
+    EPOLLOUT comes only when a third of the send buffer is free: a slow reader of a buffer of
+    some MB goes without for many seconds, and all the time it is not idle.
+    """
+    cdef uint32_t before = c.unsent
+    c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
+    return c.unsent < before or (before == 0 and c.unsent and c.pending == NULL)
+
+
+cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
+    """No byte was seen for so long. One more look: this process may have been stopped (SIGSTOP,
+    a suspended machine), and then its timers expire before its events are looked at."""
+    if c.interest & _sys.EPOLLOUT:
+        connection_writable(w, c)
+    if c.state == FE_OPEN and c.interest & _sys.EPOLLIN and not c.flags & FE_HAS_FRAMES:
+        connection_readable(w, c)
+    if c.state != FE_OPEN and c.state != FE_PEER_EOF:
+        return
+    if (
+        not is_quiet(w, c)
+        or c.flags & FE_HAS_FRAMES
+        or (not w.draining and is_still_taking(c))
+    ):
+        connection_arm(w, c, quiet_span(w))
+    elif not w.draining:
+        connection_end(w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
+                       FE_BY_IDLE_TIMEOUT)
+    elif c.pending == NULL and c.state == FE_OPEN:
+        connection_end(w, c, FE_ON_END, FE_BY_DRAIN)
+    else:
+        connection_arm(w, c, max(quiet_span(w), <uint64_t>DRAIN_LOOK_MS))
+
+
+cdef inline void connection_drain(Worker *w, fe_connection *c) noexcept nogil:
+    """A drain has begun: quiet from now on for drain_idle ends it."""
+    if c.state == FE_OPEN or c.state == FE_PEER_EOF:
+        c.active_ms = <uint32_t>w.now_ms
+        connection_arm(w, c, w.drain_idle_ms)

@@ -1,0 +1,571 @@
+# cython: language_level=3
+"""The server's core: workers that echo without the GIL.
+
+Lives here: the loop of a worker, what its mailbox messages do, and Core, the one object that
+server.py talks to. Does not live here: bytes (_stream.pxd), connections (_connection.pxd),
+newcomers (_accept.pxd), anything that a user configures (config.py) or sees (server.py).
+
+An iteration: wait, then events (mailbox, newcomers, connections), then the ready list, then
+timers, then the closed connections are given back. While the ready list holds anything,
+waiting does not block.
+
+Core imports nothing of ours from Python. Configuration arrives as plain numbers, statistics
+leave as plain numbers, errors as OSError.
+"""
+
+import os
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from fastecho._accept cimport (
+    accept_end, accept_event, accept_stop, accept_timer_expired, accept_watch, connection_begin,
+)
+from fastecho._cdefs cimport *
+from fastecho._connection cimport (
+    connection_drain, connection_end, connection_event, connection_expired, connection_go_on,
+    connection_handle,
+)
+from fastecho._poll cimport (
+    Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_close_if_empty,
+    mailbox_free, mailbox_open, mailbox_post, mailbox_take, poll_wait, pthread_cond_destroy,
+    pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
+    pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_unlock,
+)
+from fastecho._worker cimport (
+    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LOOK, MESSAGE_STOP_ACCEPTING,
+    MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Listener, Shared, Worker, reap_all, ready_remove,
+    worker_clock, worker_close_descriptors, worker_deadline, worker_free, worker_open,
+)
+cimport fastecho._sys as _sys
+
+
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t size)
+
+
+cdef enum:
+    # Events of one wait; more stay ready for the next.
+    EVENTS_MAX = 256
+    # Failures of epoll_wait in a row that a worker survives.
+    WAIT_FAILURES_MAX = 100
+    # Longest wait in ms: a heap of far deadlines does not overflow epoll's int.
+    WAIT_MAX_MS = 3600 * 1000
+
+
+# --- everything at once --------------------------------------------------------------------
+
+cdef void end_all(Worker *w, bint in_order) noexcept nogil:
+    """Ends every connection by RST, and accepting without a look at the queue.
+
+    in_order spares those that have our FIN already: what is left is the kernel's to deliver.
+    """
+    cdef uint32_t slot
+    cdef fe_connection *c
+    w.aborting = True
+    accept_end(w, 0)
+    for slot in range(w.connections.used):
+        c = fe_slab_at(&w.connections, slot)
+        if in_order and c.state == FE_LINGER:
+            connection_handle(w, c, FE_ON_OVERDUE)
+        elif c.state != FE_FREE and c.state != FE_REAP:
+            connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
+
+
+cdef void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) noexcept nogil:
+    """From now on quiet connections end; at the deadline, all. Said again, only an earlier
+    deadline counts."""
+    cdef uint64_t at_ms = worker_deadline(w, deadline_ms)
+    cdef uint32_t slot
+    if not w.draining or at_ms < w.drain_at_ms:
+        w.drain_at_ms = at_ms
+        fe_timers_set_spare(&w.timers, &w.drain_timer, at_ms)
+    if w.draining and idle_ms >= w.drain_idle_ms:
+        return
+    w.draining = True
+    w.tracks_activity = True
+    w.drain_idle_ms = idle_ms
+    for slot in range(w.connections.used):
+        connection_drain(w, fe_slab_at(&w.connections, slot))
+
+
+# --- dispatch ------------------------------------------------------------------------------
+
+cdef void mail_read(Worker *w) noexcept nogil:
+    """Does what the mailbox says."""
+    cdef Message *messages
+    cdef Message *m
+    cdef fe_connection *c
+    cdef uint32_t i, n = mailbox_take(&w.mailbox, &messages)
+    for i in range(n):
+        m = &messages[i]
+        if m.kind == MESSAGE_CONNECTION:
+            connection_begin(w, m)
+            m.fd = -1
+        elif m.kind == MESSAGE_VERDICT:
+            c = fe_slab_find(&w.connections, m.slot, m.generation)
+            if c != NULL and c.state == FE_ADMIT:
+                if m.value:
+                    connection_handle(w, c, FE_ON_ADMITTED)
+                else:
+                    connection_end(w, c, FE_ON_ABORT, FE_BY_DENIAL)
+        elif m.kind == MESSAGE_STOP_ACCEPTING:
+            accept_stop(w, m.value)
+        elif m.kind == MESSAGE_DRAIN:
+            drain_all(w, m.value, m.value2)
+        elif m.kind == MESSAGE_ABORT:
+            end_all(w, False)
+
+
+cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nogil:
+    """One event of epoll_wait. Tags of connections that are gone are ignored."""
+    cdef uint64_t tag = event.data.u64
+    cdef uint32_t slot = <uint32_t>tag
+    cdef fe_connection *c
+    if slot < TAG_LISTENER:
+        c = fe_slab_find(&w.connections, slot, tag >> 32)
+        if c != NULL and c.state != FE_REAP:
+            connection_event(w, c, event.events)
+    elif slot == TAG_MAILBOX:
+        mail_read(w)
+    elif w.accepting and not w.accept_paused:
+        accept_event(w, slot - TAG_LISTENER)
+
+
+cdef void ready_run(Worker *w) noexcept nogil:
+    """Gives every connection on the ready list one turn; who comes back waits for the next."""
+    cdef uint32_t last = w.ready_last
+    cdef uint32_t slot
+    while w.ready_first != FE_NO_SLOT:
+        slot = w.ready_first
+        ready_remove(w, fe_slab_at(&w.connections, slot))
+        connection_go_on(w, fe_slab_at(&w.connections, slot))
+        if slot == last:
+            return
+
+
+cdef void timers_run(Worker *w) noexcept nogil:
+    """Acts on every timer that has expired by now_ms."""
+    cdef fe_timer *timer
+    # Fixed: what is armed on the way is later, or the round might never end.
+    cdef uint64_t now_ms = w.now_ms
+    while True:
+        timer = fe_timers_expired(&w.timers, now_ms)
+        if timer == NULL:
+            return
+        if timer == &w.drain_timer:
+            end_all(w, True)
+        elif timer == &w.accept_timer:
+            accept_timer_expired(w)
+        else:
+            connection_expired(w, fe_connection_of(timer))
+
+
+cdef bint is_finished(Worker *w) noexcept nogil:
+    """Told to accept no more, nothing left to serve, and nobody who could hand something over."""
+    return (
+        not w.accepting
+        and w.connections.live == 0
+        and fe_atomic_load(&w.shared.accepting) == 0
+        and mailbox_close_if_empty(&w.mailbox)
+    )
+
+
+cdef void worker_fail(Worker *w) noexcept nogil:
+    """Without epoll nothing can be served: ends what it has, and takes nothing over any more."""
+    end_all(w, False)
+    while not mailbox_close_if_empty(&w.mailbox):
+        mail_read(w)
+    reap_all(w)
+
+
+cdef int worker_run(Worker *w) noexcept nogil:
+    """The loop. 0 when the worker has done what it was told; -errno when epoll itself failed."""
+    cdef _sys.epoll_event events[EVENTS_MAX]
+    cdef int n, i, timeout_ms, failures = 0
+    while not is_finished(w):
+        if w.ready_first != FE_NO_SLOT:
+            timeout_ms = 0
+        else:
+            if w.timers.count:
+                worker_clock(w)
+            timeout_ms = fe_timers_wait_ms(&w.timers, w.now_ms, WAIT_MAX_MS)
+        n = poll_wait(&w.spin, w.epfd, events, EVENTS_MAX, timeout_ms)
+        if n < 0:
+            fe_count_errno(&w.counters, n)
+            failures += 1
+            if failures == WAIT_FAILURES_MAX:
+                worker_fail(w)
+                return n
+            n = 0
+        else:
+            failures = 0
+        fe_count(&w.counters.iterations, 1)
+        fe_count(&w.counters.events, n)
+        if w.tracks_activity or w.timers.count:
+            worker_clock(w)
+        for i in range(n):
+            dispatch(w, &events[i])
+        if w.ready_first != FE_NO_SLOT:
+            ready_run(w)
+        if w.timers.count:
+            timers_run(w)
+        reap_all(w)
+    return 0
+
+
+# --- Python --------------------------------------------------------------------------------
+
+cdef void close_once(int *fd) noexcept nogil:
+    """Closes a descriptor and forgets it."""
+    if fd[0] >= 0:
+        _sys.sys_close(fd[0])
+        fd[0] = -1
+
+
+cdef void open_accept_lock(Shared *shared) noexcept nogil:
+    """The lock and the condition for the end of accepting, on the monotonic clock."""
+    cdef pthread_condattr_t attributes
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, _sys.CLOCK_MONOTONIC)
+    pthread_cond_init(&shared.accept_ended, &attributes)
+    pthread_condattr_destroy(&attributes)
+    pthread_mutex_init(&shared.accept_lock, NULL)
+
+
+cdef object os_error(int rc, str what):
+    """The OSError for -errno."""
+    return OSError(-rc, f"{what}: {os.strerror(-rc)}")
+
+
+cdef dict named_counters(const fe_counters *n):
+    """Every counter by its name."""
+    cdef int i
+    values = {}
+    for i in range(FE_COUNTER_COUNT):
+        values[fe_counter_name(i).decode("ascii")] = fe_counter_get(n, i)
+    return values
+
+
+cdef dict counted_errnos(const fe_counters *n):
+    """Number to count, of those that were seen."""
+    cdef int i
+    values = {}
+    for i in range(FE_ERRNOS):
+        count = fe_counter_read(&n.errnos[i])
+        if count:
+            values[i] = count
+    return values
+
+
+@cython.final
+cdef class Core:
+    """All workers of one server.
+
+    Args:
+        threads: number of workers, each to be run by a thread of its own.
+        listeners: (fd, worker, owned, is_unix) for each listener; worker -1: all accept from
+            it. The descriptors stay the caller's and stay open until accepting has ended.
+        frame: 0 recv, 1 line, 2 length.
+        prefix, suffix: bytes put around each frame.
+        max_frame, high_water, low_water: bytes.
+        max_connections: -1 for no limit.
+        idle_timeout_ms: 0 for none.
+        spin_us: how long to poll before blocking; 0 for not at all.
+        admits: newcomers wait for verdict().
+    Raises:
+        OSError: epoll, eventfd or memory was refused; nothing is left behind.
+    Thread: any thread may call any method; run() once for each worker.
+    """
+    cdef Shared *shared
+    cdef bint listeners_left
+    cdef bint is_copy
+    cdef bytes prefix
+    cdef bytes suffix
+
+    def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
+                  size_t max_frame, size_t high_water, size_t low_water, int64_t max_connections,
+                  uint64_t idle_timeout_ms, uint64_t spin_us, bint admits):
+        cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
+        cdef Worker *w
+        cdef size_t size
+        cdef int i, rc
+        if shared == NULL:
+            raise MemoryError
+        self.shared = shared
+        self.prefix = prefix
+        self.suffix = suffix
+        self.prefix = prefix
+        self.suffix = suffix
+        shared.admissions.wake_fd = -1
+        open_accept_lock(shared)
+        shared.max_connections = max_connections
+        shared.idle_timeout_ms = idle_timeout_ms
+        shared.admits = admits
+        shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
+        size = threads * sizeof(Worker)
+        shared.workers = <Worker *>aligned_alloc(64, (size + 63) & ~<size_t>63)
+        if shared.listeners == NULL or shared.workers == NULL:
+            raise MemoryError
+        memset(shared.workers, 0, size)
+        for i, (fd, worker, owned, is_unix) in enumerate(listeners):
+            shared.listeners[i] = Listener(fd, worker, owned, is_unix)
+        shared.listener_count = len(listeners)
+        rc = mailbox_open(&shared.admissions)
+        if rc < 0:
+            raise os_error(rc, "eventfd")
+        for i in range(threads):
+            w = &shared.workers[i]
+            w.stream.framing.kind = frame
+            w.stream.framing.prefix = prefix
+            w.stream.framing.prefix_size = len(prefix)
+            w.stream.framing.suffix = suffix
+            w.stream.framing.suffix_size = len(suffix)
+            w.stream.framing.max_frame = max_frame
+            # Raw echo stops reading while anything is pending: reading on gained nothing.
+            raw = frame == FE_FRAME_RECV and not prefix and not suffix
+            w.stream.high_water = 1 if raw else high_water
+            w.stream.low_water = 0 if raw else low_water
+            w.spin.span_ns = spin_us * 1000
+            shared.worker_count = i + 1
+            rc = worker_open(w, shared, i)
+            if rc < 0:
+                raise os_error(rc, "could not prepare a worker")
+        for i in range(threads):
+            rc = accept_watch(&shared.workers[i])
+            if rc < 0:
+                raise os_error(rc, "epoll_ctl on a listener")
+            shared.workers[i].accepting = True
+        shared.accepting = shared.running = threads
+
+    def __dealloc__(self):
+        cdef int i
+        # In a forked child a thread that is no more may have held any lock and any pointer.
+        if self.shared == NULL or self.is_copy:
+            return
+        self._release()
+        self._end_admissions()
+        for i in range(self.shared.worker_count):
+            mailbox_free(&self.shared.workers[i].mailbox)
+        mailbox_free(&self.shared.admissions)
+        pthread_cond_destroy(&self.shared.accept_ended)
+        pthread_mutex_destroy(&self.shared.accept_lock)
+        free(self.shared.workers)
+        free(self.shared.listeners)
+        free(self.shared)
+
+    def run(self, int worker):
+        """Runs a worker's loop in this thread until it was told to end and has ended.
+
+        Returns:
+            bool: False if the worker was given up before this thread came to run it; leave() is
+            called after everything else.
+        Raises:
+            OSError: epoll_wait keeps failing; the worker's connections were reset.
+        Thread: one thread a worker. The GIL is released throughout.
+        """
+        cdef Worker *w = &self.shared.workers[worker]
+        cdef int rc
+        if not fe_atomic_raise_from(&w.claimed, 0):
+            return False
+        with nogil:
+            rc = worker_run(w)
+        if rc < 0:
+            raise os_error(rc, "epoll_wait")
+        return True
+
+    def leave(self):
+        """A thread has come back from run().
+
+        Returns:
+            int: workers that still run; who gets 0 ends the server.
+        """
+        return fe_atomic_add(&self.shared.running, -1)
+
+    def give_up(self):
+        """Ends the server while its threads are still being started.
+
+        Workers that no thread has come to run are ended here; their run() will return False.
+
+        Returns:
+            int: workers that still run.
+        """
+        cdef int i, n = 0
+        for i in range(self.shared.worker_count):
+            if fe_atomic_raise_from(&self.shared.workers[i].claimed, 0):
+                worker_fail(&self.shared.workers[i])
+                n += 1
+        self.abort()
+        return fe_atomic_add(&self.shared.running, -n)
+
+    cdef void _tell(self, int kind, int64_t value, int64_t value2) noexcept:
+        """Posts to every worker that still reads its mailbox."""
+        cdef Message message
+        cdef int i
+        memset(&message, 0, sizeof(message))
+        message.kind = kind
+        message.fd = -1
+        message.value = value
+        message.value2 = value2
+        for i in range(self.shared.worker_count):
+            mailbox_post(&self.shared.workers[i].mailbox, &message, True)
+
+    def stop_accepting(self, int64_t grace_ms):
+        """Ends accepting: connections established by then are accepted, new ones are not begun.
+
+        grace_ms: how long to wait for handshakes that are under way. An inherited listener is
+        left as it is: somebody else may go on accepting from it. Returns at once; see
+        wait_not_accepting().
+        """
+        cdef Listener *l
+        cdef int i
+        pthread_mutex_lock(&self.shared.accept_lock)
+        for i in range(self.shared.listener_count):
+            l = &self.shared.listeners[i]
+            if l.owned and not l.is_unix and not self.listeners_left:
+                # Where the kernel refuses the filter, the race stays open.
+                _sys.sys_drop_new_connections(l.fd)
+        self.listeners_left = True
+        pthread_mutex_unlock(&self.shared.accept_lock)
+        self._tell(MESSAGE_STOP_ACCEPTING, grace_ms, 0)
+
+    def leave_listeners(self):
+        """Whoever opened the listeners is about to close them: they are not touched any more."""
+        pthread_mutex_lock(&self.shared.accept_lock)
+        self.listeners_left = True
+        pthread_mutex_unlock(&self.shared.accept_lock)
+
+    def drain(self, int64_t deadline_ms, int64_t idle_ms):
+        """Connections that are quiet for idle_ms end by FIN, at the deadline all by RST; then
+        run() returns. Accepting is ended by stop_accepting(), called before."""
+        self._tell(MESSAGE_DRAIN, deadline_ms, idle_ms)
+
+    def abort(self):
+        """Everything ends now: RST to every connection; then run() returns."""
+        self._tell(MESSAGE_ABORT, 0, 0)
+
+    def wait_not_accepting(self, uint64_t timeout_ms):
+        """True once no worker accepts any more, False after the timeout."""
+        cdef Shared *shared = self.shared
+        cdef uint64_t until_ns = _sys.sys_now_ns() + timeout_ms * 1000000
+        cdef _sys.timespec until
+        cdef int rc = 0
+        until.tv_sec = <long>(until_ns // 1000000000)
+        until.tv_nsec = <long>(until_ns % 1000000000)
+        with nogil:
+            pthread_mutex_lock(&shared.accept_lock)
+            while fe_atomic_load(&shared.accepting) != 0 and rc == 0:
+                rc = pthread_cond_timedwait(&shared.accept_ended, &shared.accept_lock, &until)
+            pthread_mutex_unlock(&shared.accept_lock)
+        return fe_atomic_load(&shared.accepting) == 0
+
+    def admissions(self, int timeout_ms):
+        """Newcomers that wait for a verdict, oldest first; empty after the timeout or wake().
+
+        Returns:
+            list of (worker, slot, generation, listener, number, address, queue_wait_ms):
+            address is the raw sockaddr as bytes, queue_wait_ms is negative where unknown.
+        Thread: one thread, the one that runs the accept callback.
+        """
+        cdef Message *messages
+        cdef Message *m
+        cdef uint32_t i, n
+        cdef int fd = self.shared.admissions.wake_fd
+        with nogil:
+            _sys.sys_wait_readable(fd, timeout_ms)
+            n = mailbox_take(&self.shared.admissions, &messages)
+        newcomers = []
+        for i in range(n):
+            m = &messages[i]
+            if m.kind == MESSAGE_CONNECTION:
+                address = PyBytes_FromStringAndSize(<char *>m.address, m.address_size)
+                newcomers.append((m.worker, m.slot, m.generation, m.listener, m.number, address,
+                                  m.value))
+        return newcomers
+
+    def wake(self):
+        """Makes admissions() return."""
+        cdef Message message
+        memset(&message, 0, sizeof(message))
+        message.kind = MESSAGE_LOOK
+        message.fd = -1
+        mailbox_post(&self.shared.admissions, &message, True)
+
+    def verdict(self, uint32_t worker, uint32_t slot, uint32_t generation, bint accept):
+        """Serves or aborts a newcomer that admissions() gave; nothing happens when it is gone.
+
+        Returns:
+            bool: False if there was no memory to say so: to be called again.
+        """
+        cdef Message message
+        memset(&message, 0, sizeof(message))
+        message.kind = MESSAGE_VERDICT
+        message.fd = -1
+        message.slot = slot
+        message.generation = generation
+        message.value = accept
+        return mailbox_post(&self.shared.workers[worker].mailbox, &message) != -ENOMEM
+
+    def counters(self):
+        """What each worker has counted so far.
+
+        Returns:
+            list of dict, one a worker: every counter of src_c/counters.h by name, and
+            bytes_pending, connections_placed, and errnos, a dict of number to count.
+        Thread: any; no worker is disturbed.
+        """
+        cdef fe_counters *n
+        cdef int i
+        # Closed first: what closed was accepted before, so open never turns negative.
+        closed = [fe_counter_read(&self.shared.workers[i].counters.connections_closed)
+                  for i in range(self.shared.worker_count)]
+        result = []
+        for i in range(self.shared.worker_count):
+            n = &self.shared.workers[i].counters
+            values = named_counters(n)
+            values["connections_closed"] = closed[i]
+            values["bytes_pending"] = fe_counter_read(&n.bytes_pending)
+            values["connections_placed"] = fe_atomic_load(&self.shared.workers[i].placed)
+            values["errnos"] = counted_errnos(n)
+            result.append(values)
+        return result
+
+    def release(self):
+        """Gives back the workers' buffers and descriptors; counters() goes on working.
+
+        All run() have returned. The other methods may still be called: what they post is refused.
+        """
+        self._release()
+
+    cdef void _release(self) noexcept:
+        cdef int i
+        for i in range(self.shared.worker_count):
+            worker_free(&self.shared.workers[i])
+            close_once(&self.shared.workers[i].mailbox.wake_fd)
+
+    def end_admissions(self):
+        """Closes what admissions() waits for; its thread has left it for good."""
+        self._end_admissions()
+
+    cdef void _end_admissions(self) noexcept:
+        mailbox_close(&self.shared.admissions)
+        close_once(&self.shared.admissions.wake_fd)
+
+    def close_in_child(self):
+        """After fork, in the child: closes its copies of the descriptors, and does nothing else
+        that the parent or a peer could notice."""
+        cdef Mailbox *box
+        cdef int i
+        self.is_copy = True
+        for i in range(self.shared.worker_count):
+            box = &self.shared.workers[i].mailbox
+            mailbox_close_descriptors(box.filling, box.filled)
+            mailbox_close_descriptors(box.reading, box.read_count)
+            worker_close_descriptors(&self.shared.workers[i])
+            close_once(&self.shared.workers[i].mailbox.wake_fd)
+        close_once(&self.shared.admissions.wake_fd)

@@ -1,0 +1,269 @@
+# A worker: one thread, one loop, and everything that only this thread touches.
+#
+# Lives here: the structs of server and worker, their set-up and tear-down, the worker's clock
+# and its lists. Does not live here: what happens to a connection (_connection.pxd), accepting
+# (_accept.pxd), the loop itself (_core.pyx).
+#
+# Ownership. From hand-over to free, a connection, its timer, its list links and its epoll
+# registration belong to one worker's thread. Others reach it through the worker's mailbox,
+# and name it by (slot, generation), never by a pointer. Shared holds what all workers read;
+# what changes in it is atomic.
+
+from libc.errno cimport ENOMEM
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
+from fastecho._poll cimport (
+    Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_t, pthread_mutex_t,
+)
+from fastecho._stream cimport STREAM_ROUND, StreamShare
+
+
+# Bytes of one read, and of the buffer that a worker's connections share. 512 KiB: at 1 MiB
+# messages 64 and 256 KiB lose (`benchmarks.echo --only bulk`).
+cdef enum:
+    READ_SIZE = 512 * 1024
+
+# epoll tags: slot and generation of a connection, or one of these in the slot's place.
+cdef enum:
+    TAG_LISTENER = 0xFFFE0000       # + index of the listener
+    TAG_MAILBOX = 0xFFFFFFFF
+
+# What a mailbox message says.
+cdef enum MessageKind:
+    MESSAGE_CONNECTION = 1          # fd, listener, number, address: serve it
+    MESSAGE_VERDICT                 # slot, generation, value: 1 accept, 0 abort
+    MESSAGE_STOP_ACCEPTING          # value: grace in ms
+    MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
+    MESSAGE_ABORT                   # end everything now
+    MESSAGE_LOOK                    # something shared has changed
+
+
+cdef struct Listener:
+    int fd
+    # The worker that accepts from it; -1: every worker does.
+    int worker
+    # Opened by us: nobody else accepts from it, so it may be shut down.
+    bint owned
+    bint is_unix
+
+
+cdef struct Shared:
+    int worker_count
+    Worker *workers
+    int listener_count
+    Listener *listeners
+    # Connections accepted so far: the next one's number less one. Atomic.
+    int64_t last_number
+    # Places taken of max_connections (-1: no limit). Atomic.
+    int64_t places
+    int64_t max_connections
+    # Workers that still accept. Atomic; brought to 0 under the lock, and told.
+    int64_t accepting
+    pthread_mutex_t accept_lock
+    pthread_cond_t accept_ended
+    # Workers whose loop has not ended. Atomic.
+    int64_t running
+    # An accept callback decides: newcomers go through admissions first.
+    bint admits
+    # 0: none.
+    uint64_t idle_timeout_ms
+    # Read by the thread that runs the accept callback.
+    Mailbox admissions
+
+
+cdef struct Worker:
+    Shared *shared
+    int index
+    # 1: a thread runs it, or it was given up. Atomic.
+    int64_t claimed
+    int epfd
+    # Spent to shed one newcomer when no descriptor is left; -1: spent.
+    int reserve_fd
+    # READ_SIZE bytes, for every read of every connection.
+    unsigned char *buffer
+    # Monotonic ms; as old as the iteration, and only kept up when something needs it.
+    uint64_t now_ms
+    # Somebody needs to know when a connection was last active.
+    bint tracks_activity
+    StreamShare stream
+    Spin spin
+    # First and last slot of the ready list, first of the reap list; FE_NO_SLOT: empty.
+    uint32_t ready_first
+    uint32_t ready_last
+    uint32_t reap_first
+    # Accepting: the worker's part of the listeners is in its epoll, or is paused.
+    bint accepting
+    bint accept_paused
+    # The next expiry of accept_timer ends accepting.
+    bint accept_ending
+    # Newcomers that one event may accept: 1, doubled while there were more.
+    int accept_budget
+    bint draining
+    bint aborting
+    # Deadline of the drain, in now_ms' clock.
+    uint64_t drain_at_ms
+    uint64_t drain_idle_ms
+    # Resume accepting, or end it; and drain_at_ms. The heap has room for both at any time.
+    fe_timer accept_timer
+    fe_timer drain_timer
+    fe_timers timers
+    fe_slab connections
+    Mailbox mailbox
+    fe_counters counters
+    # Connections placed here and not yet closed. Raised by who accepts, lowered by the owner.
+    int64_t placed
+
+
+cdef inline uint64_t worker_clock(Worker *w) noexcept nogil:
+    """Brings now_ms up to date."""
+    w.now_ms = _sys.sys_now_ns() // 1000000
+    return w.now_ms
+
+
+cdef inline uint64_t worker_deadline(Worker *w, uint64_t span_ms) noexcept nogil:
+    """The time that is span_ms away: rounded up, so that a timer is never early."""
+    return worker_clock(w) + span_ms + 1
+
+
+cdef inline uint64_t tag_of(const fe_connection *c) noexcept nogil:
+    return c.slot | <uint64_t>c.generation << 32
+
+
+# --- lists: doubly linked by slot; what is on one is never freed ---------------------------
+
+cdef inline void ready_add(Worker *w, fe_connection *c) noexcept nogil:
+    """Puts it at the end of the ready list; nothing happens when it is there already."""
+    if c.flags & FE_IS_READY:
+        return
+    c.flags |= FE_IS_READY
+    c.next = FE_NO_SLOT
+    c.previous = w.ready_last
+    if w.ready_last == FE_NO_SLOT:
+        w.ready_first = c.slot
+    else:
+        fe_slab_at(&w.connections, w.ready_last).next = c.slot
+    w.ready_last = c.slot
+
+
+cdef inline void ready_remove(Worker *w, fe_connection *c) noexcept nogil:
+    """Takes it out of the ready list; nothing happens when it is not there."""
+    if not c.flags & FE_IS_READY:
+        return
+    c.flags &= <uint8_t>~FE_IS_READY
+    if c.previous == FE_NO_SLOT:
+        w.ready_first = c.next
+    else:
+        fe_slab_at(&w.connections, c.previous).next = c.next
+    if c.next == FE_NO_SLOT:
+        w.ready_last = c.previous
+    else:
+        fe_slab_at(&w.connections, c.next).previous = c.previous
+
+
+cdef inline void reap_add(Worker *w, fe_connection *c) noexcept nogil:
+    """To be given back at the end of the iteration. It is on no other list."""
+    c.next = w.reap_first
+    w.reap_first = c.slot
+
+
+cdef inline void reap_all(Worker *w) noexcept nogil:
+    """Gives back the records of connections that were closed in this iteration."""
+    cdef fe_connection *c
+    while w.reap_first != FE_NO_SLOT:
+        c = fe_slab_at(&w.connections, w.reap_first)
+        w.reap_first = c.next
+        fe_slab_give(&w.connections, c)
+
+
+# --- set-up and tear-down ------------------------------------------------------------------
+
+cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil:
+    """Prepares a worker in zeroed memory: epoll, mailbox, buffers. 0 or -errno.
+
+    w.stream.framing, high_water and low_water, and w.spin are set by the caller before.
+    Whatever the result, worker_free() may follow.
+    """
+    cdef int rc
+    w.shared = shared
+    w.index = index
+    w.epfd = w.reserve_fd = w.mailbox.wake_fd = -1
+    w.ready_first = w.ready_last = w.reap_first = FE_NO_SLOT
+    w.accept_budget = 1
+    fe_slab_init(&w.connections)
+    w.stream.counters = &w.counters
+    w.tracks_activity = shared.idle_timeout_ms != 0
+    w.buffer = <unsigned char *>malloc(READ_SIZE)
+    w.stream.out = <unsigned char *>malloc(
+        STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
+    if w.buffer == NULL or w.stream.out == NULL:
+        return -ENOMEM
+    rc = fe_timers_init(&w.timers, 2)
+    if rc < 0:
+        return rc
+    rc = mailbox_open(&w.mailbox)
+    if rc < 0:
+        return rc
+    w.epfd = _sys.sys_epoll_create()
+    if w.epfd < 0:
+        return w.epfd
+    w.reserve_fd = _sys.sys_open_null()
+    if w.reserve_fd < 0:
+        return w.reserve_fd
+    return _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_ADD, w.mailbox.wake_fd, _sys.EPOLLIN,
+                              TAG_MAILBOX)
+
+
+cdef inline size_t longest_frame(const StreamShare *stream) noexcept nogil:
+    """Bytes of input that one frame can hold."""
+    if stream.framing.kind == FE_FRAME_RECV:
+        return READ_SIZE
+    return fe_frame_max_input(&stream.framing)
+
+
+cdef inline void worker_close_descriptors(Worker *w) noexcept nogil:
+    """Closes every descriptor that the worker still owns: nothing else, so that a forked child
+    can call it. The worker's thread is gone."""
+    cdef uint32_t slot
+    cdef fe_connection *c
+    for slot in range(w.connections.used):
+        c = fe_slab_at(&w.connections, slot)
+        if c.state != FE_FREE and c.fd >= 0:
+            _sys.sys_close(c.fd)
+            c.fd = -1
+    if w.reserve_fd >= 0:
+        _sys.sys_close(w.reserve_fd)
+        w.reserve_fd = -1
+    if w.epfd >= 0:
+        _sys.sys_close(w.epfd)
+        w.epfd = -1
+
+
+cdef inline void worker_free(Worker *w) noexcept nogil:
+    """Gives back all that worker_open took but the mailbox, where somebody may still post: it
+    refuses. The thread is gone."""
+    cdef uint32_t slot
+    worker_close_descriptors(w)
+    for slot in range(w.connections.used):
+        fe_buffer_free(&fe_slab_at(&w.connections, slot).pending)
+        fe_buffer_free(&fe_slab_at(&w.connections, slot).unparsed)
+    fe_slab_free(&w.connections)
+    fe_timers_free(&w.timers)
+    free(w.buffer)
+    free(w.stream.out)
+    w.buffer = NULL
+    w.stream.out = NULL
+
+
+cdef inline void wake_workers(Shared *shared, int kind) noexcept nogil:
+    """Posts a message without content to every worker that still reads its mailbox."""
+    cdef Message message
+    cdef int i
+    memset(&message, 0, sizeof(message))
+    message.kind = kind
+    message.fd = -1
+    for i in range(shared.worker_count):
+        mailbox_post(&shared.workers[i].mailbox, &message, True)

@@ -1,0 +1,68 @@
+"""Admission: the thread that asks the accept callback about each newcomer.
+
+Lives here: running the callback, and what counts as its answer. Does not live here: what becomes
+of the newcomer (the core), what a callback is told (peer.py).
+
+The callback runs on a thread of its own and never on a worker: taking the GIL back beside a busy
+Python thread costs milliseconds, and would stall every connection of that worker. Newcomers come
+in batches; each is served as soon as its own answer is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from .peer import Peer, read_peer
+from .signals import block_signals
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ._core import Core
+    from .listener import Listener
+
+__all__ = ["ask_for_each"]
+
+log = logging.getLogger("fastecho")
+
+NO_MEMORY_WAIT = 0.01
+"""Seconds until a verdict is posted again: lost, it would leave its newcomer without an end."""
+
+
+def ask_for_each(
+    core: Core,
+    on_accept: Callable[[Peer], object],
+    listeners: Sequence[Listener],
+    has_ended: Callable[[], bool],
+) -> None:
+    """Ask the accept callback about every newcomer until the server has ended.
+
+    Thread: the body of one daemon thread. It is not waited for: a callback that never returns
+    keeps nobody but its own newcomer and those behind it.
+    """
+    block_signals()
+    try:
+        while not has_ended():
+            for worker, slot, generation, listener, _, address, wait in core.admissions(-1):
+                peer = read_peer(address, listeners[listener], wait)
+                accept = _is_accepted(on_accept, peer)
+                while not core.verdict(worker, slot, generation, accept):
+                    time.sleep(NO_MEMORY_WAIT)
+    finally:
+        core.end_admissions()
+
+
+def _is_accepted(on_accept: Callable[[Peer], object], peer: Peer) -> bool:
+    """Return the callback's answer; whatever goes wrong in it is a no."""
+    try:
+        answer = on_accept(peer)
+    except BaseException:
+        log.exception("on_accept failed for %r: the connection is reset", peer)
+        return False
+    if answer is None or answer is True:
+        return True
+    if answer is not False:
+        log.error("on_accept must return None, True or False, not %r: reset", answer)
+    return False

@@ -1,0 +1,150 @@
+"""The command `fastecho`: finds the sub-command, runs it, turns what it raises into an exit code.
+
+The table COMMANDS names the module of each sub-command, which is imported only when it is used: so
+`fastecho --version` costs little more than Python itself. A module has `add_arguments(parser)`,
+which also sets the parser's description and an example as its epilog, and `run(args) -> int`.
+
+Exit codes: 0 done, 1 the run failed, 2 usage, 3 a threshold or probe failed, 4 could not start,
+130 interrupted. What goes wrong is one line on stderr, never a traceback (FASTECHO_TRACEBACK=1
+shows it, for reports of bugs).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "complain", "main", "one_line"]
+
+COMMANDS = {
+    "serve": ("fastecho.cli.serve", "run the echo server"),
+    "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
+}
+"""Name of each sub-command: its module, and what it does in a few words."""
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_START, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `fastecho` with these arguments (those of the process if None); return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = f"fastecho {arguments[0]}" if arguments and arguments[0] in COMMANDS else "fastecho"
+    try:
+        code = _dispatch(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _drop_stdout()
+        return EXIT_FAILED
+    except Exception as error:
+        if os.environ.get("FASTECHO_TRACEBACK"):
+            raise
+        return _explain(name, error)
+
+
+def one_line(text: str) -> str:
+    """Return `text` with everything escaped that could end the line or steer a terminal."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def complain(name: str, message: str) -> None:
+    """Write one line on stderr; a stderr that is closed is no error."""
+    if sys.stderr is None:
+        return
+    try:
+        print(f"{name}: {one_line(message)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first == "--version":
+        from fastecho._version import __version__
+
+        print(f"fastecho {__version__}")
+        return EXIT_DONE
+    if first in ("-h", "--help"):
+        print(_help(), end="")
+        return EXIT_DONE
+    if first not in COMMANDS:
+        return _unknown(first)
+    from importlib import import_module
+
+    from fastecho.cli._parser import Parser
+
+    command = import_module(COMMANDS[first][0])
+    parser = Parser(prog=f"fastecho {first}")
+    command.add_arguments(parser)
+    try:
+        args = parser.parse(arguments[1:])
+    except SystemExit as request:  # after --help or a usage error
+        return request.code if isinstance(request.code, int) else EXIT_FAILED
+    code: int = command.run(args)
+    return code
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    commands = "".join(f"  {n:{width}}  {what}\n" for n, (_, what) in COMMANDS.items())
+    return (
+        "usage: fastecho [--version] COMMAND ...\n\n"
+        "An echo server, and tools, for people who test networks and network clients.\n\n"
+        f"commands:\n{commands}\n"
+        "`fastecho COMMAND --help` shows the options of a command and an example.\n"
+        "example: fastecho serve --bind 127.0.0.1:7777\n"
+    )
+
+
+def _unknown(first: str) -> int:
+    """Say what is wrong with the first argument."""
+    if not first:
+        complain("fastecho", f"no command: {' or '.join(COMMANDS)}; see fastecho --help")
+        return EXIT_USAGE
+    from difflib import get_close_matches
+
+    known = ["--version", "--help"] if first.startswith("-") else list(COMMANDS)
+    near = get_close_matches(first, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see fastecho --help"
+    what = "option" if first.startswith("-") else "command"
+    complain("fastecho", f"there is no {what} {first!r}: {hint}")
+    return EXIT_USAGE
+
+
+def _drop_stdout() -> None:
+    """Point stdout at nothing, so that the last flush of the interpreter stays silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _explain(name: str, error: Exception) -> int:
+    """Say in one line what happened; return the exit code."""
+    from fastecho.errors import ConfigError, ExtensionMissingError, FastechoError, StartError
+
+    if isinstance(error, FastechoError):
+        complain(name, str(error))
+        if isinstance(error, ConfigError):
+            return EXIT_USAGE
+        return EXIT_START if isinstance(error, StartError | ExtensionMissingError) else EXIT_FAILED
+    if isinstance(error, OSError):
+        _drop_stdout()  # it may be the one that refused, and would again at exit
+        where = f"{error.filename}: " if error.filename is not None else ""
+        complain(name, f"{where}{error.strerror or error}")
+        return EXIT_FAILED
+    complain(
+        name,
+        f"internal error: {type(error).__name__}: {error} "
+        "(FASTECHO_TRACEBACK=1 shows where; please report it)",
+    )
+    return EXIT_FAILED

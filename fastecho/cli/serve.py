@@ -1,0 +1,299 @@
+"""`fastecho serve`: configuration in, a running server, what happened out; no socket here.
+
+The settings come from the table in config.py; this file only adds what concerns the command: the
+file to read, the descriptor for scripts, how much is said, and the process-wide things that a
+library must not touch (the descriptor limit, signals before the server waits for them).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from fastecho.cli import complain
+from fastecho.config import SETTINGS, Setting, format_toml, merge
+from fastecho.errors import ConfigError, FastechoError, StartError
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+    from fastecho.config import Merged
+    from fastecho.server import Server
+
+__all__ = ["add_arguments", "run"]
+
+LEVELS = ("error", "warning", "info")
+LOG_LEVEL = Setting(
+    "log_level",
+    "choice",
+    "info",
+    "what to say on stderr: error, warning (and errors), info (and the addresses and totals)",
+    choices=LEVELS,
+    metavar="LEVEL",
+)
+DEFAULT_BIND = "127.0.0.1:7777"
+
+DESCRIPTION = """\
+Run the echo server. What a peer sends comes back to it, byte for byte; with --prefix
+or --suffix, cut into messages by --frame. The real addresses are printed on stderr.
+
+SIGTERM, SIGINT (Ctrl-C) and SIGHUP, also with --config, drain: no new connections, the
+open ones may finish within --graceful-timeout. A second signal stops at once. Exit code
+0 after a clean drain, 1 if the time ran out, 2 for a wrong option, 4 if the server could
+not start.
+
+Every setting can also come from a variable, FASTECHO_MAX_FRAME for --max-frame, or from
+a TOML file, max_frame = 1024. Flags win over variables, those over the file."""
+
+EXAMPLE = """\
+examples:
+  fastecho serve
+  fastecho serve --bind [::1]:7 --bind unix:/run/echo.sock --threads 2
+  fastecho serve --frame line --prefix 'you said: '"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `serve`."""
+    from argparse import BooleanOptionalAction
+
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLE
+    for setting in (*SETTINGS, LOG_LEVEL):
+        text = f"{setting.help} (default: {_default_text(setting)})"
+        if setting.kind == "switch":
+            parser.add_argument(setting.flag, action=BooleanOptionalAction, help=text)
+        else:
+            action = "append" if setting.kind == "bind" else "store"
+            parser.add_argument(setting.flag, action=action, metavar=setting.metavar, help=text)
+    parser.add_argument("--config", metavar="FILE.toml", help="read settings from this file")
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the settings in force as TOML, each with where it came from, and exit",
+    )
+    parser.add_argument(
+        "--ready-fd",
+        metavar="N",
+        help="after listening, write the addresses to this descriptor, one a line, and close it",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it; return the exit code."""
+    ready_fd = _ready_fd(args.ready_fd)  # first: later, N could be a descriptor of ours
+    settings = (*SETTINGS, LOG_LEVEL)
+    merged = merge(
+        {setting.name: getattr(args, setting.name) for setting in settings},
+        os.environ,
+        args.config,
+        defaults={"bind": DEFAULT_BIND, "threads": usable_cpus()},
+        extra=(LOG_LEVEL,),
+    )
+    if args.print_config:
+        if sys.stdout is not None:
+            sys.stdout.buffer.write(format_toml(merged, settings).encode())
+        return 0
+    return _Serving(merged).run(ready_fd)
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal came while serve_forever() did not wait for signals yet, or no more."""
+
+
+class _EarlySignals:
+    """The handler of the signals that end the server, for as long as serve_forever() has none.
+
+    While it holds them back they are only remembered, so that start() does everything or nothing
+    and the totals are printed. Otherwise each raises _Stopped wherever the main thread is.
+    """
+
+    def __init__(self) -> None:
+        self.held = True
+        self.seen = False
+        self.install()
+
+    def install(self) -> None:
+        """Take the signals over, but for those that are ignored, as nohup leaves SIGHUP."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.seen = True
+        if not self.held:
+            raise _Stopped
+
+    def release(self) -> None:
+        """Raise _Stopped from now on, and at once if a signal was held back."""
+        self.held = False
+        if self.seen:
+            raise _Stopped
+
+
+class _Serving:
+    """One run of the server, from the first system call to the line of totals."""
+
+    def __init__(self, merged: Merged) -> None:
+        self.config = merged.config
+        self.level = LEVELS.index(str(merged.values["log_level"]))
+
+    def run(self, ready_fd: int | None) -> int:
+        early = _EarlySignals()  # first: an import that is broken off may leave half a module
+        from fastecho import Server
+
+        self._raise_descriptor_limit()
+        server = Server(**self.config.keywords())
+        self._start(server)
+        try:
+            early.release()
+            self._banner(server)
+            if ready_fd is not None:
+                self._tell_ready(server, ready_fd)
+            drained = server.serve_forever()
+        except _Stopped:
+            early.install()  # serve_forever() may have replaced some already
+            drained = _stop(server)
+        early.held = True
+        self._totals(server, drained)
+        return 0 if drained else 1
+
+    def _start(self, server: Server) -> None:
+        try:
+            server.start()
+        except FastechoError:
+            raise
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise StartError(error.errno or 0, f"cannot start: {why}") from None
+
+    def say(self, level: str, message: str) -> None:
+        """Write one line on stderr if the log level asks for it."""
+        if LEVELS.index(level) <= self.level:
+            complain("fastecho", f"warning: {message}" if level == "warning" else message)
+
+    def _raise_descriptor_limit(self) -> None:
+        """Raise the soft limit of open descriptors to the hard one."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            except (OSError, ValueError) as error:
+                self.say("warning", f"the descriptor limit stays {soft}: {error}")
+
+    def _banner(self, server: Server) -> None:
+        from fastecho.address import is_loopback
+
+        for listener in {one.address: one for one in server.listeners}.values():
+            asked = listener.backlog_asked
+            force = listener.backlog_effective
+            backlog = (
+                f"backlog: asked {'nothing' if asked is None else asked}, "
+                f"somaxconn {listener.somaxconn}, in force {'unknown' if force is None else force}"
+            )
+            self.say("info", f"listening on {listener.address} ({backlog})")
+            host = listener.address.host
+            if host is not None and not is_loopback(host):
+                self.say("warning", f"{listener.address} can be reached from other machines")
+        self.say("info", f"threads: {server.threads}")
+
+    def _tell_ready(self, server: Server, ready_fd: int) -> None:
+        data = memoryview(b"".join(os.fsencode(one) + b"\n" for one in server.addresses))
+        try:
+            while data:
+                data = data[os.write(ready_fd, data) :]
+        except OSError as error:
+            self.say("warning", f"--ready-fd {ready_fd} cannot be written to: {error.strerror}")
+        if ready_fd > 2:
+            os.close(ready_fd)
+        else:  # the number of a standard stream stays taken
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, ready_fd)
+            os.close(nowhere)
+
+    def _totals(self, server: Server, drained: bool) -> None:
+        stats = server.stats()
+        counts = {
+            "connections": stats.connections_accepted,
+            "bytes in": stats.bytes_in,
+            "bytes out": stats.bytes_out,
+        }
+        trouble = {
+            "bytes dropped": stats.bytes_dropped,
+            "connections refused": stats.shed_max_connections + stats.shed_no_descriptors,
+            "idle too long": stats.ended_by_idle_timeout,
+            "frames too long": stats.ended_by_frame_too_long,
+            "connections reset": stats.ended_by_abort,
+            **dict(sorted(stats.errors.items())),
+        }
+        counts |= {what: count for what, count in trouble.items() if count}
+        text = ", ".join(f"{what} {count}" for what, count in counts.items())
+        self.say("info", f"{'drained' if drained else 'stopped'}: {text}")
+
+
+def _stop(server: Server) -> bool:
+    """Drain a server that a signal reached before serve_forever(); a second signal aborts."""
+    try:
+        return server.stop()
+    except _Stopped:
+        server.abort()
+        return False
+
+
+def _default_text(setting: Setting) -> str:
+    if setting.name == "bind":
+        return DEFAULT_BIND
+    if setting.name == "threads":
+        return "the CPUs that the process may use"
+    if setting.kind == "switch":
+        return "yes" if setting.default else "no"
+    if setting.kind == "bytes":
+        return "nothing"
+    if isinstance(setting.default, float):
+        return f"{setting.default:g}"
+    return setting.unset if setting.default is None else str(setting.default)
+
+
+def _ready_fd(text: str | None) -> int | None:
+    """Return the descriptor number, or raise ConfigError unless it is open for writing."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise ConfigError("--ready-fd", text, "must be a descriptor number")
+    import fcntl
+
+    try:
+        mode = fcntl.fcntl(int(text), fcntl.F_GETFL)
+    except OSError:
+        raise ConfigError("--ready-fd", text, "is not open") from None
+    if mode & os.O_ACCMODE == os.O_RDONLY:
+        raise ConfigError("--ready-fd", text, "is not open for writing")
+    return int(text)
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs the process may use: its affinity, and its control group's quota."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            group = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "")
+        while group:
+            cpus = min(cpus, _quota(f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max", cpus))
+            group = "" if group == "/" else os.path.dirname(group)
+    except (OSError, ValueError):
+        pass  # no control groups, or not the second version
+    return max(cpus, 1)
+
+
+def _quota(path: str, otherwise: int) -> int:
+    """Return the CPUs that a cpu.max file allows, rounded up; `otherwise` if it sets no limit."""
+    try:
+        with open(path, encoding="ascii") as file:
+            quota, period = file.read().split()
+    except FileNotFoundError:
+        return otherwise  # the root group has no such file
+    return otherwise if quota == "max" else -(-int(quota) // int(period))

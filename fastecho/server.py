@@ -1,0 +1,560 @@
+"""Server: the life cycle of an echo server, and the accept callback.
+
+Lives here: starting and ending workers. Does not live here: listeners (listener.py), settings
+(config.py), the accept callback (admission.py), signals (signals.py), fork and exit (process.py),
+payload: no byte of a peer ever passes through this file.
+
+Theory of operation. start() opens the listeners, builds the core (_core.Core) and starts one
+daemon thread for each worker; each sits in Core.run() without the GIL until it was told to end
+and nothing is left to serve. With `on_accept` there is one more thread: it takes newcomers from
+the core in batches, asks the callback, and posts the verdict. Nothing waits for it but the
+newcomer.
+
+Ending is a message: stop_accepting, then drain with a deadline that the workers keep, or abort.
+The last worker to leave closes the listeners and gives the core's memory back (_finish), so a
+stop() that is called where it must not wait (a callback) only signals. Waiting is always for
+`_ended`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from contextlib import suppress
+from functools import partial
+
+from . import _core, process
+from .admission import ask_for_each
+from .config import Config
+from .errors import ForkedError
+from .listener import Listener, open_listeners
+from .signals import block_signals, ending_signals
+from .stats import Stats
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Literal
+
+    from .config import Bind, Frame
+    from .peer import Peer
+
+    OnAccept = Callable[[Peer], object]
+
+__all__ = ["Server"]
+
+log = logging.getLogger("fastecho")
+
+FRAMES = {"recv": 0, "line": 1, "length": 2}
+HANDSHAKE_LOOPBACK = 0.002
+"""Seconds that a handshake over loopback may take: the grace at the end of accepting."""
+HANDSHAKE_ELSEWHERE = 0.1
+"""The same for any other address: one round trip, with room for most of the world."""
+CLOSE_WAIT = 5.0
+"""Seconds to wait for workers to leave their listeners; they need microseconds and the grace."""
+THREAD_WAIT = 0.2
+"""Seconds to wait for a thread that has nothing left to do."""
+
+
+class Server:
+    """An echo server on the compiled core.
+
+    It listens from start() to close(), stop() or abort(), and ends with its last connection.
+    A server is used once: after it has ended, make another one. A process can have many.
+
+    Args:
+        bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "unix:PATH", "fd://3", a
+            (host, port) pair, or a list of these. Port 0 picks a free one.
+        threads: workers, each with its own loop; int >= 1.
+        backlog: length of the accept queue, in connections; None for the system's limit.
+        reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
+        frame: "recv", "line" or "length": how bytes are cut into messages.
+        prefix, suffix: bytes (or str, as UTF-8) put around each message, at most 4096 bytes.
+        max_frame: longest message of line and length frames, in bytes.
+        high_water, low_water: bytes pending at which reading pauses, and goes on.
+        max_connections: open connections; a newcomer above it is reset. None for no limit.
+        idle_timeout: seconds without a byte in either direction; None for no limit.
+        graceful_timeout: seconds that stop() gives connections by default.
+        drain_idle: seconds of quiet after which a draining connection is ended.
+        spin_us: microseconds to poll before blocking: less latency for more CPU.
+        on_accept: called with a Peer for each newcomer, on a thread of its own, one at a time;
+            the connection is served after it returned. None or True accepts, False resets.
+            An exception is logged and resets that newcomer.
+    Raises:
+        ConfigError: a value is wrong; the text names it.
+    Thread: every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        bind: Bind | Sequence[Bind] = "127.0.0.1:0",
+        *,
+        threads: int = 1,
+        backlog: int | None = None,
+        reuse_port: bool = False,
+        frame: Frame = "recv",
+        prefix: bytes | str = b"",
+        suffix: bytes | str = b"",
+        max_frame: int | None = None,
+        high_water: int = 262144,
+        low_water: int | None = None,
+        max_connections: int | None = None,
+        idle_timeout: float | None = None,
+        graceful_timeout: float = 30.0,
+        drain_idle: float = 1.0,
+        spin_us: int = 0,
+        on_accept: OnAccept | None = None,
+    ) -> None:
+        self.config = Config(
+            bind,
+            threads=threads,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            frame=frame,
+            prefix=prefix,
+            suffix=suffix,
+            max_frame=max_frame,
+            high_water=high_water,
+            low_water=low_water,
+            max_connections=max_connections,
+            idle_timeout=idle_timeout,
+            graceful_timeout=graceful_timeout,
+            drain_idle=drain_idle,
+            spin_us=spin_us,
+        )
+        if on_accept is not None and not callable(on_accept):
+            raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
+        self._on_accept = on_accept
+        self._pid = os.getpid()
+        # Reentrant: a signal handler may call stop() in the middle of another method.
+        self._lock = threading.RLock()
+        self._core: _core.Core | None = None
+        self._listeners: list[Listener] = []
+        self._stats = Stats([])
+        self._threads: list[threading.Thread] = []
+        self._starting: threading.Thread | None = None
+        self._accepting = False
+        self._admitting = False
+        self._ended = threading.Event()
+        self._wakers: list[Callable[[], object]] = []
+
+    # --- starting --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the listeners and start the workers; returns once connections are accepted.
+
+        Installs no signal handlers.
+
+        Raises:
+            StartError: an address could not be resolved, bound or listened on.
+            OSError: a descriptor, memory or a thread was refused; nothing is left behind.
+            RuntimeError: it was started before.
+        Thread: any.   Cost: some hundred microseconds; a name waits for the resolver.
+        """
+        self._check_process()
+        with self._lock:
+            if self._core is not None or self._ended.is_set() or self._starting is not None:
+                raise RuntimeError("a Server starts once: make another one")
+            self._starting = threading.current_thread()
+            process.add(self)
+            try:
+                self._listeners = open_listeners(self.config, self.config.threads)
+                self._core = core = self._make_core(self._listeners)
+            except BaseException:
+                process.remove(self)
+                for listener in self._listeners:
+                    listener.close()
+                raise
+            if self._ended.is_set():  # a signal handler in this thread called stop()
+                self._give_up(core)
+                raise RuntimeError("the server was stopped while it was starting")
+            self._accepting = True
+            self._start_threads(core)
+            self._starting = None
+
+    def _make_core(self, listeners: list[Listener]) -> _core.Core:
+        config = self.config
+        limit, idle = config.max_connections, config.idle_timeout
+        return _core.Core(
+            config.threads,
+            [
+                (
+                    one.socket.fileno(),
+                    -1 if one.worker is None else one.worker,
+                    one.owned,
+                    one.family == socket.AF_UNIX,
+                )
+                for one in listeners
+            ],
+            FRAMES[config.frame],
+            config.prefix,
+            config.suffix,
+            config.max_frame,
+            config.high_water,
+            config.low_water,
+            -1 if limit is None else limit,
+            0 if idle is None else _milliseconds(idle),
+            # On one CPU whoever could bring work is waiting for us to sleep.
+            config.spin_us if (os.cpu_count() or 1) > 1 else 0,
+            self._on_accept is not None,
+        )
+
+    def _start_threads(self, core: _core.Core) -> None:
+        """Start all workers, or none: those that did start are ended again.
+
+        Thread.start() can raise although the thread runs (a signal handler that raises in it).
+        So what has started is not asked here: a worker belongs to the thread that claims it, in
+        Core.run(), or to nobody, in Core.give_up().
+        """
+        try:
+            for worker in range(self.config.threads):
+                self._start_thread(partial(self._work, core, worker), f"fastecho-{worker}")
+            if self._on_accept is not None:
+                ask = partial(
+                    ask_for_each, core, self._on_accept, self._listeners, self._ended.is_set
+                )
+                self._admitting = True
+                self._start_thread(ask, "fastecho-accept")
+        except BaseException as error:
+            self._admitting = self._admitting and not isinstance(error, RuntimeError)
+            self._give_up(core)
+            if isinstance(error, RuntimeError):
+                raise OSError(f"a worker's thread could not be started: {error}") from None
+            raise
+
+    def _start_thread(self, target: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _give_up(self, core: _core.Core) -> None:
+        """End a server of which only some threads have started, or none."""
+        if core.give_up() == 0:
+            self._finish(core)
+
+    def _work(self, core: _core.Core, worker: int) -> None:
+        """A worker's thread."""
+        block_signals()
+        try:
+            if not core.run(worker):
+                return
+        except OSError as error:
+            log.critical("worker %d cannot go on, its connections were reset: %s", worker, error)
+        if core.leave() == 0:
+            self._finish(core)
+
+    def _finish(self, core: _core.Core) -> None:
+        """What the last worker leaves behind is closed; whoever waits is woken.
+
+        Takes no lock: a signal handler that waits for the end may have interrupted its holder.
+        """
+        core.leave_listeners()
+        for listener in self._listeners:
+            listener.close()
+        self._accepting = False
+        self._stats = Stats(core.counters())
+        core.release()
+        process.remove(self)
+        self._ended.set()
+        if not self._admitting:
+            core.end_admissions()
+        else:
+            core.wake()  # behind _ended, which is what that thread looks at
+        while self._wakers:  # one that is added now finds _ended set
+            self._wakers.pop()()
+
+    # --- looking ---------------------------------------------------------------------------
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners, also after they were closed; empty before start()."""
+        self._check_process()
+        return tuple(self._listeners)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; empty when the server does not accept. Not to be closed."""
+        self._check_process()
+        return tuple(one.socket for one in self._listeners) if self._accepting else ()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as text that a client takes; the same address only once."""
+        self._check_process()
+        return list(dict.fromkeys(str(one.address) for one in self._listeners))
+
+    @property
+    def address(self) -> str:
+        """The first of `addresses`."""
+        return self.addresses[self._first()]
+
+    @property
+    def host(self) -> str | None:
+        """Host of the first address; None on a Unix socket."""
+        return self.listeners[self._first()].address.host
+
+    @property
+    def port(self) -> int | None:
+        """Port of the first address; None on a Unix socket."""
+        return self.listeners[self._first()].address.port
+
+    def _first(self) -> Literal[0]:
+        if not self._listeners:
+            raise RuntimeError("the server has no address before start()")
+        return 0
+
+    @property
+    def threads(self) -> int:
+        """Number of workers."""
+        return self.config.threads
+
+    def is_serving(self) -> bool:
+        """Tell whether it accepts connections now."""
+        self._check_process()
+        return self._accepting
+
+    def stats(self) -> Stats:
+        """Return what was counted so far; after the end, the last state.
+
+        Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
+        """
+        self._check_process()
+        core = self._core
+        return self._stats if core is None or self._ended.is_set() else Stats(core.counters())
+
+    # --- ending ----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop accepting; connections live on, and the server ends with the last of them.
+
+        As with asyncio's Server. What was in the accept queue is accepted first. The port is
+        free when this returns. A second call, or one before start(), does nothing.
+        """
+        self._check_process()
+        core = self._core
+        if core is not None and not self._ended.is_set():
+            core.stop_accepting(_milliseconds(self._grace()))
+            self._close_listeners(core)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop accepting, let connections finish, and end.
+
+        Echoing goes on. A connection that is quiet for `drain_idle` seconds gets a FIN; what is
+        left at the deadline is reset.
+
+        Args:
+            timeout: seconds that connections have, float >= 0; None for `graceful_timeout`.
+        Returns:
+            bool: False if connections had to be reset (or, called from the accept callback,
+            which only signals: if there still are any).
+        Thread: any; a second call waits for the same end.
+        """
+        self._check_process()
+        timeout = self.config.graceful_timeout if timeout is None else _seconds(timeout)
+        core = self._started()
+        if core is None:
+            return True
+        self._begin_drain(core, timeout, self.config.drain_idle)
+        if not self._may_wait():
+            return self.stats().connections_open == 0
+        # The workers keep the deadline; waiting longer than they could take would be a defect.
+        return self._wait_ended(timeout + CLOSE_WAIT) and self.stats().ended_by_abort == 0
+
+    def abort(self) -> None:
+        """End everything now: every connection is reset. A second call does nothing."""
+        self._check_process()
+        core = self._started()
+        if core is None:
+            return
+        core.abort()
+        if self._may_wait():
+            self._wait_ended(CLOSE_WAIT)
+
+    def _may_wait(self) -> bool:
+        """False in a callback, and in a signal handler that has interrupted start()."""
+        current = threading.current_thread()
+        return current not in self._threads and current is not self._starting
+
+    def _started(self) -> _core.Core | None:
+        """Return the core, after a start() in another thread; without one, there never will be."""
+        with self._lock:
+            if self._core is None:
+                self._ended.set()
+            return self._core
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has ended.
+
+        Args:
+            timeout: seconds, float >= 0; None waits for ever.
+        Returns:
+            bool: True if it has ended.
+        Raises:
+            RuntimeError: called from a callback: it would wait for itself.
+        """
+        self._check_process()
+        if not self._may_wait():
+            raise RuntimeError("wait() in a callback would wait for itself")
+        return self._wait_ended(None if timeout is None else _seconds(timeout))
+
+    def _wait_ended(self, timeout: float | None) -> bool:
+        """Wait for the end, and then for the threads: who asks may look for what is left behind."""
+        if not self._ended.wait(timeout):
+            return False
+        for thread in self._threads:
+            if thread is not threading.current_thread() and thread.ident is not None:
+                # An accept callback that never returns keeps its thread, but not the server.
+                thread.join(THREAD_WAIT)
+        return True
+
+    def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
+        core.stop_accepting(_milliseconds(self._grace()))
+        core.drain(_milliseconds(timeout), _milliseconds(idle))
+        if self._starting is not threading.current_thread():
+            self._close_listeners(core)
+
+    def _grace(self) -> float:
+        """Seconds to wait for handshakes that are under way when accepting ends."""
+        from .address import is_loopback
+
+        tcp = [one for one in self._listeners if one.family != socket.AF_UNIX and one.owned]
+        if not tcp:
+            return 0.0
+        loopback = all(is_loopback(one.address.host or "") for one in tcp)
+        return HANDSHAKE_LOOPBACK if loopback else HANDSHAKE_ELSEWHERE
+
+    def _close_listeners(self, core: _core.Core) -> None:
+        """Close the listeners once no worker uses them; frees the port before connections end."""
+        if core.wait_not_accepting(_milliseconds(CLOSE_WAIT)):
+            for listener in self._listeners:
+                listener.close()
+            self._accepting = False
+
+    # --- serving in this thread ------------------------------------------------------------
+
+    def serve_forever(self) -> bool:
+        """Start, unless it was started, and wait until the server has ended.
+
+        In the main thread SIGINT, SIGTERM and SIGHUP drain it, and a second one of these ends it
+        at once; signals that are ignored stay ignored. The handlers found are put back.
+
+        Returns:
+            bool: True if every connection ended by itself or was quiet, False if any was reset.
+        """
+        self._check_process()
+        if self._core is None:
+            self.start()
+        if threading.current_thread() is threading.main_thread():
+            with ending_signals(self._on_signal) as watch:
+                self._wakers.append(watch.wake)
+                while not self._ended.is_set():
+                    watch.wait()
+        else:
+            self.wait()
+        return self.stats().ended_by_abort == 0
+
+    def _on_signal(self, asked: int) -> None:
+        """The first signal drains, every further one ends everything."""
+        core = self._core
+        assert core is not None
+        if asked == 1:
+            self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
+        else:
+            core.abort()
+
+    # --- context managers ------------------------------------------------------------------
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child that leaves by SystemExit is to leave by that
+        if kind is None:
+            self.stop()
+        else:
+            self.abort()
+
+    async def __aenter__(self) -> Server:
+        import asyncio
+
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+
+    async def wait_closed(self) -> None:
+        """Wait in a coroutine until the server has ended."""
+        import asyncio
+
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(_set_done, ended)
+            except RuntimeError:
+                pass  # that loop was closed: nobody waits any more
+
+        self._wakers.append(wake)
+        try:
+            if not self._ended.is_set():
+                await ended
+        finally:
+            with suppress(ValueError):  # it was called
+                self._wakers.remove(wake)
+
+    # --- fork ------------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedError(
+                f"this server lives in process {self._pid}: a forked child cannot use it"
+            )
+
+    def forget_in_child(self) -> None:
+        """For process.py: after fork, in the child, close the copies of the descriptors."""
+        if self._core is not None:
+            self._core.close_in_child()
+        for listener in self._listeners:
+            listener.close()
+
+    def begin_exit(self, timeout: float) -> None:
+        """For process.py: end every connection in order, for at most `timeout` seconds."""
+        if self._core is not None:
+            self._begin_drain(self._core, timeout, 0.0)
+
+
+def _milliseconds(seconds: float) -> int:
+    """Round up: a deadline is never early."""
+    return int(-(-seconds * 1000 // 1))
+
+
+def _seconds(timeout: float) -> float:
+    if not timeout >= 0:
+        raise ValueError(f"timeout {timeout!r} must be seconds, 0 or more")
+    return min(timeout, 1_000_000.0)
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,108 @@
+"""Signals: which threads take them, and waiting for those that end a server.
+
+Lives here: the mask of a worker's thread, and the main thread's wait in serve_forever. Does not
+live here: what ending means (server.py).
+
+A handler of Python's runs only when the main thread executes bytecode, so a main thread that
+waits in a lock would never see it. signal.set_wakeup_fd makes the C handler write the signal's
+number to a socket at once: the main thread waits there.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+__all__ = ["block_signals", "ending_signals"]
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+NOT_BLOCKED = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+        signal.SIGPROF,
+    }
+)
+"""What a worker takes: faults of its own (faulthandler needs them) and profilers."""
+
+
+def block_signals() -> None:
+    """Block all signals in this thread but NOT_BLOCKED: they go to the threads of the user."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - NOT_BLOCKED)
+
+
+class ending_signals:  # noqa: N801 - a context manager, named as it is used
+    """While it is entered, SIGINT, SIGTERM and SIGHUP call `ended` instead of their handlers.
+
+    Signals that are ignored stay ignored. On leaving, the handlers and the wakeup descriptor that
+    were there are put back.
+
+    Args:
+        ended: called by wait(), with 1 for the first such signal, 2 for the second, and so on.
+    Thread: the main thread only, but for wake().
+    """
+
+    def __init__(self, ended: Callable[[int], None]) -> None:
+        self._ended = ended
+        self._count = 0
+        self._handlers: dict[int, object] = {}
+        self._wakeup = -1
+
+    def __enter__(self) -> ending_signals:
+        self._receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        # The descriptor before the handlers: a signal in between waits there as a byte.
+        self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in ENDING:
+                # None: the handler was not set from Python and could not be put back.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._handlers[number] = signal.signal(number, _do_nothing)
+        except BaseException:
+            self._put_back()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._wakeup)
+        self._receiver.close()
+        self._sender.close()
+
+    def wait(self) -> None:
+        """Block until a signal came or wake() was called, and report the signals."""
+        for number in self._receiver.recv(64):
+            if number in self._handlers:
+                self._count += 1
+                self._ended(self._count)
+
+    def wake(self) -> None:
+        """Make wait() return. Any thread."""
+        try:
+            self._sender.send(b"\0")
+        except OSError:
+            pass  # full: it wakes anyway; closed: nobody waits
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """A handler of Python's own is what makes a signal reach the wakeup descriptor."""

@@ -1,0 +1,161 @@
+"""What a server has counted, as an object that never changes.
+
+Lives here: the names and the sums. Does not live here: the counting (src_c/counters.h, each
+worker for itself), reading the counters (Server.stats).
+"""
+
+from __future__ import annotations
+
+from errno import errorcode
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import NoReturn
+
+__all__ = ["Stats", "WorkerStats"]
+
+
+class WorkerStats:
+    """What one worker has counted since the server started.
+
+    Attributes:
+        connections_accepted: accepted here and kept; another worker may serve them.
+        connections_closed: served here and ended, for whatever reason.
+        connections_open: placed here now.
+        bytes_in: bytes that recv gave while the connection was served.
+        bytes_out: reply bytes, counted before they are offered to the kernel: a peer that has a
+            reply finds it counted.
+        bytes_pending: reply bytes that the kernel has not taken yet, now.
+        bytes_dropped: of bytes_out, what the kernel never took because the connection ended.
+        bytes_discarded: input that came after we had decided to end the connection.
+        messages: frames answered; with recv framing, recv calls that gave bytes.
+        frames_incomplete: connections that ended inside a frame which was not answered.
+        short_writes: sends that took less than they were offered, or nothing.
+        ended_by_peer: the peer's FIN came first, and everything was echoed.
+        ended_by_error: recv, send or epoll_ctl failed; `errors` has the errno.
+        ended_by_idle_timeout, ended_by_frame_too_long: the limit of that name was broken.
+        ended_by_denial: the accept callback said no, or raised.
+        ended_by_drain: quiet during a drain.
+        ended_by_abort: reset at a drain's deadline, or by abort().
+        ended_by_no_memory: memory for its bytes or its registration was refused.
+        linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
+        shed_max_connections, shed_no_descriptors: accepted and reset at once, never served.
+        accept_errors: accept4 failed other than by EAGAIN; `errors` has the errno.
+        accept_pauses: times that accepting rested for want of descriptors or memory.
+        iterations, events: rounds of the loop, and events that epoll_wait delivered.
+        errors: count by errno name, such as {"ECONNRESET": 3}.
+    """
+
+    __slots__ = (
+        "accept_errors",
+        "accept_pauses",
+        "bytes_discarded",
+        "bytes_dropped",
+        "bytes_in",
+        "bytes_out",
+        "bytes_pending",
+        "connections_accepted",
+        "connections_closed",
+        "connections_open",
+        "ended_by_abort",
+        "ended_by_denial",
+        "ended_by_drain",
+        "ended_by_error",
+        "ended_by_frame_too_long",
+        "ended_by_idle_timeout",
+        "ended_by_no_memory",
+        "ended_by_peer",
+        "errors",
+        "events",
+        "frames_incomplete",
+        "iterations",
+        "linger_timeouts",
+        "messages",
+        "shed_max_connections",
+        "shed_no_descriptors",
+        "short_writes",
+    )
+
+    accept_errors: int
+    accept_pauses: int
+    bytes_discarded: int
+    bytes_dropped: int
+    bytes_in: int
+    bytes_out: int
+    bytes_pending: int
+    connections_accepted: int
+    connections_closed: int
+    connections_open: int
+    ended_by_abort: int
+    ended_by_denial: int
+    ended_by_drain: int
+    ended_by_error: int
+    ended_by_frame_too_long: int
+    ended_by_idle_timeout: int
+    ended_by_no_memory: int
+    ended_by_peer: int
+    errors: dict[str, int]
+    events: int
+    frames_incomplete: int
+    iterations: int
+    linger_timeouts: int
+    messages: int
+    shed_max_connections: int
+    shed_no_descriptors: int
+    short_writes: int
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        for name in WorkerStats.__slots__:
+            object.__setattr__(self, name, values[name])
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"statistics are a snapshot: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"statistics are a snapshot: {name} cannot be deleted")
+
+    def __repr__(self) -> str:
+        names = (name for name in WorkerStats.__slots__ if getattr(self, name))
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+
+class Stats(WorkerStats):
+    """What all workers of a server have counted, summed up, at one moment.
+
+    connections_accepted - connections_closed is connections_open here, and never negative.
+
+    Attributes:
+        workers: tuple of WorkerStats, one for each worker, in order.
+    """
+
+    __slots__ = ("workers",)
+
+    workers: tuple[WorkerStats, ...]
+
+    def __init__(self, counters: Iterable[Mapping[str, object]]) -> None:
+        workers = tuple(WorkerStats(_named(one)) for one in counters)
+        values: dict[str, object] = {}
+        for name in WorkerStats.__slots__:
+            if name != "errors":
+                values[name] = sum(getattr(worker, name) for worker in workers)
+        values["connections_open"] = sum(
+            worker.connections_accepted - worker.connections_closed for worker in workers
+        )
+        errors: dict[str, int] = {}
+        for worker in workers:
+            for error, count in worker.errors.items():
+                errors[error] = errors.get(error, 0) + count
+        values["errors"] = errors
+        super().__init__(values)
+        object.__setattr__(self, "workers", workers)
+
+
+def _named(counters: Mapping[str, object]) -> dict[str, object]:
+    """Return the core's counters of one worker under the names of WorkerStats."""
+    values = dict(counters)
+    values["connections_open"] = values.pop("connections_placed")
+    errnos = values.pop("errnos")
+    assert isinstance(errnos, dict)
+    values["errors"] = {errorcode.get(n, f"errno {n}"): count for n, count in errnos.items()}
+    return values

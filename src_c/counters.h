@@ -1,0 +1,126 @@
+/* What a worker counts.
+ *
+ * Lives here: the list of counters with their names, and how one is raised and
+ * read. Each worker owns one block: it alone writes, anyone reads.
+ *
+ * A plain counter that another thread reads is a data race. Load, add and store
+ * with release order are plain moves on x86-64 and cost no locked instruction;
+ * release, because a reader that sees 'closed' must also see the 'accepted'
+ * that came before it, or open connections would turn negative.
+ */
+#ifndef FASTECHO_COUNTERS_H
+#define FASTECHO_COUNTERS_H
+
+#include <stdint.h>
+
+/* X(name): one line a counter. Users read of them in fastecho/stats.py. */
+#define FE_COUNTERS(X)                                                                             \
+    /* accept4 gave a connection and it was kept. */                                               \
+    X(connections_accepted)                                                                        \
+    /* A kept connection ended, for whatever reason. */                                            \
+    X(connections_closed)                                                                          \
+    /* Bytes that recv gave while the connection was served. */                                    \
+    X(bytes_in)                                                                                    \
+    /* Bytes of replies, from the moment they are first offered to the kernel. */                  \
+    X(bytes_out)                                                                                   \
+    /* Of bytes_out: never taken by the kernel, because the connection ended. */                   \
+    X(bytes_dropped)                                                                               \
+    /* Input that came after we had decided to end the connection. */                              \
+    X(bytes_discarded)                                                                             \
+    /* Frames answered; with recv framing: recv calls that gave bytes. */                          \
+    X(messages)                                                                                    \
+    /* Incomplete length frames, or lines at a drain, dropped at the end. */                       \
+    X(frames_incomplete)                                                                           \
+    /* send took less than it was offered, or nothing. */                                          \
+    X(short_writes)                                                                                \
+    /* Ended: the peer's FIN first. */                                                             \
+    X(ended_by_peer)                                                                               \
+    /* Ended: an errno of recv, send or epoll_ctl. */                                              \
+    X(ended_by_error)                                                                              \
+    X(ended_by_idle_timeout)                                                                       \
+    X(ended_by_frame_too_long)                                                                     \
+    X(ended_by_denial)                                                                             \
+    X(ended_by_drain)                                                                              \
+    X(ended_by_abort)                                                                              \
+    X(ended_by_no_memory)                                                                          \
+    /* We ended first, and gave up waiting for the peer's FIN. */                                   \
+    X(linger_timeouts)                                                                             \
+    /* Accepted and aborted at once: max_connections. */                                           \
+    X(shed_max_connections)                                                                        \
+    /* Accepted and aborted at once: no descriptor was left (EMFILE, ENFILE). */                   \
+    X(shed_no_descriptors)                                                                         \
+    /* accept4 failed in another way than 'nothing there'; by number in errnos. */                 \
+    X(accept_errors)                                                                               \
+    /* Times that accepting was suspended for want of memory or descriptors. */                    \
+    X(accept_pauses)                                                                               \
+    /* Rounds of the loop. */                                                                      \
+    X(iterations)                                                                                  \
+    /* Events that epoll_wait delivered. */                                                        \
+    X(events)
+
+/* Highest errno with a counter of its own; 133 is EHWPOISON, Linux' last. */
+#define FE_ERRNOS 134
+
+typedef struct fe_counters {
+#define FE_FIELD(name) uint64_t name;
+    FE_COUNTERS(FE_FIELD)
+#undef FE_FIELD
+    /* Bytes in pending buffers now. */
+    uint64_t bytes_pending;
+    /* Errors by errno; [0]: numbers out of range. */
+    uint64_t errnos[FE_ERRNOS];
+} __attribute__((aligned(64))) fe_counters;
+
+enum {
+#define FE_ONE(name) +1
+    FE_COUNTER_COUNT = 0 FE_COUNTERS(FE_ONE)
+#undef FE_ONE
+};
+
+/* Name of counter i in the order of the struct, i < FE_COUNTER_COUNT. */
+static inline const char *fe_counter_name(int i)
+{
+    static const char *const names[] = {
+#define FE_NAME(name) #name,
+        FE_COUNTERS(FE_NAME)
+#undef FE_NAME
+    };
+    return names[i];
+}
+
+/* Adds n. Only the owner calls it. */
+static inline void fe_count(uint64_t *counter, uint64_t n)
+{
+    uint64_t value = __atomic_load_n(counter, __ATOMIC_RELAXED);
+    __atomic_store_n(counter, value + n, __ATOMIC_RELEASE);
+}
+
+/* Subtracts n; for the one gauge (bytes_pending). Only the owner calls it. */
+static inline void fe_uncount(uint64_t *counter, uint64_t n)
+{
+    fe_count(counter, (uint64_t)0 - n);
+}
+
+/* The value now, from any thread. */
+static inline uint64_t fe_counter_read(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
+}
+
+/* Value of counter i, in the order of fe_counter_name. */
+static inline uint64_t fe_counter_get(const fe_counters *c, int i)
+{
+    return fe_counter_read((const uint64_t *)(const void *)c + i);
+}
+
+/* Counts an errno given as -errno or errno. */
+static inline void fe_count_errno(fe_counters *c, int number)
+{
+    if (number < 0)
+        number = -number;
+    if (number >= FE_ERRNOS)
+        number = 0;
+    fe_count(&c->errnos[number], 1);
+}
+
+#endif

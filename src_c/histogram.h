@@ -1,0 +1,198 @@
+/* A latency histogram: HdrHistogram's layout with 3 significant digits, in ns.
+ *
+ * Lives here: the counts, recording, merging, reading. Does not live here: any
+ * clock, any text, any file format, any lock: one thread has one histogram, and
+ * they are merged when they are read.
+ *
+ * The layout is that of HdrHistogram (lowest discernible 64, highest trackable
+ * 1 h, 3 digits), so that its tools read what we count. A value is shifted down
+ * until 11 bits are left; the shift and those 11 bits name its slot. Slots are
+ * 64 ns wide up to 131,071 ns, and each doubling of the value doubles the width
+ * behind it: never more than 1/1024 of the value. The upper half of one
+ * doubling's slots is followed directly by that of the next, hence 1,024 slots
+ * for each and 2,048 for the first.
+ *
+ * 26 doublings make 27,648 counts, 221 KB; memory is touched only where values
+ * fall, so calloc() costs next to nothing.
+ */
+#ifndef FASTECHO_HISTOGRAM_H
+#define FASTECHO_HISTOGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* log2 of the lowest discernible value, 64 ns. */
+#define FE_HISTOGRAM_UNIT_BITS 6
+/* log2 of the slots in one doubling; 2 * 1,024 >= 2 * 10^3 gives three digits. */
+#define FE_HISTOGRAM_HALF_BITS 10
+#define FE_HISTOGRAM_HALF ((uint32_t)1 << FE_HISTOGRAM_HALF_BITS)
+/* Doublings until 1 h fits: (2,048 * 64 ns) << 25 is 73 min. */
+#define FE_HISTOGRAM_DOUBLINGS 26
+#define FE_HISTOGRAM_SLOTS ((FE_HISTOGRAM_DOUBLINGS + 1) * FE_HISTOGRAM_HALF)
+/* The highest value that has a slot: 1 h in ns. */
+#define FE_HISTOGRAM_HIGHEST ((uint64_t)3600 * 1000 * 1000 * 1000)
+
+typedef struct fe_histogram {
+    /* Values recorded, overflow included. */
+    uint64_t count;
+    /* Of count: values above FE_HISTOGRAM_HIGHEST. */
+    uint64_t overflow;
+    /* Smallest and largest value recorded, exact, in ns; UINT64_MAX and 0 while empty. */
+    uint64_t min;
+    uint64_t max;
+    uint64_t slots[FE_HISTOGRAM_SLOTS];
+} fe_histogram;
+
+/* Empties h. Must be called before anything else. */
+static inline void fe_histogram_reset(fe_histogram *h)
+{
+    memset(h, 0, sizeof(*h));
+    h->min = UINT64_MAX;
+}
+
+/* The slot of a value, ns <= FE_HISTOGRAM_HIGHEST. */
+static inline uint32_t fe_histogram_slot(uint64_t ns)
+{
+    const uint64_t first = ((uint64_t)2 * FE_HISTOGRAM_HALF << FE_HISTOGRAM_UNIT_BITS) - 1;
+    /* How often the value must be halved to fall into the first 2,048 slots. The or makes
+     * small values look like the largest of the first range: no halving. */
+    uint32_t doubling = 63u - (uint32_t)__builtin_clzll((unsigned long long)(ns | first)) -
+                        (FE_HISTOGRAM_UNIT_BITS + FE_HISTOGRAM_HALF_BITS);
+
+    return (doubling << FE_HISTOGRAM_HALF_BITS) +
+           (uint32_t)(ns >> (doubling + FE_HISTOGRAM_UNIT_BITS));
+}
+
+/* The halvings that a slot stands for; its width is 64 ns << that. */
+static inline uint32_t fe_histogram_doubling(uint32_t slot)
+{
+    return slot < 2 * FE_HISTOGRAM_HALF ? 0 : (slot >> FE_HISTOGRAM_HALF_BITS) - 1;
+}
+
+/* Width of a slot in ns. */
+static inline uint64_t fe_histogram_width(uint32_t slot)
+{
+    return (uint64_t)1 << (fe_histogram_doubling(slot) + FE_HISTOGRAM_UNIT_BITS);
+}
+
+/* The smallest value in ns that falls into a slot. */
+static inline uint64_t fe_histogram_lowest(uint32_t slot)
+{
+    uint32_t doubling = fe_histogram_doubling(slot);
+
+    return (uint64_t)(slot - (doubling << FE_HISTOGRAM_HALF_BITS))
+           << (doubling + FE_HISTOGRAM_UNIT_BITS);
+}
+
+/* The largest value in ns that falls into a slot. */
+static inline uint64_t fe_histogram_highest(uint32_t slot)
+{
+    return fe_histogram_lowest(slot) + fe_histogram_width(slot) - 1;
+}
+
+/* Counts a value, n times. Cost: below 3 ns while the slot is in the cache (printed by
+ * `tests/c/test_histogram.c`, run with the argument `cost`). */
+static inline void fe_histogram_record_n(fe_histogram *h, uint64_t ns, uint64_t n)
+{
+    if (n == 0)
+        return;
+    h->count += n;
+    if (ns < h->min)
+        h->min = ns;
+    if (ns > h->max)
+        h->max = ns;
+    if (__builtin_expect(ns <= FE_HISTOGRAM_HIGHEST, 1))
+        h->slots[fe_histogram_slot(ns)] += n;
+    else
+        h->overflow += n;
+}
+
+/* Counts a value once. */
+static inline void fe_histogram_record(fe_histogram *h, uint64_t ns)
+{
+    fe_histogram_record_n(h, ns, 1);
+}
+
+/* Adds everything that `from` holds; exact, because all histograms share one layout. */
+static inline void fe_histogram_merge(fe_histogram *into, const fe_histogram *from)
+{
+    uint32_t last;
+
+    if (from->count == 0)
+        return;
+    last = fe_histogram_slot(from->max < FE_HISTOGRAM_HIGHEST ? from->max : FE_HISTOGRAM_HIGHEST);
+    for (uint32_t slot = 0; slot <= last; slot++)
+        into->slots[slot] += from->slots[slot];
+    into->count += from->count;
+    into->overflow += from->overflow;
+    if (from->min < into->min)
+        into->min = from->min;
+    if (from->max > into->max)
+        into->max = from->max;
+}
+
+/* The value in ns that `percent` (0 to 100) of the values do not exceed; 0 if empty.
+ *
+ * The rank is rounded to the nearest value and at least the first, and the answer is the
+ * highest value of the slot with that rank: both as HdrHistogram does it. Two things differ:
+ * no answer is larger than the exact maximum, and values above 1 h still have a rank (the
+ * answer there is the maximum). */
+static inline uint64_t fe_histogram_percentile(const fe_histogram *h, double percent)
+{
+    double rank;
+    uint64_t wanted, seen = 0;
+
+    if (h->count == 0)
+        return 0;
+    if (percent <= 0)
+        return fe_histogram_lowest(fe_histogram_slot(
+            h->min < FE_HISTOGRAM_HIGHEST ? h->min : FE_HISTOGRAM_HIGHEST));
+    rank = (percent > 100 ? 100 : percent) * (double)h->count / 100 + 0.5;
+    wanted = rank < 1 ? 1 : (uint64_t)rank;
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++) {
+        seen += h->slots[slot];
+        if (seen >= wanted) {
+            uint64_t highest = fe_histogram_highest(slot);
+
+            return highest < h->max ? highest : h->max;
+        }
+    }
+    return h->max;
+}
+
+/* Mean in ns; 0 if empty. From the middle of each slot, as HdrHistogram computes it: it
+ * survives a file that holds only counts. Values above 1 h count as 1 h. */
+static inline double fe_histogram_mean(const fe_histogram *h)
+{
+    double sum = (double)h->overflow * (double)FE_HISTOGRAM_HIGHEST;
+
+    if (h->count == 0)
+        return 0;
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
+        if (h->slots[slot] != 0)
+            sum += (double)h->slots[slot] *
+                   (double)(fe_histogram_lowest(slot) + fe_histogram_width(slot) / 2);
+    return sum / (double)h->count;
+}
+
+/* Variance in ns^2, of the population; 0 if empty. Values above 1 h count as 1 h. (The root
+ * is the caller's: it would take libm.) */
+static inline double fe_histogram_variance(const fe_histogram *h)
+{
+    double mean = fe_histogram_mean(h);
+    double over = (double)FE_HISTOGRAM_HIGHEST - mean;
+    double sum = (double)h->overflow * over * over;
+
+    if (h->count == 0)
+        return 0;
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
+        if (h->slots[slot] != 0) {
+            double off = (double)(fe_histogram_lowest(slot) + fe_histogram_width(slot) / 2) - mean;
+
+            sum += (double)h->slots[slot] * off * off;
+        }
+    return sum / (double)h->count;
+}
+
+#endif

@@ -1,0 +1,49 @@
+/* What the C tests share: checks that are always on, random numbers that repeat, and memory
+ * that can be refused. Include it before the header under test, so that the header's own
+ * allocations go through refusable memory. */
+#ifndef FASTECHO_TESTS_SUPPORT_H
+#define FASTECHO_TESTS_SUPPORT_H
+
+#undef NDEBUG
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* xorshift64*: the same values in every run. The state is never 0. */
+static inline uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 2685821657736338717u;
+}
+
+/* A number below limit, which is not 0. */
+static inline uint64_t random_below(uint64_t *state, uint64_t limit)
+{
+    return (next_random(state) >> 16) % limit;
+}
+
+/* While it is set, no memory is given. */
+static int memory_is_refused;
+
+static inline void *refusable_malloc(size_t n)
+{
+    return memory_is_refused ? NULL : malloc(n);
+}
+
+static inline void *refusable_realloc(void *block, size_t n)
+{
+    return memory_is_refused ? NULL : realloc(block, n);
+}
+
+static inline void *refusable_aligned_alloc(size_t alignment, size_t n)
+{
+    return memory_is_refused ? NULL : aligned_alloc(alignment, n);
+}
+
+#define malloc refusable_malloc
+#define realloc refusable_realloc
+#define aligned_alloc refusable_aligned_alloc
+
+#endif

@@ -1,0 +1,236 @@
+/* What the histogram promises, checked against plain arithmetic: slots that tile the range
+ * without a gap, three digits, exact merging, ranks, overflow. The record cost is printed by
+ * `test_histogram cost`, which is not part of the assertions: sanitizers change it. */
+#include "support.h"
+
+#include "histogram.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static fe_histogram *new_histogram(void)
+{
+    fe_histogram *h = malloc(sizeof(*h));
+
+    assert(h != NULL);
+    fe_histogram_reset(h);
+    return h;
+}
+
+static void slots_tile_the_range_without_gap_or_overlap(void)
+{
+    uint64_t expected = 0;
+
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++) {
+        assert(fe_histogram_lowest(slot) == expected);
+        assert(fe_histogram_slot(fe_histogram_lowest(slot)) == slot);
+        assert(fe_histogram_slot(fe_histogram_highest(slot)) == slot);
+        expected = fe_histogram_highest(slot) + 1;
+    }
+    assert(expected > FE_HISTOGRAM_HIGHEST);
+    assert(fe_histogram_slot(FE_HISTOGRAM_HIGHEST) < FE_HISTOGRAM_SLOTS);
+}
+
+static void a_slot_is_64_ns_or_a_thousandth_of_its_values(void)
+{
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++) {
+        uint64_t width = fe_histogram_width(slot);
+
+        assert(width == 64 || width * 1000 <= fe_histogram_lowest(slot));
+    }
+}
+
+static void an_empty_histogram_reads_as_zero(void)
+{
+    fe_histogram *h = new_histogram();
+
+    assert(h->count == 0 && h->overflow == 0 && h->max == 0);
+    assert(fe_histogram_percentile(h, 0) == 0);
+    assert(fe_histogram_percentile(h, 50) == 0);
+    assert(fe_histogram_percentile(h, 100) == 0);
+    assert(fe_histogram_mean(h) == 0);
+    assert(fe_histogram_variance(h) == 0);
+    free(h);
+}
+
+static void one_value_is_every_percentile(void)
+{
+    fe_histogram *h = new_histogram();
+
+    fe_histogram_record(h, 123456);
+    assert(h->count == 1 && h->min == 123456 && h->max == 123456);
+    assert(fe_histogram_percentile(h, 0) == 123456 / 64 * 64);
+    assert(fe_histogram_percentile(h, 0.001) == 123456);
+    assert(fe_histogram_percentile(h, 99.999) == 123456);
+    assert(fe_histogram_percentile(h, 100) == 123456);
+    assert(fe_histogram_percentile(h, 1000) == 123456);
+    assert(fe_histogram_variance(h) < 64.0 * 64.0);
+    free(h);
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void percentiles_are_the_sorted_values_within_three_digits(void)
+{
+    enum { COUNT = 20000 };
+    static const double percents[] = {0.01, 1, 25, 50, 75, 90, 99, 99.9, 99.99, 100};
+    fe_histogram *h = new_histogram();
+    uint64_t *values = malloc(COUNT * sizeof(*values));
+    uint64_t state = 42;
+    double sum = 0;
+
+    assert(values != NULL);
+    for (int i = 0; i < COUNT; i++) {
+        /* Every order of magnitude up to an hour. */
+        values[i] = (next_random(&state) >> (22 + next_random(&state) % 40)) %
+                    (FE_HISTOGRAM_HIGHEST + 1);
+        sum += (double)values[i];
+        fe_histogram_record(h, values[i]);
+    }
+    qsort(values, COUNT, sizeof(*values), compare);
+    assert(h->count == COUNT && h->min == values[0] && h->max == values[COUNT - 1]);
+    for (size_t i = 0; i < sizeof(percents) / sizeof(*percents); i++) {
+        uint64_t rank = (uint64_t)(percents[i] * COUNT / 100 + 0.5);
+        uint64_t exact = values[(rank < 1 ? 1 : rank) - 1];
+        uint64_t found = fe_histogram_percentile(h, percents[i]);
+
+        assert(found >= exact);
+        assert(found - exact <= 63 || (found - exact) * 1000 <= exact);
+    }
+    assert(fe_histogram_mean(h) > sum / COUNT * 0.999);
+    assert(fe_histogram_mean(h) < sum / COUNT * 1.001 + 32);
+    free(values);
+    free(h);
+}
+
+static void values_above_an_hour_are_counted_and_keep_their_rank(void)
+{
+    fe_histogram *h = new_histogram();
+
+    fe_histogram_record_n(h, 1000, 98);
+    fe_histogram_record(h, FE_HISTOGRAM_HIGHEST);
+    assert(h->overflow == 0);
+    fe_histogram_record(h, FE_HISTOGRAM_HIGHEST + 1);
+    assert(h->count == 100 && h->overflow == 1);
+    fe_histogram_record_n(h, UINT64_MAX, 100);
+    assert(h->count == 200 && h->overflow == 101 && h->max == UINT64_MAX);
+    assert(fe_histogram_percentile(h, 49) == fe_histogram_highest(fe_histogram_slot(1000)));
+    assert(fe_histogram_percentile(h, 51) == UINT64_MAX);
+    assert(fe_histogram_mean(h) <= (double)FE_HISTOGRAM_HIGHEST);
+    fe_histogram_reset(h);
+    assert(h->count == 0 && h->overflow == 0 && h->max == 0);
+    fe_histogram_record(h, UINT64_MAX);
+    assert(fe_histogram_percentile(h, 0) > 0 && fe_histogram_percentile(h, 50) == UINT64_MAX);
+    free(h);
+}
+
+static void merging_equals_recording_into_one(void)
+{
+    fe_histogram *a = new_histogram(), *b = new_histogram(), *both = new_histogram();
+    fe_histogram *empty = new_histogram();
+    uint64_t state = 7;
+
+    for (int i = 0; i < 10000; i++) {
+        uint64_t ns = next_random(&state) >> (next_random(&state) % 64);
+
+        fe_histogram_record(i % 3 == 0 ? a : b, ns);
+        fe_histogram_record(both, ns);
+    }
+    fe_histogram_merge(a, b);
+    assert(memcmp(a, both, sizeof(*a)) == 0);
+    fe_histogram_merge(a, empty);
+    assert(memcmp(a, both, sizeof(*a)) == 0);
+    fe_histogram_merge(empty, a);
+    assert(memcmp(empty, both, sizeof(*a)) == 0);
+    free(a);
+    free(b);
+    free(both);
+    free(empty);
+}
+
+static void a_single_value_survives_a_merge(void)
+{
+    for (uint64_t ns = 1; ns <= FE_HISTOGRAM_HIGHEST; ns *= 3) {
+        fe_histogram *a = new_histogram(), *b = new_histogram();
+
+        fe_histogram_record(a, ns);
+        fe_histogram_merge(b, a);
+        assert(memcmp(a, b, sizeof(*a)) == 0);
+        free(a);
+        free(b);
+    }
+}
+
+static void a_rank_is_rounded_to_the_nearest(void)
+{
+    fe_histogram *h = new_histogram();
+
+    for (uint64_t ns = 64; ns <= 3 * 64; ns += 64)
+        fe_histogram_record(h, ns);
+    /* Ranks 0.99 -> 1, 1.5 -> 2, 2.49 -> 2, 2.52 -> 3. */
+    assert(fe_histogram_percentile(h, 33) == 127);
+    assert(fe_histogram_percentile(h, 50) == 191);
+    assert(fe_histogram_percentile(h, 83) == 191);
+    assert(fe_histogram_percentile(h, 84) == 192);
+    free(h);
+}
+
+static void recording_nothing_changes_nothing(void)
+{
+    fe_histogram *h = new_histogram(), *untouched = new_histogram();
+
+    fe_histogram_record_n(h, 1, 0);
+    assert(memcmp(h, untouched, sizeof(*h)) == 0);
+    free(h);
+    free(untouched);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    assert(timespec_get(&t, TIME_UTC) == TIME_UTC);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Prints the cost of one record, over values between 4 and 68 us. */
+static int print_cost(void)
+{
+    enum { COUNT = 20000000 };
+    fe_histogram *h = new_histogram();
+    uint64_t state = 1, start, empty, full;
+
+    start = now_ns();
+    for (int i = 0; i < COUNT; i++)
+        __asm__ volatile("" : : "r"(4000 + (next_random(&state) >> 48)));
+    empty = now_ns() - start;
+    start = now_ns();
+    for (int i = 0; i < COUNT; i++)
+        fe_histogram_record(h, 4000 + (next_random(&state) >> 48));
+    full = now_ns() - start;
+    printf("record_ns %.2f\n", ((double)full - (double)empty) / COUNT);
+    free(h);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "cost") == 0)
+        return print_cost();
+    slots_tile_the_range_without_gap_or_overlap();
+    a_slot_is_64_ns_or_a_thousandth_of_its_values();
+    an_empty_histogram_reads_as_zero();
+    one_value_is_every_percentile();
+    percentiles_are_the_sorted_values_within_three_digits();
+    values_above_an_hour_are_counted_and_keep_their_rank();
+    merging_equals_recording_into_one();
+    a_single_value_survives_a_merge();
+    a_rank_is_rounded_to_the_nearest();
+    recording_nothing_changes_nothing();
+    return 0;
+}

@@ -1,0 +1,168 @@
+"""Fixtures: servers on port 0 and peers that are closed; and the proof that nothing is left over.
+
+Lives here: what every test may ask for. Does not live here: helpers to talk to a server
+(peers.py, imported as `from peers import ...`).
+
+    server                  a fastecho.Server with default settings, started
+    make_server(**config)   starts as many as you like; on_accept=, bind=, threads=, ...
+    peer                    a socket connected to `server`
+    join(server, ...)       connects a socket that is closed at the end (arguments of connect())
+    serve_apart(**config)   a server in a process of its own (served.py)
+    serve_shimmed(**config) the same, with the shim before its socket calls
+
+Every test, whatever it asks for, ends with a look at the process: descriptors and threads are
+those from before. Servers are ended by abort(), unless the test ended them, and their books must
+balance: what was accepted has been closed, for exactly one reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from peers import connect
+from served import Served
+
+if TYPE_CHECKING:
+    import fastecho
+
+MakeServer = Callable[..., "fastecho.Server"]
+Join = Callable[..., socket.socket]
+Serve = Callable[..., Served]
+
+SETTLE = 5.0
+"""Seconds that descriptors and threads have to go away; they usually need none."""
+
+
+def open_descriptors() -> dict[int, str]:
+    """Return this process's descriptors with what each of them is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass  # the listing's own
+    return found
+
+
+def running_threads() -> dict[int, str]:
+    """Return this process's kernel threads by id, with their names."""
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    return {int(tid): names.get(int(tid), "unknown") for tid in os.listdir("/proc/self/task")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """After the test, descriptors and threads are those from before."""
+    descriptors, threads = open_descriptors(), running_threads()
+    yield
+    deadline = time.monotonic() + SETTLE
+    while True:
+        fds = {n: what for n, what in open_descriptors().items() if descriptors.get(n) != what}
+        tids = {n: what for n, what in running_threads().items() if n not in threads}
+        if not fds and not tids:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: descriptors {fds}, threads {tids}")
+        time.sleep(0.002)
+
+
+def check_books(stats: fastecho.Stats) -> None:
+    """Hold what must be true of the counters of every server that has ended."""
+    assert stats.connections_open == 0
+    assert stats.bytes_pending == 0
+    assert stats.connections_accepted == stats.connections_closed
+    reasons = {name: getattr(stats, name) for name in dir(stats) if name.startswith("ended_by_")}
+    assert sum(reasons.values()) == stats.connections_closed, reasons
+    assert [worker.connections_open for worker in stats.workers] == [0] * len(stats.workers)
+
+
+@pytest.fixture
+def make_server() -> Iterator[MakeServer]:
+    """Start servers; at the end each one is ended, and its books are checked."""
+    from fastecho import Server
+
+    servers: list[fastecho.Server] = []
+
+    def make(bind: Any = "127.0.0.1:0", **config: Any) -> fastecho.Server:
+        server = Server(bind, **config)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in reversed(servers):
+        server.abort()
+        assert server.wait(SETTLE), f"{server.address} did not end"
+        check_books(server.stats())
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> fastecho.Server:
+    """Return a running server with default settings, on a free port of 127.0.0.1."""
+    return make_server()
+
+
+@pytest.fixture
+def join() -> Iterator[Join]:
+    """Connect sockets; at the end they are closed."""
+    sockets: list[socket.socket] = []
+
+    def open_one(target: Any, **options: Any) -> socket.socket:
+        sockets.append(connect(target, **options))
+        return sockets[-1]
+
+    yield open_one
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.fixture
+def peer(server: fastecho.Server, join: Join) -> socket.socket:
+    """Return a socket that is connected to `server`."""
+    return join(server)
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the library that stands between a process and its socket calls."""
+    compiler = shlex.split(os.environ.get("CC", "gcc"))
+    if shutil.which(compiler[0]) is None:
+        pytest.skip("the shim needs a C compiler")
+    source = Path(__file__).resolve().parent / "shim" / "shim.c"
+    library = tmp_path_factory.mktemp("shim") / "shim.so"
+    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    command = [*compiler, *flags, "-o", str(library), str(source), "-ldl"]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (built.returncode, built.stderr) == (0, "")
+    return library
+
+
+@pytest.fixture
+def serve_apart() -> Iterator[Serve]:
+    """Start servers in processes of their own; at the end each is ended in order."""
+    with ExitStack() as stack:
+
+        def serve(**config: Any) -> Served:
+            served = Served(**config)
+            stack.callback(served.kill)
+            stack.callback(lambda: check_books(served.end()))
+            return served
+
+        yield serve
+
+
+@pytest.fixture
+def serve_shimmed(serve_apart: Serve, shim: Path) -> Serve:
+    """Start servers in processes of their own, with the shim before their socket calls."""
+    return lambda **config: serve_apart(shim=shim, **config)

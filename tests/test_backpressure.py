@@ -1,0 +1,171 @@
+"""A peer that does not read: the server stops reading from it, keeps little, and loses nothing.
+
+What is little is a bound that is written down: raw echo keeps at most one read; frames keep less
+than high water and one reply (which for recv frames is up to one read). The bounds hold at every
+moment, so none is tested by waiting.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+from conftest import Join, MakeServer, Serve
+from peers import connect, exchange, fill, pattern, read_to_eof, recv_exactly, wait_until
+
+import fastecho
+
+READ = 512 * 1024
+"""What the core reads at once."""
+PLENTY = pattern(64_000_000)
+"""More than all buffers between two sockets can hold."""
+
+
+def iterations_for(server: fastecho.Server, round_trips: int, peer: socket.socket) -> int:
+    """Return how many iterations the server makes while `peer` makes its round trips."""
+    exchange(peer, b"settled")
+    before = server.stats().iterations
+    for _ in range(round_trips):
+        exchange(peer, b"ping")
+    return server.stats().iterations - before
+
+
+def test_server_stops_reading_from_a_peer_that_does_not_read(
+    server: fastecho.Server, join: Join
+) -> None:
+    peer = join(server)
+    sent = fill(peer, PLENTY, lambda: server.stats().bytes_pending > 0)
+    stats = server.stats()
+    assert 0 < stats.bytes_pending <= READ
+    assert stats.bytes_in <= sent
+    assert stats.bytes_in == stats.bytes_out
+    assert recv_exactly(peer, sent) == PLENTY[:sent]
+    wait_until(lambda: server.stats().bytes_pending == 0)
+    assert exchange(peer, b"and on") == b"and on"
+
+
+def test_blocked_peer_costs_no_iterations(server: fastecho.Server, join: Join) -> None:
+    blocked, other = join(server), join(server)
+    fill(blocked, PLENTY, lambda: server.stats().bytes_pending > 0)
+    assert iterations_for(server, 100, other) <= 110
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [({}, READ), ({"prefix": "x", "high_water": 100_000}, 100_000 + READ)],
+    ids=["raw", "frames"],
+)
+def test_peers_that_do_not_read_cost_bounded_memory(
+    serve_apart: Serve, join: Join, config: dict[str, Any], most: int
+) -> None:
+    count = 30
+    served = serve_apart(**config)
+    peers = [join(served.address, receive_buffer=65536) for _ in range(count)]
+    before = served.usage().resident
+    senders = [threading.Thread(target=fill, args=(peer, PLENTY)) for peer in peers]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    wait_until(lambda: served.stats().bytes_pending > 0)
+    assert served.stats().bytes_pending <= count * most
+    # Buffers double as they grow: at worst they take twice what they hold.
+    assert served.usage().resident - before <= count * 2 * most + 2 * READ
+    for peer in peers:
+        peer.close()
+    wait_until(lambda: served.stats().connections_open == 0)
+    assert served.stats().bytes_pending == 0
+
+
+def test_empty_lines_that_grow_in_the_reply_stay_bounded(
+    make_server: MakeServer, join: Join
+) -> None:
+    """256 KiB of empty lines become 9.5 MiB of replies; the peer reads none of them at first."""
+    prefix, high_water, count = b"0123456789 0123456789 0123456789 0123", 262144, 262144
+    server = make_server(frame="line", prefix=prefix, high_water=high_water)
+    peer = join(server, receive_buffer=65536)
+    worst = 0
+
+    def paused() -> bool:
+        nonlocal worst
+        worst = max(worst, server.stats().bytes_pending)
+        return server.stats().bytes_pending >= high_water
+
+    peer.sendall(b"\n" * count + b"end\n")
+    wait_until(paused)
+    peer.shutdown(socket.SHUT_WR)
+    received = bytearray()
+    while data := peer.recv(1 << 20):
+        received += data
+        paused()
+    assert worst < high_water + len(prefix) + 1
+    assert len(received) == count * 38 + len(prefix) + 4
+    assert received == (prefix + b"\n") * count + prefix + b"end\n"
+    assert server.stats().messages == count + 1
+
+
+def test_pipelined_lines_are_answered_in_order_after_a_pause(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(frame="line", suffix="!" * 100, high_water=100_000)
+    peer = join(server, receive_buffer=65536, send_buffer=65536)
+    lines = b"".join(b"%d\n" % number for number in range(600_000))
+    sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 100_000)
+    peer.shutdown(socket.SHUT_WR)
+    received = read_to_eof(peer)
+    assert received.replace(b"!" * 100, b"") == lines[:sent]
+
+
+@pytest.mark.parametrize(
+    ("high_water", "low_water"), [(1_000_000, 50_000), (1_000_000, 900_000), (300_000, None)]
+)
+def test_reading_pauses_at_high_water_and_goes_on_at_low_water(
+    make_server: MakeServer, join: Join, high_water: int, low_water: int | None
+) -> None:
+    server = make_server(frame="line", prefix="-", high_water=high_water, low_water=low_water)
+    for listener in server.sockets:  # the kernel shall hold little: what it takes is no pause
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    peer = join(server, receive_buffer=4096)
+    line = b"x" * 998 + b"\n"
+    fill(peer, line * 40_000, lambda: server.stats().bytes_pending >= high_water)
+    start = server.stats()
+    assert high_water <= start.bytes_pending < high_water + 1000
+    now, taken, lowest = start, 0, start.bytes_pending
+    while now.messages == start.messages:
+        now = server.stats()
+        if now.messages == start.messages:
+            lowest = now.bytes_pending
+            taken += len(peer.recv(2000))
+    low = high_water // 4 if low_water is None else low_water
+    # It went on only after the peer had taken what lies between the two marks, less what the
+    # kernel holds for it; and not long after the mark was passed.
+    assert taken >= high_water - low - 100_000
+    assert lowest >= low - 100_000
+
+
+def test_low_water_zero_empties_the_pending_bytes_first(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(frame="line", prefix="-", high_water=200_000, low_water=0)
+    peer = join(server, receive_buffer=65536, send_buffer=65536)
+    lines = b"".join(b"%d\n" % number for number in range(1_000_000))
+    sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 200_000)
+    peer.shutdown(socket.SHUT_WR)
+    received = read_to_eof(peer)
+    assert received.replace(b"-", b"") == lines[:sent]
+
+
+def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join: Join) -> None:
+    blocked = [join(server, receive_buffer=4096) for _ in range(10)]
+    senders = [threading.Thread(target=fill, args=(peer, PLENTY)) for peer in blocked]
+    for sender in senders:
+        sender.start()
+    with connect(server) as peer:
+        assert exchange(peer, PLENTY[:3_000_000]) == PLENTY[:3_000_000]
+    for sender in senders:
+        sender.join()
+    with connect(server) as peer:
+        assert iterations_for(server, 50, peer) <= 60
+    assert server.stats().bytes_pending <= 10 * READ

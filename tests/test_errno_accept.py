@@ -1,0 +1,231 @@
+"""accept4 that fails: each errno has its rule, nothing is burnt, and service resumes.
+
+Network errors concern one newcomer. A want of memory makes accepting rest for a moment. A want of
+descriptors is answered with the reserve: the newcomer is reset at once instead of hanging in the
+queue, and who is connected goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+
+import pytest
+from conftest import Join, MakeServer, Serve
+from peers import connect, exchange, is_turned_away, pattern, read_to_eof, recv_exactly, wait_until
+from served import Served
+
+
+@pytest.fixture
+def served(serve_shimmed: Serve, request: pytest.FixtureRequest) -> Served:
+    """Return a shimmed server with one worker and the configuration that the test names."""
+    return serve_shimmed(**getattr(request, "param", {}))
+
+
+NEXT = [
+    "ECONNABORTED",
+    "EPERM",
+    "EPROTO",
+    "ENOPROTOOPT",
+    "EOPNOTSUPP",
+    "ENETDOWN",
+    "ENETUNREACH",
+    "ENONET",
+    "EHOSTDOWN",
+    "EHOSTUNREACH",
+    "ETIMEDOUT",
+]
+"""accept(2): what the network has to say about a newcomer; the next one may be fine."""
+
+
+@pytest.mark.parametrize("error", NEXT)
+def test_network_error_of_one_newcomer_is_counted_and_accepting_goes_on(
+    served: Served, join: Join, error: str
+) -> None:
+    served.rule("accept4", error=error, times=3)
+    assert exchange(join(served.address), b"served") == b"served"
+    stats = served.stats()
+    # Two names can have one number (EOPNOTSUPP, ENOTSUP).
+    name = errno.errorcode[getattr(errno, error)]
+    assert (stats.accept_errors, stats.errors) == (3, {name: 3})
+    assert (stats.accept_pauses, stats.shed_no_descriptors) == (0, 0)
+
+
+@pytest.mark.parametrize("error", ["ENOBUFS", "ENOMEM", "EIO"])
+def test_want_of_memory_makes_accepting_rest_and_resume(
+    served: Served, join: Join, error: str
+) -> None:
+    """EIO stands for whatever nobody has foreseen."""
+    talking = join(served.address)
+    assert exchange(talking, b"served") == b"served"
+    served.rule("accept4", error=error, times=2)
+    newcomer = join(served.address)
+    newcomer.sendall(b"waits in the queue")
+    while served.stats().accept_pauses < 2:
+        assert exchange(talking, b"goes on") == b"goes on"
+    assert recv_exactly(newcomer, 18) == b"waits in the queue"
+    stats = served.stats()
+    assert (stats.accept_errors, stats.errors, stats.accept_pauses) == (2, {error: 2}, 2)
+
+
+@pytest.mark.parametrize("error", ["EAGAIN", "EINTR"])
+def test_accept_that_is_to_be_repeated_is_no_error(served: Served, join: Join, error: str) -> None:
+    served.rule("accept4", error=error, times=5)
+    assert exchange(join(served.address), b"served") == b"served"
+    stats = served.stats()
+    assert (stats.accept_errors, stats.accept_pauses, stats.errors) == (0, 0, {})
+    assert served.clear_rules() == 5
+
+
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE"])
+@pytest.mark.parametrize("served", [{}, {"threads": 2}], ids=["1", "2"], indirect=True)
+def test_newcomer_without_a_descriptor_is_reset_by_the_reserve(
+    served: Served, join: Join, error: str
+) -> None:
+    served.rule("accept4", error=error, times=1)
+    assert is_turned_away(served.address)
+    assert exchange(join(served.address), b"served") == b"served"
+    stats = served.stats()
+    assert (stats.shed_no_descriptors, stats.accept_pauses) == (1, 0)
+    assert stats.errors == {error: 1}
+    assert stats.connections_accepted == 1  # what was shed was never kept
+
+
+def test_resting_is_given_up_for_good_when_the_server_ends(served: Served) -> None:
+    served.rule("accept4", error="ENOMEM")
+    with connect(served.address):
+        wait_until(lambda: served.stats().accept_pauses)
+        assert served.end().connections_open == 0
+
+
+# --- a process that is really out of descriptors -------------------------------------------
+
+
+def fill_descriptors(served: Served) -> None:
+    """Leave the process not one descriptor more than it has."""
+    served.limit_descriptors(served.usage().highest_descriptor + 1)
+
+
+def test_process_out_of_descriptors_sheds_serves_and_resumes(
+    serve_apart: Serve, join: Join
+) -> None:
+    served = serve_apart()
+    inside = [join(served.address) for _ in range(20)]
+    for peer in inside:
+        assert exchange(peer, b"in") == b"in"
+    fill_descriptors(served)
+    for _ in range(50):
+        assert is_turned_away(served.address)
+    stats = served.stats()
+    assert (stats.shed_no_descriptors, stats.accept_pauses) == (50, 0)
+    assert stats.errors == {"EMFILE": stats.accept_errors}
+    # EMFILE comes before the look at the queue, so some calls fail in vain: a few for each.
+    assert stats.accept_errors <= 50 * 4
+    cpu = served.usage().cpu
+    for turn in range(200):
+        assert exchange(inside[turn % 20], b"still in") == b"still in"
+    quiet = served.stats()
+    assert quiet.iterations - stats.iterations <= 220
+    assert quiet.accept_errors == stats.accept_errors
+    assert served.usage().cpu - cpu < 0.2
+    served.limit_descriptors(1000)
+    for _ in range(20):
+        assert exchange(join(served.address), b"again") == b"again"
+    assert served.stats().shed_no_descriptors == 50
+
+
+def test_workers_that_take_each_others_reserve_recover(serve_apart: Serve, join: Join) -> None:
+    """One worker's accept may get the descriptor that another has freed to shed with.
+
+    Then that newcomer is served, and the other worker rests until it has a reserve again.
+    """
+    served = serve_apart(threads=4)
+    inside = [join(served.address) for _ in range(20)]
+    for peer in inside:
+        assert exchange(peer, b"in") == b"in"
+    fill_descriptors(served)
+    cpu = served.usage().cpu
+    crowd: list[socket.socket] = []
+    for turn in range(200):
+        with contextlib.suppress(ConnectionResetError):
+            crowd.append(join(served.address))
+        assert exchange(inside[turn % 20], b"still in") == b"still in"
+    assert served.usage().cpu - cpu < 1
+    served.limit_descriptors(1000)
+    # Nobody hangs: who was not reset is served now.
+    served_too = 0
+    for peer in crowd:
+        with contextlib.suppress(ConnectionError):
+            peer.sendall(b"x")
+            served_too += recv_to_end(peer) == b"x"
+    stats = served.stats()
+    assert served_too == stats.connections_accepted - 20
+    assert served_too + stats.shed_no_descriptors == 200
+    assert exchange(join(served.address), b"new") == b"new"
+
+
+def recv_to_end(sock: socket.socket) -> bytes:
+    """Half-close, and return what comes until the end."""
+    sock.shutdown(socket.SHUT_WR)
+    return read_to_eof(sock)
+
+
+def test_descriptor_that_becomes_free_is_used(serve_apart: Serve, join: Join) -> None:
+    served = serve_apart()
+    first = join(served.address)
+    assert exchange(first, b"in") == b"in"
+    fill_descriptors(served)
+    assert is_turned_away(served.address)
+    first.close()
+    wait_until(lambda: served.stats().connections_open == 0)
+    assert exchange(join(served.address), b"in") == b"in"
+    assert is_turned_away(served.address)
+
+
+def test_lost_reserve_makes_accepting_rest_instead_of_spinning(
+    serve_apart: Serve, join: Join
+) -> None:
+    """The limit falls below the reserve's own number: it can be closed, but not opened again."""
+    served = serve_apart()
+    talking = join(served.address)
+    assert exchange(talking, b"in") == b"in"
+    served.limit_descriptors(3)
+    waiting = [join(served.address) for _ in range(3)]
+    waiting[0].sendall(b"late")
+    wait_until(lambda: served.stats().accept_pauses >= 1)
+    before, cpu = served.stats(), served.usage().cpu
+    while served.stats().accept_pauses < before.accept_pauses + 3:
+        assert exchange(talking, b"goes on") == b"goes on"
+    # A pause is 100 ms; a loop that spins fails some 100,000 accepts in it.
+    assert served.stats().accept_errors - before.accept_errors <= 4 * 2
+    assert served.usage().cpu - cpu < 0.25
+    served.limit_descriptors(1000)
+    assert recv_exactly(waiting[0], 4) == b"late"
+    for peer in (*waiting, talking):
+        assert recv_to_end(peer) == b""
+    wait_until(lambda: served.stats().connections_open == 0)
+    # The reserve is back.
+    assert exchange(join(served.address), b"served") == b"served"
+    fill_descriptors(served)
+    shed = served.stats().shed_no_descriptors
+    assert is_turned_away(served.address)
+    assert served.stats().shed_no_descriptors == shed + 1
+
+
+def test_listener_that_was_shut_down_by_others_does_not_spin(
+    make_server: MakeServer, join: Join
+) -> None:
+    """An inherited listener belongs to somebody else, who may end it at any time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = make_server(f"fd://{listener.fileno()}")
+        talking = join(listener.getsockname())
+        assert exchange(talking, b"served") == b"served"
+        listener.shutdown(socket.SHUT_RD)
+        exchange(talking, b"settled")
+        before = server.stats().iterations
+        for _ in range(100):
+            exchange(talking, b"ping")
+        assert server.stats().iterations - before <= 110
+        assert server.stats().accept_errors == 0
+        assert exchange(talking, pattern(10_000)) == pattern(10_000)

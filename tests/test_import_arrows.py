@@ -1,0 +1,161 @@
+"""Who imports whom inside the package: the arrows of DESIGN.md's Rooms, and no others.
+
+The rule is a function from text to complaints. It is run over every module, where it must find
+nothing, and over small offences, where it must find each.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "fastecho"
+
+# A new module needs a row. Leaves come first: the standard library and each other only.
+LEAVES: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "address": {"errors"},
+    "config": {"address", "errors"},
+    "stats": set(),
+}
+ARROWS: dict[str, set[str]] = {
+    **LEAVES,
+    "__init__": {"_core", "_version", "client", "errors", "peer", "server", "stats"},
+    "__main__": {"cli"},
+    "admission": {"_core", "listener", "peer", "signals"},
+    "client": {"address", "errors"},
+    "listener": {"address", "config", "errors"},
+    "peer": {"listener"},
+    "process": {"server"},
+    "server": {
+        "_core", "address", "admission", "config", "errors", "listener", "peer", "process",
+        "signals", "stats",
+    },
+    "signals": set(),
+}  # fmt: skip
+# Commands may use everything below them, the public names ("") included. The core and the
+# listeners are the server's own.
+CLI_MAY = {"", *ARROWS, "cli"} - {
+    "__init__",
+    "__main__",
+    "_core",
+    "admission",
+    "listener",
+    "process",
+}
+
+# Leaves do no input or output; commands open no socket. Asking socket how an address looks
+# is neither.
+SOCKET_MODULES = {"_socket", "asyncio", "socket", "socketserver", "ssl"}
+IO_MODULES = SOCKET_MODULES | {"http", "select", "selectors", "subprocess", "threading", "urllib"}
+PURE = {"socket.AF_INET", "socket.AF_INET6", "socket.inet_ntop", "socket.inet_pton"}
+
+
+def imported(text: str, package: str) -> Iterator[str]:
+    """Yield the full name of all that Python code in `package` imports, anywhere in it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                parents = parents[: len(parents) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def complaints(text: str, module: str) -> list[str]:
+    """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
+    in_cli = module.partition(".")[0] == "cli"
+    if not in_cli and module not in ARROWS:
+        return [f"{module} has no row in ARROWS"]
+    allowed = CLI_MAY if in_cli else ARROWS[module]
+    package = "fastecho.cli" if in_cli else "fastecho"
+    forbidden = SOCKET_MODULES if in_cli else IO_MODULES if module in LEAVES else set()
+    rooms = {path.stem for path in PACKAGE.iterdir()} | set(ARROWS)
+    found = []
+    for name in imported(text, package):
+        top, _, rest = name.partition(".")
+        if top == "fastecho":
+            # `from fastecho import Client` is a public name: it goes through __init__.
+            room = rest.split(".")[0]
+            wrong = (room if room in rooms else "") not in allowed
+        else:
+            wrong = top in forbidden and name not in PURE
+            # _typeshed exists for type checkers only.
+            wrong = wrong or top not in {*sys.stdlib_module_names, "_typeshed"}
+        if wrong:
+            found.append(f"{module} imports {name}")
+    return found
+
+
+def module_of(path: Path) -> str:
+    """Return a module's name below fastecho."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=module_of)
+def test_module_imports_only_what_its_room_may(path: Path) -> None:
+    assert complaints(path.read_text(), module_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("from .server import Server", "client"),
+        ("def f():\n    from fastecho import _core", "listener"),
+        ("import fastecho.config", "errors"),
+        ("import socket", "config"),
+        ("from socket import create_connection", "address"),
+        ("import socket", "cli.connect"),
+        ("from . import _core", "stats"),
+        ("from .. import _core", "cli.serve"),
+        ("from fastecho import Server", "client"),
+        ("import rich", "cli.serve"),
+        ("import benchmarks.echo", "server"),
+        ("import os", "a_new_room"),
+    ],
+)
+def test_forbidden_import_is_found(text: str, module: str) -> None:
+    assert len(complaints(text, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("from fastecho import Server", "cli.serve"),
+        ("from ..client import Client", "cli.connect"),
+        ("from . import serve", "cli"),
+        ("from .errors import StartError", "listener"),
+        ("from socket import AF_INET6, inet_pton", "address"),
+    ],
+)
+def test_allowed_import_is_accepted(text: str, module: str) -> None:
+    assert complaints(text, module) == []
+
+
+def extension_complaints(text: str) -> list[str]:
+    """Return the Python modules of ours that a Cython file imports: it may import none."""
+    ours = r"^\s*(?:from\s+(?:fastecho\b|\.)[\w.]*\s+import|import\s+fastecho\b).*$"
+    return [found.strip() for found in re.findall(ours, text, re.M)]
+
+
+CYTHON_FILES = sorted([*PACKAGE.glob("*.pyx"), *PACKAGE.glob("*.pxd")])
+
+
+@pytest.mark.parametrize("path", CYTHON_FILES, ids=lambda path: path.name)
+def test_extension_imports_no_python_module_of_ours(path: Path) -> None:
+    assert extension_complaints(path.read_text()) == []
+
+
+def test_python_import_in_an_extension_is_found() -> None:
+    text = "from fastecho cimport _sys\nimport os\nfrom fastecho.errors import StartError\n"
+    assert extension_complaints(text) == ["from fastecho.errors import StartError"]
