@@ -284,10 +284,11 @@ cdef inline void accept_end(Worker *w, int most) noexcept nogil:
 
 
 cdef inline void accept_stop(Worker *w, uint64_t grace_ms) noexcept nogil:
-    """Stops accepting, after grace_ms: a handshake under way ends and is accepted as well."""
-    if not w.accepting:
+    """Stops accepting, after grace_ms: a handshake under way ends and is accepted as well.
+    Said again, the first grace stands."""
+    if not w.accepting or w.accept_ending:
         return
-    if grace_ms and not w.accept_ending:
+    if grace_ms:
         w.accept_ending = True
         fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, grace_ms))
         return

@@ -100,13 +100,15 @@ cdef void mail_read(Worker *w) noexcept nogil:
     """Does what the mailbox says."""
     cdef Message *messages
     cdef Message *m
+    cdef Message newcomer
     cdef fe_connection *c
     cdef uint32_t i, n = mailbox_take(&w.mailbox, &messages)
     for i in range(n):
         m = &messages[i]
         if m.kind == MESSAGE_CONNECTION:
-            connection_begin(w, m)
-            m.fd = -1
+            newcomer = m[0]
+            m.fd = -1  # from here on it has an owner: a forked child finds it there, not here
+            connection_begin(w, &newcomer)
         elif m.kind == MESSAGE_VERDICT:
             c = fe_slab_find(&w.connections, m.slot, m.generation)
             if c != NULL and c.state == FE_ADMIT:

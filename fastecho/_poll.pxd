@@ -43,6 +43,12 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from *:
     """
+    /* Stores before it stay before it, as this thread's own fork sees them. */
+    static inline void fe_order(void)
+    {
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    }
+
     /* A pause between two polls of a spin: tells the core that it waits. */
     static inline void fe_cpu_relax(void)
     {
@@ -54,6 +60,7 @@ cdef extern from *:
     }
     """
     void fe_cpu_relax() noexcept nogil
+    void fe_order() noexcept nogil
 
 
 # --- waiting ------------------------------------------------------------------------------
@@ -218,13 +225,18 @@ cdef inline uint32_t mailbox_take(Mailbox *box, Message **messages) noexcept nog
     list_ = box.filling
     capacity = box.filling_capacity
     n = box.filled
+    # A fork may freeze this anywhere, and the child closes what the lists hold: a list is
+    # counted only while it is whole.
+    box.filled = 0
+    box.read_count = 0
+    fe_order()
     box.filling = box.reading
     box.filling_capacity = box.reading_capacity
-    box.filled = 0
-    pthread_mutex_unlock(&box.lock)
     box.reading = list_
-    box.read_count = n
     box.reading_capacity = capacity
+    fe_order()
+    box.read_count = n
+    pthread_mutex_unlock(&box.lock)
     messages[0] = list_
     return n
 

@@ -52,7 +52,8 @@ def _at_exit() -> None:
     One that does not end in time is abandoned with its memory: its threads are daemons, and the
     interpreter does not wait for them.
     """
-    servers = list(_living.values())
+    # A fork that ran no hook has left the list as it was; what it holds is the parent's.
+    servers = [server for server in _living.values() if server.is_mine()]
     for server in servers:
         server.begin_exit(EXIT_DEADLINE)
     deadline = time.monotonic() + EXIT_DEADLINE + EXIT_MARGIN

@@ -162,19 +162,27 @@ class Server:
             self._starting = threading.current_thread()
             process.add(self)
             try:
-                self._listeners = open_listeners(self.config, self.config.threads)
-                self._core = core = self._make_core(self._listeners)
+                self._start()
             except BaseException:
                 process.remove(self)
-                for listener in self._listeners:
-                    listener.close()
                 raise
-            if self._ended.is_set():  # a signal handler in this thread called stop()
-                self._give_up(core)
-                raise RuntimeError("the server was stopped while it was starting")
-            self._accepting = True
-            self._start_threads(core)
-            self._starting = None
+            finally:
+                self._starting = None
+
+    def _start(self) -> None:
+        try:
+            self._listeners = open_listeners(self.config, self.config.threads)
+            self._core = core = self._make_core(self._listeners)
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners = []
+            raise
+        if self._ended.is_set():  # a signal handler in this thread called stop()
+            self._give_up(core)
+            raise RuntimeError("the server was stopped while it was starting")
+        self._accepting = True
+        self._start_threads(core)
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
@@ -478,7 +486,7 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if os.getpid() != self._pid:
+        if not self.is_mine():
             return  # a forked child that leaves by SystemExit is to leave by that
         if kind is None:
             self.stop()
@@ -525,8 +533,12 @@ class Server:
 
     # --- fork ------------------------------------------------------------------------------
 
+    def is_mine(self) -> bool:
+        """Tell whether this process is the one that made the server, and not a forked child."""
+        return os.getpid() == self._pid
+
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if not self.is_mine():
             raise ForkedError(
                 f"this server lives in process {self._pid}: a forked child cannot use it"
             )

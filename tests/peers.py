@@ -10,6 +10,7 @@ sentence when its deadline has passed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import select
 import socket
@@ -90,6 +91,12 @@ def connect(
 def pattern(size: int, seed: int = 1) -> bytes:
     """Return bytes without a period, so that lost, doubled and swapped bytes all show."""
     return random.Random(seed).randbytes(size)
+
+
+@functools.cache
+def plenty() -> bytes:
+    """Return more bytes than all buffers between two sockets, and a server's own, can hold."""
+    return pattern(64_000_000)
 
 
 def recv_exactly(sock: socket.socket, size: int, timeout: float = DEADLINE) -> bytes:

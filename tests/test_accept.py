@@ -442,8 +442,10 @@ def test_denied_newcomers_give_their_places_back(make_server: MakeServer, join: 
     assert server.stats().shed_max_connections == 0
 
 
-def test_two_workers_never_take_the_last_place_both(make_server: MakeServer, join: Join) -> None:
-    """All newcomers stand in the queue before the workers wake."""
+def test_queue_longer_than_the_limit_is_served_up_to_it(
+    make_server: MakeServer, join: Join
+) -> None:
+    """All newcomers stand in the queue before the workers look at it."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         socks = [join(listener.getsockname()) for _ in range(150)]
         server = make_server(f"fd://{listener.fileno()}", max_connections=50, threads=4)

@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, fill, pattern, read_to_eof, recv_exactly, wait_until
+from peers import connect, exchange, fill, plenty, read_to_eof, recv_exactly, wait_until
 
 import fastecho
 
 READ = 512 * 1024
 """What the core reads at once."""
-PLENTY = pattern(64_000_000)
-"""More than all buffers between two sockets can hold."""
 
 
 def iterations_for(server: fastecho.Server, round_trips: int, peer: socket.socket) -> int:
@@ -36,19 +34,28 @@ def test_server_stops_reading_from_a_peer_that_does_not_read(
     server: fastecho.Server, join: Join
 ) -> None:
     peer = join(server)
-    sent = fill(peer, PLENTY, lambda: server.stats().bytes_pending > 0)
+    sent = fill(peer, plenty(), lambda: server.stats().bytes_pending > 0)
     stats = server.stats()
     assert 0 < stats.bytes_pending <= READ
     assert stats.bytes_in <= sent
     assert stats.bytes_in == stats.bytes_out
-    assert recv_exactly(peer, sent) == PLENTY[:sent]
+    assert recv_exactly(peer, sent) == plenty()[:sent]
     wait_until(lambda: server.stats().bytes_pending == 0)
     assert exchange(peer, b"and on") == b"and on"
 
 
 def test_blocked_peer_costs_no_iterations(server: fastecho.Server, join: Join) -> None:
     blocked, other = join(server), join(server)
-    fill(blocked, PLENTY, lambda: server.stats().bytes_pending > 0)
+    fill(blocked, plenty(), lambda: server.stats().bytes_pending > 0)
+    assert iterations_for(server, 100, other) <= 110
+
+
+def test_peer_that_has_caught_up_costs_no_iterations(server: fastecho.Server, join: Join) -> None:
+    """It is writable all the time again; nothing may go on asking for that."""
+    late, other = join(server), join(server)
+    sent = fill(late, plenty(), lambda: server.stats().bytes_pending > 0)
+    recv_exactly(late, sent)
+    exchange(late, b"caught up")
     assert iterations_for(server, 100, other) <= 110
 
 
@@ -64,7 +71,7 @@ def test_peers_that_do_not_read_cost_bounded_memory(
     served = serve_apart(**config)
     peers = [join(served.address, receive_buffer=65536) for _ in range(count)]
     before = served.usage().resident
-    senders = [threading.Thread(target=fill, args=(peer, PLENTY)) for peer in peers]
+    senders = [threading.Thread(target=fill, args=(peer, plenty())) for peer in peers]
     for sender in senders:
         sender.start()
     for sender in senders:
@@ -159,11 +166,11 @@ def test_low_water_zero_empties_the_pending_bytes_first(
 
 def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join: Join) -> None:
     blocked = [join(server, receive_buffer=4096) for _ in range(10)]
-    senders = [threading.Thread(target=fill, args=(peer, PLENTY)) for peer in blocked]
+    senders = [threading.Thread(target=fill, args=(peer, plenty())) for peer in blocked]
     for sender in senders:
         sender.start()
     with connect(server) as peer:
-        assert exchange(peer, PLENTY[:3_000_000]) == PLENTY[:3_000_000]
+        assert exchange(peer, plenty()[:3_000_000]) == plenty()[:3_000_000]
     for sender in senders:
         sender.join()
     with connect(server) as peer:

@@ -1,4 +1,4 @@
-"""fastecho.Client against real sockets: what each call sends, returns, keeps and raises.
+"""fastecho.Client, connected: what each call sends, returns, keeps and raises.
 
 Most tests drive the peer's end themselves, in the same thread: the kernel's buffers hold what is
 under way. Only where both sides must move at once does the peer run in a thread. No extension is
@@ -11,26 +11,18 @@ import errno
 import os
 import select
 import socket
-import struct
-import subprocess
-import sys
 import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
+from driven import DrivenServer, echo
+from peers import DEADLINE, pattern, reset
 
-from fastecho import Client, ConfigError
-from fastecho.address import Address
+from fastecho import Client
 
-ROOT = Path(__file__).resolve().parent.parent
-DEADLINE = 10.0  # seconds: reached only when something hangs
 SHORT = 0.05  # seconds: for calls that must run into their timeout
-
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
 
 
 class Pair:
@@ -40,32 +32,11 @@ class Pair:
         self.client = client
         self.peer = peer
 
-    def reset(self) -> None:
-        """Abort the connection from the peer's side."""
-        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.peer.close()
-
-    def fill(self) -> None:
-        """Fill the buffers towards the peer, which reads nothing."""
-        self.client.timeout = SHORT
-        with pytest.raises(TimeoutError):
-            self.client.send(bytes(64 << 20))
-
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(DEADLINE)
-        yield sock
-
-
-@pytest.fixture
-def pair(listener: socket.socket) -> Iterator[Pair]:
-    with Client(address_of(listener), timeout=DEADLINE) as client:
-        peer, _ = listener.accept()
-        with peer:
-            peer.settimeout(DEADLINE)
-            yield Pair(client, peer)
+def pair() -> Iterator[Pair]:
+    with DrivenServer() as server, Client(server.address, timeout=DEADLINE) as client:
+        yield Pair(client, server.accept())
 
 
 @pytest.fixture
@@ -89,48 +60,6 @@ def run() -> Iterator[Callable[[Callable[[], object]], None]]:
         thread.join(DEADLINE)
         assert not thread.is_alive()
     assert errors == []
-
-
-def address_of(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def refusing_address(stack: ExitStack) -> str:
-    """Return an address that refuses until the stack ends: bound, but never listening."""
-    sock = stack.enter_context(socket.socket())
-    sock.bind(("127.0.0.1", 0))
-    return address_of(sock)
-
-
-def black_hole(stack: ExitStack, family: int, place: object) -> socket.socket:
-    """Return a listener whose accept queue is full, so that a connect to it never ends."""
-    sock = stack.enter_context(socket.socket(family))
-    sock.bind(place)  # type: ignore[arg-type]
-    sock.listen(0)
-    parked = stack.enter_context(socket.socket(family))
-    parked.connect(sock.getsockname())
-    return sock
-
-
-def echo_until_eof(peer: socket.socket) -> None:
-    while data := peer.recv(65536):
-        peer.sendall(data)
-
-
-def pattern(size: int) -> bytes:
-    """Return bytes in which every 8 differ from every other 8."""
-    return array("Q", range(size // 8 + 1)).tobytes()[:size]
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Make every name stand for these IPv4 addresses."""
-    places = [(host, int(port)) for host, port in (a.split(":") for a in addresses)]
-
-    def getaddrinfo(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 # Sending and receiving
@@ -162,8 +91,7 @@ def test_send_in_vain_times_out_and_says_how_much_went(pair: Pair) -> None:
 
 
 def test_send_to_a_peer_that_reset_keeps_errno(pair: Pair) -> None:
-    pair.fill()
-    pair.reset()
+    reset(pair.peer)
     pair.client.timeout = DEADLINE
     with pytest.raises(ConnectionResetError) as caught:
         pair.client.send(b"more")
@@ -197,7 +125,7 @@ def test_recv_refuses_no_room(pair: Pair, n: int) -> None:
 
 
 def test_recv_from_a_peer_that_reset_keeps_errno(pair: Pair) -> None:
-    pair.reset()
+    reset(pair.peer)
     with pytest.raises(ConnectionResetError) as caught:
         pair.client.recv(1)
     assert caught.value.errno == errno.ECONNRESET
@@ -316,7 +244,7 @@ def test_echo_returns_data_of_any_size(
     pair: Pair, run: Callable[[Callable[[], object]], None], size: int
 ) -> None:
     data = pattern(size)
-    run(lambda: echo_until_eof(pair.peer))
+    run(lambda: echo(pair.peer))
     assert pair.client.echo(data) == data
     pair.client.shutdown()
 
@@ -364,7 +292,7 @@ def test_echo_tells_how_much_came_in_time(pair: Pair) -> None:
 
 
 def test_echo_with_a_peer_that_reset_keeps_errno(pair: Pair) -> None:
-    pair.reset()
+    reset(pair.peer)
     with pytest.raises(ConnectionError) as caught:
         pair.client.echo(b"hello")
     assert caught.value.errno in (errno.ECONNRESET, errno.EPIPE)
@@ -374,7 +302,7 @@ def test_one_thread_sends_while_another_receives(
     pair: Pair, run: Callable[[Callable[[], object]], None]
 ) -> None:
     data = pattern(4 << 20)
-    run(lambda: echo_until_eof(pair.peer))
+    run(lambda: echo(pair.peer))
     run(lambda: pair.client.send(data))
     assert pair.client.recv_exactly(len(data)) == data
     pair.client.shutdown()
@@ -385,12 +313,17 @@ def test_exchange_works_where_there_is_no_poll(
 ) -> None:
     monkeypatch.delattr(select, "poll")
     data = pattern(4 << 20)
-    run(lambda: echo_until_eof(pair.peer))
+    run(lambda: echo(pair.peer))
     assert pair.client.echo(data) == data
     pair.client.timeout = SHORT
     with pytest.raises(TimeoutError):
         pair.client.recv(1)
     pair.client.shutdown()
+
+
+def test_small_messages_are_sent_at_once(pair: Pair) -> None:
+    with socket.socket(fileno=os.dup(pair.client.fileno())) as same:
+        assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 # Ending
@@ -425,217 +358,8 @@ def test_close_may_be_repeated_and_later_calls_say_so(pair: Pair) -> None:
         assert caught.value.errno == errno.EBADF
 
 
-def test_with_block_closes_the_client(listener: socket.socket) -> None:
-    with pytest.raises(ZeroDivisionError), Client(address_of(listener)) as client:
-        raise ZeroDivisionError
-    assert client.fileno() == -1
-
-
-# Connecting
-
-
-def test_addresses_are_those_that_the_peer_sees(listener: socket.socket) -> None:
-    with Client(address_of(listener)) as client:
-        peer, (host, port) = listener.accept()
-        with peer:
-            assert client.local_address == f"{host}:{port}"
-            assert client.peer_address == address_of(listener)
-            assert repr(client) == f"<Client from {host}:{port} to {address_of(listener)}>"
-
-
-def test_every_form_of_an_address_connects(listener: socket.socket) -> None:
-    port = listener.getsockname()[1]
-    address = Address("tcp", host="127.0.0.1", port=port)
-    for form in (f"127.0.0.1:{port}", ("127.0.0.1", port), address):
-        with Client(form) as client:
-            assert client.peer_address == f"127.0.0.1:{port}"
-
-
-def test_small_messages_are_sent_at_once(pair: Pair) -> None:
-    with socket.socket(fileno=os.dup(pair.client.fileno())) as same:
-        assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
-
-
-def test_ipv6_address_connects() -> None:
-    try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("no IPv6 loopback here")
-    with listener, Client(address_of(listener)) as client:
-        assert client.peer_address == address_of(listener)
-        assert client.local_address.startswith("[::1]:")
-
-
-def test_unix_socket_connects_and_exchanges(tmp_path: Path) -> None:
-    path = tmp_path / "echo.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        with Client(f"unix:{path}", timeout=DEADLINE) as client:
-            peer, _ = listener.accept()
-            with peer:
-                client.send(b"hello")
-                peer.sendall(peer.recv(100).upper())
-                assert client.recv(100) == b"HELLO"
-                assert client.peer_address == f"unix:{path}"
-                assert client.local_address == "unix:"
-
-
-def test_refusal_is_told_with_the_address() -> None:
-    with ExitStack() as stack:
-        address = refusing_address(stack)
-        with pytest.raises(ConnectionRefusedError) as caught:
-            Client(address)
-    assert caught.value.strerror == f"cannot connect to {address}: Connection refused"
-    assert caught.value.errno == errno.ECONNREFUSED
-
-
-def test_missing_unix_socket_is_told_with_the_address(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"cannot connect to unix:.*none.sock: No such"):
-        Client(f"unix:{tmp_path}/none.sock")
-
-
-def test_all_addresses_of_a_name_are_tried_in_order(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ExitStack() as stack:
-        resolve_to(monkeypatch, refusing_address(stack), address_of(listener))
-        with Client("some.name:7") as client:
-            assert client.peer_address == address_of(listener)
-
-
-def test_failure_names_all_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    with ExitStack() as stack:
-        first, second = refusing_address(stack), refusing_address(stack)
-        resolve_to(monkeypatch, first, second, first)
-        with pytest.raises(ConnectionRefusedError) as caught:
-            Client("some.name:7")
-    expected = f"cannot connect to some.name:7: Connection refused (tried {first}, {second})"
-    assert caught.value.strerror == expected
-
-
-@linux_only
-def test_failures_that_differ_are_each_told_and_the_last_gives_errno(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with ExitStack() as stack:
-        hole = address_of(black_hole(stack, socket.AF_INET, ("127.0.0.1", 0)))
-        refusing = refusing_address(stack)
-        resolve_to(monkeypatch, hole, refusing)
-        with pytest.raises(ConnectionRefusedError) as caught:
-            Client("some.name:7", timeout=SHORT)
-    assert caught.value.strerror == (
-        f"cannot connect to some.name:7: {hole}: Connection timed out, "
-        f"{refusing}: Connection refused"
-    )
-
-
-@linux_only
-def test_address_that_never_answers_leaves_time_for_the_next(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ExitStack() as stack:
-        hole = address_of(black_hole(stack, socket.AF_INET, ("127.0.0.1", 0)))
-        resolve_to(monkeypatch, hole, address_of(listener))
-        started = time.monotonic()
-        with Client("some.name:7", timeout=1.0) as client:
-            assert client.peer_address == address_of(listener)
-        assert 0.5 <= time.monotonic() - started < 1.0
-
-
-@linux_only
-def test_connecting_in_vain_times_out() -> None:
-    with ExitStack() as stack:
-        hole = address_of(black_hole(stack, socket.AF_INET, ("127.0.0.1", 0)))
-        with pytest.raises(TimeoutError, match="Connection timed out") as caught:
-            Client(hole, timeout=SHORT)
-    assert caught.value.errno == errno.ETIMEDOUT
-
-
-@linux_only
-def test_connecting_in_vain_to_a_unix_socket_times_out(tmp_path: Path) -> None:
-    path = str(tmp_path / "full.sock")
-    with ExitStack() as stack:
-        black_hole(stack, socket.AF_UNIX, path)
-        started = time.monotonic()
-        with pytest.raises(TimeoutError, match="Connection timed out") as caught:
-            Client(f"unix:{path}", timeout=SHORT)
-    assert caught.value.errno == errno.ETIMEDOUT
-    assert time.monotonic() - started >= SHORT
-
-
-def test_name_that_does_not_resolve_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def getaddrinfo(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(socket.gaierror) as caught:
-        Client("no.such.name:7")
-    assert caught.value.errno == socket.EAI_NONAME
-    assert caught.value.strerror == "cannot resolve no.such.name: Name or service not known"
-
-
-def test_socket_connected_with_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class SelfConnecting(socket.socket):
-        def connect(self, place: object) -> None:
-            self.bind(place)  # type: ignore[arg-type]
-            super().connect(place)  # type: ignore[arg-type]
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = address_of(probe)
-    monkeypatch.setattr(socket, "socket", SelfConnecting)
-    with pytest.raises(ConnectionRefusedError, match="Connection refused"):
-        Client(free)
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts /proc/self/fd")
-def test_failed_connect_leaves_no_descriptor() -> None:
-    with ExitStack() as stack:
-        address = refusing_address(stack)
-        before = len(os.listdir("/proc/self/fd"))
-        for _ in range(5):
-            with pytest.raises(ConnectionRefusedError):
-                Client(address, timeout=DEADLINE)
-        assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.parametrize(
-    ("timeout", "reason"),
-    [
-        (0, "above 0"),
-        (-1.5, "above 0"),
-        (float("inf"), "finite"),
-        (float("nan"), "finite"),
-        ("5", "number of seconds"),
-        (True, "number of seconds"),
-    ],
-)
-def test_timeout_that_is_no_time_is_refused(pair: Pair, timeout: float, reason: str) -> None:
-    with pytest.raises(ConfigError, match=rf"timeout .*{reason}"):
-        Client("127.0.0.1:1", timeout=timeout)
-    with pytest.raises(ConfigError, match=rf"timeout .*{reason}"):
-        pair.client.timeout = timeout
-    assert pair.client.timeout == DEADLINE
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "unix:", "fd://3", "a:b:c"])
-def test_address_without_a_form_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"^address "):
-        Client(address)
-
-
-# Import
-
-
-def test_importing_the_client_is_cheap() -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from fastecho import Client; "
-        "print(*({'asyncio', 'dataclasses', 'inspect', 'typing', 'struct', 'threading'}"
-        " & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-W", "error", "-c", code],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert (result.stdout.strip(), result.stderr) == ("", "")
+def test_with_block_closes_the_client() -> None:
+    with DrivenServer() as server:
+        with pytest.raises(ZeroDivisionError), Client(server.address) as client:
+            raise ZeroDivisionError
+        assert client.fileno() == -1

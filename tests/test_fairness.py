@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, pattern, recv_exactly, wait_until
+from peers import connect, exchange, pattern, plenty, recv_exactly, wait_until
 from served import Call, Served
 
 READ = 512 * 1024
@@ -84,7 +84,7 @@ def test_bulk_peer_gets_one_buffer_of_an_iteration(served: Served, join: Join) -
     bulk, ping = join(served.address), join(served.address)
     assert exchange(bulk, b"settled") == exchange(ping, b"settled")
     # Grow the server's receive buffer, so that more than one read waits in it.
-    data = pattern(16_000_000)
+    data = plenty()[:16_000_000]
     assert exchange(bulk, data) == data
     served.start_log()
     with served.paused():

@@ -166,14 +166,13 @@ def test_1000_connections_close_while_a_child_keeps_duplicates(
                 else:
                     disconnect(peer)
             wait_until(lambda: server.stats().connections_closed == 1000)
+            stats = server.stats()
+            by_peer, by_error = (1000, 0) if ending == "fin" else (0, 1000)
+            assert (stats.ended_by_peer, stats.ended_by_error) == (by_peer, by_error)
             assert_server_sleeps(server)
             with connect(server) as newcomer:
                 newcomer.sendall(b"and now")
                 assert recv_exactly(newcomer, 7) == b"and now"
-    stats = server.stats()
-    assert (stats.ended_by_peer, stats.ended_by_error) == (
-        (1000, 0) if ending == "fin" else (0, 1000)
-    )
 
 
 def disconnect(sock: socket.socket) -> None:

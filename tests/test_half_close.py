@@ -16,15 +16,13 @@ from peers import (
     has_ipv6,
     is_reset,
     pattern,
+    plenty,
     read_to_eof,
     recv_exactly,
     wait_until,
 )
 
 import fastecho
-
-PLENTY = pattern(64_000_000)
-"""More than all buffers between two sockets can hold."""
 
 
 @pytest.fixture(params=["ipv4", "ipv6", "unix"] if has_ipv6() else ["ipv4", "unix"])
@@ -68,10 +66,10 @@ def test_fin_of_a_peer_that_has_not_read_waits_for_its_turn(
 ) -> None:
     """The FIN stands behind unread input, and replies are pending: nothing may be skipped."""
     peer = join(server)
-    sent = fill(peer, PLENTY, lambda: server.stats().bytes_pending > 0)
+    sent = fill(peer, plenty(), lambda: server.stats().bytes_pending > 0)
     peer.shutdown(socket.SHUT_WR)
     assert server.stats().connections_open == 1
-    assert read_to_eof(peer) == PLENTY[:sent]
+    assert read_to_eof(peer) == plenty()[:sent]
     wait_until(lambda: server.stats().ended_by_peer == 1)
     assert server.stats().bytes_dropped == 0
 
@@ -82,14 +80,14 @@ def test_half_closed_peer_that_does_not_read_costs_no_iterations(
     blocked, other = join(server, receive_buffer=4096), join(server)
     blocked.sendall(pattern(100_000))
     wait_until(lambda: server.stats().bytes_in == 100_000)
-    sent = fill(blocked, PLENTY, lambda: server.stats().bytes_pending > 0)
+    sent = fill(blocked, plenty(), lambda: server.stats().bytes_pending > 0)
     blocked.shutdown(socket.SHUT_WR)
     exchange(other, b"settled")
     before = server.stats().iterations
     for _ in range(100):
         exchange(other, b"ping")
     assert server.stats().iterations - before <= 110
-    assert read_to_eof(blocked) == pattern(100_000) + PLENTY[:sent]
+    assert read_to_eof(blocked) == pattern(100_000) + plenty()[:sent]
 
 
 def test_fin_with_everything_read_and_replies_pending_costs_no_iterations(
@@ -114,7 +112,9 @@ def test_fin_with_everything_read_and_replies_pending_costs_no_iterations(
 
 def test_frames_that_wait_at_the_fin_are_all_answered(make_server: MakeServer, join: Join) -> None:
     server = make_server(frame="line", prefix="a long prefix: ", high_water=70_000)
-    peer = join(server, receive_buffer=4096)
+    for listener in server.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    peer = join(server, receive_buffer=65536)
     peer.sendall(b"\n" * 100_000)
     peer.shutdown(socket.SHUT_WR)
     assert read_to_eof(peer) == b"a long prefix: \n" * 100_000
@@ -174,9 +174,9 @@ def test_echo_goes_on_for_the_others_while_one_is_half_closed(
     server: fastecho.Server, join: Join
 ) -> None:
     closing, other = join(server, receive_buffer=4096), join(server)
-    sent = fill(closing, PLENTY, lambda: server.stats().bytes_pending > 0)
+    sent = fill(closing, plenty(), lambda: server.stats().bytes_pending > 0)
     closing.shutdown(socket.SHUT_WR)
     data = pattern(2_000_000, seed=9)
     assert exchange(other, data) == data
-    assert recv_exactly(closing, sent) == PLENTY[:sent]
+    assert recv_exactly(closing, sent) == plenty()[:sent]
     assert read_to_eof(closing) == b""

@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Join, MakeServer
-from peers import connect, exchange, fill, pattern, recv_exactly, reset, wait_until
+from peers import connect, exchange, fill, pattern, plenty, recv_exactly, reset, wait_until
 
 import fastecho
-
-PLENTY = pattern(64_000_000)
-"""More than all buffers between two sockets can hold."""
 
 
 def closed_as(server: fastecho.Server, count: int, **reasons: object) -> None:
@@ -53,7 +50,7 @@ def test_connection_that_is_reset_while_replies_are_pending_ends_and_does_not_sp
     server: fastecho.Server, join: Join
 ) -> None:
     victim, other = connect(server), join(server)
-    fill(victim, PLENTY, lambda: server.stats().bytes_pending > 0)
+    fill(victim, plenty(), lambda: server.stats().bytes_pending > 0)
     reset(victim)
     closed_as(server, 1, ended_by_error=1, bytes_pending=0)
     assert server.stats().bytes_dropped > 0
@@ -87,7 +84,7 @@ def test_half_closed_connection_that_is_reset_while_it_is_owed_ends(
     server: fastecho.Server,
 ) -> None:
     victim = connect(server, receive_buffer=4096)
-    fill(victim, PLENTY, lambda: server.stats().bytes_pending > 0)
+    fill(victim, plenty(), lambda: server.stats().bytes_pending > 0)
     victim.shutdown(socket.SHUT_WR)
     reset(victim)
     closed_as(server, 1, ended_by_peer=0, ended_by_error=1, bytes_pending=0)
@@ -163,7 +160,7 @@ def test_reset_in_the_middle_of_bulk_harms_no_bulk_beside_it(server: fastecho.Se
         victim = connect(server)
         victim.settimeout(0.02)
         try:
-            victim.sendall(PLENTY[: (turn + 1) * 100_000])
+            victim.sendall(plenty()[: (turn + 1) * 100_000])
         except TimeoutError:
             pass
         reset(victim)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, fill, pattern, read_to_eof, recv_exactly, wait_until
+from peers import connect, exchange, fill, pattern, plenty, read_to_eof, recv_exactly, wait_until
 from served import Served
 
 import fastecho
@@ -41,10 +41,9 @@ def small(make_server: MakeServer) -> MakeServer:
 
 def test_peer_with_small_buffers_gets_everything(small: MakeServer, join: Join) -> None:
     server = small()
-    peer, data = join(server, receive_buffer=BUFFERS, send_buffer=BUFFERS), pattern(4_000_000)
-    sent = fill(peer, data)
-    wait_until(lambda: server.stats().bytes_pending > 0)
-    assert recv_exactly(peer, sent) == data[:sent]
+    peer, data = join(server, receive_buffer=BUFFERS, send_buffer=BUFFERS), pattern(1_000_000)
+    sent = fill(peer, plenty(), lambda: server.stats().bytes_pending > 0)
+    assert recv_exactly(peer, sent) == plenty()[:sent]
     assert exchange(peer, data) == data
     assert server.stats().short_writes >= 1
     peer.shutdown(socket.SHUT_WR)
@@ -55,9 +54,8 @@ def test_peer_with_small_buffers_gets_everything(small: MakeServer, join: Join) 
 def test_framed_replies_survive_small_buffers(small: MakeServer, join: Join) -> None:
     server = small(frame="line", prefix="> ")
     peer = join(server, receive_buffer=BUFFERS, send_buffer=BUFFERS)
-    data = lines(20_000)
-    sent = fill(peer, data)
-    wait_until(lambda: server.stats().bytes_pending > 0)
+    data = lines(5000) * 40
+    sent = fill(peer, data, lambda: server.stats().bytes_pending > 0)
     expected = b"".join(b"> " + line for line in data[:sent].splitlines(keepends=True))
     peer.shutdown(socket.SHUT_WR)
     assert read_to_eof(peer) == expected
@@ -66,10 +64,9 @@ def test_framed_replies_survive_small_buffers(small: MakeServer, join: Join) -> 
 
 def test_fin_comes_behind_everything_that_was_pending(small: MakeServer, join: Join) -> None:
     peer = join(small(), receive_buffer=BUFFERS, send_buffer=BUFFERS)
-    data = pattern(4_000_000)
-    sent = fill(peer, data)
+    sent = fill(peer, plenty())
     peer.shutdown(socket.SHUT_WR)
-    assert read_to_eof(peer) == data[:sent]
+    assert read_to_eof(peer) == plenty()[:sent]
 
 
 @pytest.fixture

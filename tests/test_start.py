@@ -178,8 +178,8 @@ def test_a_descriptor_that_is_refused_leaves_nothing_behind(config: dict[str, An
         failures += 1
         assert refusal == errno.EMFILE
         assert open_descriptors() == before
-    # A listener, and for each worker epoll, mailbox and reserve; two eventfds of the server.
-    assert failures >= 6
+    # At least a listener, the admissions, and for each worker epoll, mailbox and reserve.
+    assert failures >= 5
     server.abort()
     assert server.wait(5)
 

@@ -294,12 +294,12 @@ def test_an_errno_without_a_name_is_told_by_its_number() -> None:
 
 def test_many_threads_look_while_it_ends(make_server: MakeServer, join: Join) -> None:
     """The last workers give their memory back meanwhile."""
-    for _ in range(20):
+    for _ in range(8):
         server = make_server(threads=2)
         peer = join(server)
         assert exchange(peer, b"12345") == b"12345"
-        with ThreadPoolExecutor(4) as pool:
-            looks = [pool.submit(look_until_end, server) for _ in range(4)]
+        with ThreadPoolExecutor(2) as pool:
+            looks = [pool.submit(look_until_end, server) for _ in range(2)]
             server.abort()
             for one in looks:
                 assert one.result(10) == 5

@@ -108,7 +108,8 @@ static void *take_and_give_back(void *unused)
     int64_t now, highest;
 
     (void)unused;
-    for (int i = 0; i < ROUNDS; i++) {
+    /* Many, so that two meet between the look and the exchange. */
+    for (int i = 0; i < 10 * ROUNDS; i++) {
         if (!fe_place_reserve(&shared_number, 2))
             continue;
         now = fe_atomic_add(&taken, 1);

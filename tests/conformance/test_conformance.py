@@ -23,6 +23,7 @@ from peers import (
     has_ipv6,
     is_reset,
     pattern,
+    plenty,
     read_to_eof,
     recv_exactly,
     reset,
@@ -137,7 +138,7 @@ def test_a_fin_without_data_is_answered_by_a_fin(running: Running, join: Join) -
 def test_resets_harm_nobody_else(running: Running, join: Join) -> None:
     idle, talking, owed = (join(running.address) for _ in range(3))
     talking.sendall(b"half of a mess")
-    fill(owed, pattern(16_000_000))
+    fill(owed, plenty())
     for victim in (idle, talking, owed):
         reset(victim)
     peer = join(running.address)
@@ -146,7 +147,7 @@ def test_resets_harm_nobody_else(running: Running, join: Join) -> None:
 
 @each_entry()
 def test_a_reader_that_comes_late_loses_nothing(running: Running, join: Join) -> None:
-    peer, data = join(running.address, receive_buffer=4096), pattern(16_000_000)
+    peer, data = join(running.address, receive_buffer=4096), plenty()
     sent = fill(peer, data)
     assert recv_exactly(peer, sent) == data[:sent]
     assert exchange(peer, b"and on it goes") == b"and on it goes"
@@ -154,7 +155,7 @@ def test_a_reader_that_comes_late_loses_nothing(running: Running, join: Join) ->
 
 @each_entry(MANY_PEERS)
 def test_a_reader_that_never_comes_stalls_nobody_else(running: Running, join: Join) -> None:
-    fill(join(running.address, receive_buffer=4096), pattern(16_000_000))
+    fill(join(running.address, receive_buffer=4096), plenty())
     peer = join(running.address)
     assert exchange(peer, pattern(500_000)) == pattern(500_000)
 
@@ -182,7 +183,7 @@ def test_it_restarts_where_it_was_with_peers_still_there(start: Start, join: Joi
 @each_entry()
 def test_stop_ends_in_time_whatever_its_peers_do(running: Running, join: Join) -> None:
     silent, owed = join(running.address), join(running.address, receive_buffer=4096)
-    fill(owed, pattern(16_000_000))
+    fill(owed, plenty())
     began = time.monotonic()
     running.stop()
     assert time.monotonic() - began < STOP

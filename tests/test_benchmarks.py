@@ -1,0 +1,127 @@
+"""The arithmetic of benchmarks/: intervals, noise and verdicts, and the order of turns.
+
+The figures themselves are not tested here: they are measured by their commands.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
+from benchmarks._ratios import (
+    at_least,
+    at_most,
+    judge,
+    judge_tail,
+    judge_value,
+    median_interval,
+    noise_of,
+    summarize,
+)
+from benchmarks._turns import Contender, Round, Turn, rotated
+
+
+def turn(rate: float, cpu_us: float = 5.0, p99_us: float = 100.0) -> Turn:
+    """Return a turn of a second with these figures."""
+    return Turn(int(rate), 1.0, cpu_us * rate / 1e6, 0.5, 50.0, p99_us)
+
+
+@pytest.mark.parametrize(("count", "lower"), [(6, 0), (8, 0), (9, 1), (20, 5), (40, 13)])
+def test_interval_of_the_median_takes_the_ranks_of_the_sign_test(count: int, lower: int) -> None:
+    """The ranks are those of the published tables of the sign test at 95 %."""
+    assert median_interval(range(count)) == (lower, count - 1 - lower)
+
+
+def test_interval_of_few_values_is_all_of_them() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+
+
+def test_summary_holds_median_and_quartiles() -> None:
+    made = summarize([4.0, 1.0, 3.0, 2.0, 5.0])
+    assert (made.q1, made.median, made.q3, made.count) == (2.0, 3.0, 4.0, 5)
+
+
+def test_noise_is_the_end_of_the_interval_farther_from_one() -> None:
+    near = summarize([0.99, 1.0, 1.01])
+    far = summarize([0.95, 1.0, 1.01])
+    assert noise_of(near, far) == pytest.approx(0.05)
+    assert noise_of() is None
+
+
+@pytest.mark.parametrize(
+    ("value", "noise", "verdict"),
+    [
+        (0.97, 0.0, "met"),
+        (0.96, 0.02, "met within the noise"),
+        (0.96, 0.005, "not met"),
+        (0.90, 0.02, "not met"),
+        (0.90, 0.20, "too noisy"),
+        (0.50, 0.20, "not met"),
+        (0.96, None, "not met"),
+    ],
+)
+def test_a_ratio_misses_its_bar_by_more_than_the_noise_only(
+    value: float, noise: float | None, verdict: str
+) -> None:
+    assert judge(at_least(0.97), summarize([value] * 10), noise) == verdict
+
+
+def test_an_upper_bar_is_missed_from_above() -> None:
+    assert judge(at_most(1.03), summarize([1.02] * 10), 0.0) == "met"
+    assert judge(at_most(1.03), summarize([1.05] * 10), 0.01) == "not met"
+    assert judge_value(at_most(100, "bytes"), 104.0, 5.0) == "met within the noise"
+    assert judge_value(at_most(100, "bytes"), 104.0, 50.0) == "too noisy"
+
+
+def test_few_rounds_give_no_verdict() -> None:
+    assert judge(at_least(0.97), summarize([2.0] * 5), 0.0) == "too few rounds"
+    assert judge_tail(at_most(1.5), summarize([1.0] * 19)) == "too few rounds"
+
+
+def test_a_tail_is_judged_by_the_interval_of_its_ratio() -> None:
+    limit = at_most(1.5)
+    assert judge_tail(limit, summarize([1.4] * 20)) == "met"
+    assert judge_tail(limit, summarize([1.4] * 9 + [1.8] * 11)) == "met within the noise"
+    assert judge_tail(limit, summarize([1.4] * 3 + [1.8] * 17)) == "not met"
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    """A machine that slows both programs of a round down does not move the ratio."""
+    rounds: list[Round] = [{"a": turn(rate), "b": turn(2 * rate)} for rate in (100, 1000, 10)]
+    assert ratio(rounds, "a", "b", "rate").q1 == ratio(rounds, "a", "b", "rate").q3 == 0.5
+
+
+def test_a_program_that_rests_in_some_rounds_counts_only_where_it_ran() -> None:
+    rounds: list[Round] = [{"a": turn(10), "b": turn(20)}, {"a": turn(10)}]
+    assert ratio(rounds, "a", "b", "rate").count == 1
+
+
+def test_the_best_c_peer_is_the_fastest_or_the_cheapest() -> None:
+    rounds: list[Round] = [{"C 64K": turn(100, 5.0), "C 256K": turn(90, 4.0)}] * 6
+    names = ["C 64K", "C 256K"]
+    assert best_c(rounds, names, "rate") == "C 64K"
+    assert best_c(rounds, names, "cpu_us") == "C 256K"
+    assert best_c(rounds, [], "rate") is None
+
+
+def test_noise_comes_from_every_second_instance() -> None:
+    taken: Round = {
+        "fastecho": turn(100),
+        f"fastecho{AGAIN}": turn(98),
+        "C 64K": turn(100),
+        f"C 64K{AGAIN}": turn(104),
+    }
+    assert self_noise([taken] * 6, "rate") == pytest.approx(0.04)
+
+
+def test_a_bar_on_a_program_that_did_not_run_is_not_measured() -> None:
+    rounds: list[Round] = [{"fastecho": turn(100)}] * 6
+    line = result(rounds, Against("rate", "uvloop Protocol", at_least(1.08)), [])
+    assert (line.verdict, line.measured) == ("not measured", None)
+
+
+def test_every_contender_takes_every_place_in_the_order() -> None:
+    contenders = [Contender(name, None, None) for name in "abc"]  # type: ignore[arg-type]
+    orders = ["".join(one.name for one in rotated(contenders, number)) for number in range(6)]
+    assert orders == ["abc", "cba", "bca", "acb", "cab", "bac"]
+    assert all(sorted(place) == list("aabbcc") for place in zip(*orders, strict=True))
