@@ -52,6 +52,8 @@ cdef struct Drive:
     # Send from the memfd by sendfile; reconnect mode: close by RST.
     bint by_sendfile
     bint by_reset
+    # Never block: look for events again and again.
+    bint polls
     # Descriptors; -1: none.
     int epfd
     int timer_fd
@@ -273,7 +275,7 @@ cdef inline int drive_wait(Drive *d, uint64_t until_ns) noexcept nogil:
     """One epoll_wait and its events; returns at until_ns, 0 being at once. 0 or -errno."""
     cdef uint64_t before = d.now_ns
     cdef int i, n, timeout_ms = 0
-    if until_ns > before:
+    if until_ns > before and not d.polls:
         timeout_ms = <int>min((until_ns - before + 999999) // 1000000, <uint64_t>1000)
     n = _sys.sys_epoll_wait(d.epfd, d.events, EVENTS, timeout_ms)
     if n < 0:

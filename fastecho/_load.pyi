@@ -124,6 +124,8 @@ class Load:
             connections, so that ports do not run out.
         close: how reconnect mode ends a connection: "fin" (send FIN, wait for the server's
             FIN) or "reset" (RST after the reply: leaves no TIME_WAIT behind).
+        poll: never sleep while replies are awaited: a client whose own waking up, which can
+            take longer than the server, is not in its latencies. Takes a whole CPU.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -148,6 +150,7 @@ class Load:
         seed: int = 1,
         sources: Sequence[str] = (),
         close: Literal["fin", "reset"] = "fin",
+        poll: bool = False,
     ) -> None: ...
     def connect(self) -> None:
         """Open every connection that is not open; at most 64 connects are under way at once.

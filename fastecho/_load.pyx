@@ -212,7 +212,8 @@ cdef class Load:
 
     def __init__(self, int family, address, *, connections=1, depth=1, size=64, frame="raw",
                  bytes prefix=b"", bytes suffix=b"", mode="closed", double rate=0.0,
-                 bint sendfile=False, timeout=5.0, seed=1, sources=(), close="fin"):
+                 bint sendfile=False, timeout=5.0, seed=1, sources=(), close="fin",
+                 bint poll=False):
         cdef Drive *d = &self.d
         cdef uint64_t seed64 = seed & (2**64 - 1)
         cdef int kind
@@ -221,6 +222,7 @@ cdef class Load:
         d.family = family
         d.mode = _choice("mode", mode, _MODES)
         d.by_sendfile = sendfile
+        d.polls = poll
         d.by_reset = _choice("close", close, {"fin": False, "reset": True})
         d.load.count = _within("connections", connections, 1, 1 << 20)
         d.load.depth = _within("depth", depth, 1, FE_PATTERN_WINDOWS)

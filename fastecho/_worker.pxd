@@ -22,8 +22,8 @@ from fastecho._poll cimport (
 from fastecho._stream cimport STREAM_ROUND, StreamShare
 
 
-# Bytes of one read, and of the buffer that a worker's connections share. 512 KiB: at 1 MiB
-# messages 64 and 256 KiB lose (`benchmarks.echo --only bulk`).
+# Bytes of one read, and of the buffer that a worker's connections share. With eight connections
+# that move 1 MiB messages, 64 and 256 KiB lose (`benchmarks.echo --only bulk-8`).
 cdef enum:
     READ_SIZE = 512 * 1024
 
@@ -87,6 +87,8 @@ cdef struct Worker:
     unsigned char *buffer
     # Monotonic ms; as old as the iteration, and only kept up when something needs it.
     uint64_t now_ms
+    # The event that is dispatched is the only one of its batch.
+    bint is_alone
     # Somebody needs to know when a connection was last active.
     bint tracks_activity
     StreamShare stream

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import fastecho
@@ -37,6 +37,40 @@ def wait_until(
             raise AssertionError(f"{what} did not come true within {timeout} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.01)
+
+
+class Counting(Protocol):
+    """Something with statistics: a fastecho.Server, or one in another process."""
+
+    def stats(self) -> fastecho.Stats:
+        """Return what was counted so far."""
+
+
+def expect_stats(server: Counting, **expected: object) -> None:
+    """Wait until these counters have these values; fail with all of them when they never have.
+
+    A peer may know of an event a moment before it is counted.
+    """
+
+    def counted() -> dict[str, object]:
+        stats = server.stats()
+        return {name: getattr(stats, name) for name in expected}
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: counted() == expected)
+    assert counted() == expected, server.stats()
+
+
+def iterations_at_rest(server: Counting, span: float = 0.05) -> int:
+    """Return how many iterations the server makes in a span of time in which nobody asks for any.
+
+    A spin is a rate, so it takes time to see one: some thousands in the default span. A loop
+    that rests makes none, however slow the machine. Call it when the server has answered.
+    """
+    before = server.stats().iterations
+    end = time.monotonic() + span
+    wait_until(lambda: time.monotonic() > end)
+    return server.stats().iterations - before
 
 
 def has_ipv6() -> bool:
@@ -176,7 +210,7 @@ def fill(
     sock: socket.socket,
     data: bytes,
     blocked: Callable[[], object] = lambda: True,
-    quiet: float = 0.2,
+    quiet: float = 0.1,
     timeout: float = DEADLINE,
 ) -> int:
     """Send `data`, without reading, until the other side takes no more of it.

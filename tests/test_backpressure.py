@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, fill, plenty, read_to_eof, recv_exactly, wait_until
+from peers import (
+    connect,
+    exchange,
+    fill,
+    iterations_at_rest,
+    plenty,
+    read_to_eof,
+    recv_exactly,
+    wait_until,
+)
 
 import fastecho
 
@@ -21,42 +30,30 @@ READ = 512 * 1024
 """What the core reads at once."""
 
 
-def iterations_for(server: fastecho.Server, round_trips: int, peer: socket.socket) -> int:
-    """Return how many iterations the server makes while `peer` makes its round trips."""
-    exchange(peer, b"settled")
-    before = server.stats().iterations
-    for _ in range(round_trips):
-        exchange(peer, b"ping")
-    return server.stats().iterations - before
-
-
 def test_server_stops_reading_from_a_peer_that_does_not_read(
     server: fastecho.Server, join: Join
 ) -> None:
     peer = join(server)
     sent = fill(peer, plenty(), lambda: server.stats().bytes_pending > 0)
-    stats = server.stats()
-    assert 0 < stats.bytes_pending <= READ
-    assert stats.bytes_in <= sent
-    assert stats.bytes_in == stats.bytes_out
+    assert 0 < server.stats().bytes_pending <= READ
+    assert server.stats().bytes_in <= sent
     assert recv_exactly(peer, sent) == plenty()[:sent]
     wait_until(lambda: server.stats().bytes_pending == 0)
     assert exchange(peer, b"and on") == b"and on"
 
 
 def test_blocked_peer_costs_no_iterations(server: fastecho.Server, join: Join) -> None:
-    blocked, other = join(server), join(server)
-    fill(blocked, plenty(), lambda: server.stats().bytes_pending > 0)
-    assert iterations_for(server, 100, other) <= 110
+    fill(join(server), plenty(), lambda: server.stats().bytes_pending > 0)
+    assert iterations_at_rest(server) <= 3
 
 
 def test_peer_that_has_caught_up_costs_no_iterations(server: fastecho.Server, join: Join) -> None:
     """It is writable all the time again; nothing may go on asking for that."""
-    late, other = join(server), join(server)
+    late = join(server)
     sent = fill(late, plenty(), lambda: server.stats().bytes_pending > 0)
     recv_exactly(late, sent)
     exchange(late, b"caught up")
-    assert iterations_for(server, 100, other) <= 110
+    assert iterations_at_rest(server) <= 3
 
 
 @pytest.mark.parametrize(
@@ -173,6 +170,5 @@ def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join
         assert exchange(peer, plenty()[:3_000_000]) == plenty()[:3_000_000]
     for sender in senders:
         sender.join()
-    with connect(server) as peer:
-        assert iterations_for(server, 50, peer) <= 60
+    assert iterations_at_rest(server) <= 3
     assert server.stats().bytes_pending <= 10 * READ

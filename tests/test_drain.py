@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     import fastecho
 
 
+RECEIVE_BUFFER = 1 << 19
+"""Bytes; several of loopback's segments of 64 KiB, or the kernel drops and retries for seconds."""
+
+
 @contextmanager
 def stopping(server: fastecho.Server, timeout: float = 20.0) -> Iterator[Future[bool]]:
     """Run stop(timeout) beside the block, which begins once the drain has begun."""
@@ -200,16 +204,16 @@ def test_a_peer_that_does_not_read_is_reset_at_the_deadline(
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.1], ids=["fast", "slow"])
-def test_2_mb_in_the_kernel_are_read_before_our_fin(
+def test_megabytes_in_the_kernel_are_read_before_our_fin(
     make_server: MakeServer, join: Join, pause: float
 ) -> None:
-    """The peer has 2 MB to read when our FIN goes out, and goes on sending all the while.
+    """The peer has 3 MB to read when our FIN goes out, and goes on sending all the while.
 
     The slow one needs longer than the second that an answer to our FIN may take.
     """
     server = make_server(drain_idle=0.05)
-    peer = join(server, receive_buffer=65536)
-    data = pattern(2_000_000)
+    peer = join(server, receive_buffer=RECEIVE_BUFFER)
+    data = pattern(3_000_000)
     peer.sendall(data)
     wait_until(lambda: server.stats().bytes_out == len(data), what="everything echoed")
     assert server.stats().bytes_pending == 0
@@ -217,7 +221,7 @@ def test_2_mb_in_the_kernel_are_read_before_our_fin(
         wait_until(lambda: has_fin_sent(peer), what="our FIN")
         received = bytearray()
         while len(received) < len(data):
-            received += recv_exactly(peer, 100_000)
+            received += recv_exactly(peer, 150_000)
             peer.sendall(b"more" * 250)
             time.sleep(pause)
         assert received == data
@@ -245,7 +249,7 @@ def test_we_end_first_with_2_mb_pending_and_the_peer_still_sending(
 ) -> None:
     """A frame that is too long ends it: all earlier replies, FIN, no RST; the rest discarded."""
     server = make_server(bind, frame="line", prefix=b"p" * 4000, max_frame=1000, high_water=8 << 20)
-    peer = join(server, receive_buffer=65536)
+    peer = join(server, receive_buffer=RECEIVE_BUFFER)
     lines = 2000
     peer.sendall(b"\n" * lines + b"x" * 1001)
     wait_until(lambda: server.stats().bytes_pending > 2_000_000, what="2 MB pending")

@@ -12,7 +12,16 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Join, Serve
-from peers import connect, exchange, is_reset, pattern, read_to_eof, recv_exactly, wait_until
+from peers import (
+    connect,
+    exchange,
+    expect_stats,
+    is_reset,
+    pattern,
+    read_to_eof,
+    recv_exactly,
+    wait_until,
+)
 from served import Served
 
 
@@ -64,10 +73,10 @@ def test_lost_connection_is_ended_and_counted_by_errno(
     served.rule(call, port=port_of(victim), error=error)
     victim.sendall(b"x")
     ends(victim)
-    stats = served.stats()
-    assert stats.errors == {error: 1}
-    assert (stats.ended_by_error, stats.connections_closed) == (1, 1)
-    assert stats.bytes_dropped == (1 if call == "send" else 0)
+    dropped = 1 if call == "send" else 0
+    expect_stats(
+        served, connections_closed=1, ended_by_error=1, errors={error: 1}, bytes_dropped=dropped
+    )
 
 
 @pytest.mark.parametrize("error", ["ETIMEDOUT", "EIO", "ENOBUFS", "ENOMEM"])
@@ -90,8 +99,7 @@ def test_error_in_the_middle_of_bulk_ends_that_connection(
     with served.paused():
         victim.sendall(pattern(100_000))
     ends(victim)
-    assert served.stats().errors == {"ETIMEDOUT": 1}
-    assert served.stats().ended_by_error == 1
+    expect_stats(served, ended_by_error=1, errors={"ETIMEDOUT": 1})
 
 
 def test_error_of_a_flush_drops_what_was_pending(served: Served, victim: socket.socket) -> None:
@@ -99,9 +107,9 @@ def test_error_of_a_flush_drops_what_was_pending(served: Served, victim: socket.
     served.rule("send", port=port_of(victim), error="EHOSTUNREACH")
     victim.sendall(b"x" * 100)
     ends(victim)
-    stats = served.stats()
-    assert stats.errors == {"EHOSTUNREACH": 1}
-    assert (stats.bytes_out, stats.bytes_dropped, stats.bytes_pending) == (112, 80, 0)
+    expect_stats(
+        served, errors={"EHOSTUNREACH": 1}, bytes_out=112, bytes_dropped=80, bytes_pending=0
+    )
 
 
 @pytest.mark.parametrize("call", ["recv", "send"])
@@ -163,10 +171,7 @@ def test_second_refusal_of_memory_ends_that_connection(
     served.rule(call, port=port_of(victim), error=error)
     victim.sendall(b"x")
     ends(victim)
-    stats = served.stats()
-    assert stats.errors == {error: 2}
-    assert stats.connections_closed == 1
-    assert stats.ended_by_error == 1
+    expect_stats(served, connections_closed=1, ended_by_error=1, errors={error: 2})
     assert served.clear_rules() == 2  # no third try: that would be a busy loop
 
 
@@ -184,9 +189,7 @@ def test_newcomer_that_epoll_refuses_is_reset(
             assert is_reset(sock)
         except ConnectionResetError:
             pass  # the RST was there before connect had looked
-    wait_until(lambda: served.stats().connections_closed == 1)
-    stats = served.stats()
-    assert (stats.ended_by_no_memory, stats.errors) == (1, {error: 1})
+    expect_stats(served, connections_closed=1, ended_by_no_memory=1, errors={error: 1})
 
 
 @pytest.mark.parametrize("error", ["ENOMEM", "ENOSPC"])
@@ -198,10 +201,7 @@ def test_connection_whose_change_epoll_refuses_is_reset(
     served.rule("epoll_ctl", operation="mod", port=port_of(victim), error=error, times=1)
     victim.sendall(b"xyz")
     assert is_reset(victim)
-    wait_until(lambda: served.stats().connections_closed == 1)
-    stats = served.stats()
-    assert (stats.ended_by_no_memory, stats.errors) == (1, {error: 1})
-    assert (stats.bytes_dropped, stats.bytes_pending) == (2, 0)
+    expect_stats(served, ended_by_no_memory=1, errors={error: 1}, bytes_dropped=2, bytes_pending=0)
 
 
 def test_failing_epoll_del_leaves_nothing_behind(served: Served, victim: socket.socket) -> None:

@@ -13,7 +13,16 @@ import socket
 
 import pytest
 from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, is_turned_away, pattern, read_to_eof, recv_exactly, wait_until
+from peers import (
+    connect,
+    exchange,
+    is_turned_away,
+    iterations_at_rest,
+    pattern,
+    read_to_eof,
+    recv_exactly,
+    wait_until,
+)
 from served import Served
 
 
@@ -86,8 +95,9 @@ def test_newcomer_without_a_descriptor_is_reset_by_the_reserve(
     served.rule("accept4", error=error, times=1)
     assert is_turned_away(served.address)
     assert exchange(join(served.address), b"served") == b"served"
+    wait_until(lambda: served.stats().shed_no_descriptors == 1)
     stats = served.stats()
-    assert (stats.shed_no_descriptors, stats.accept_pauses) == (1, 0)
+    assert stats.accept_pauses == 0
     assert stats.errors == {error: 1}
     assert stats.connections_accepted == 1  # what was shed was never kept
 
@@ -117,18 +127,20 @@ def test_process_out_of_descriptors_sheds_serves_and_resumes(
     fill_descriptors(served)
     for _ in range(50):
         assert is_turned_away(served.address)
+    # The RST may be here before it is counted; what the worker does next comes after that.
+    wait_until(lambda: served.stats().shed_no_descriptors == 50)
+    assert exchange(inside[0], b"still in") == b"still in"
     stats = served.stats()
     assert (stats.shed_no_descriptors, stats.accept_pauses) == (50, 0)
     assert stats.errors == {"EMFILE": stats.accept_errors}
     # EMFILE comes before the look at the queue, so some calls fail in vain: a few for each.
     assert stats.accept_errors <= 50 * 4
+    for peer in inside:
+        assert exchange(peer, b"still in") == b"still in"
     cpu = served.usage().cpu
-    for turn in range(200):
-        assert exchange(inside[turn % 20], b"still in") == b"still in"
-    quiet = served.stats()
-    assert quiet.iterations - stats.iterations <= 220
-    assert quiet.accept_errors == stats.accept_errors
-    assert served.usage().cpu - cpu < 0.2
+    assert iterations_at_rest(served, span=0.2) <= 3
+    assert served.usage().cpu - cpu < 0.1
+    assert served.stats().accept_errors == stats.accept_errors
     served.limit_descriptors(1000)
     for _ in range(20):
         assert exchange(join(served.address), b"again") == b"again"
@@ -159,9 +171,8 @@ def test_workers_that_take_each_others_reserve_recover(serve_apart: Serve, join:
         with contextlib.suppress(ConnectionError):
             peer.sendall(b"x")
             served_too += recv_to_end(peer) == b"x"
-    stats = served.stats()
-    assert served_too == stats.connections_accepted - 20
-    assert served_too + stats.shed_no_descriptors == 200
+    wait_until(lambda: served_too + served.stats().shed_no_descriptors == 200)
+    assert served_too == served.stats().connections_accepted - 20
     assert exchange(join(served.address), b"new") == b"new"
 
 
@@ -210,7 +221,7 @@ def test_lost_reserve_makes_accepting_rest_instead_of_spinning(
     fill_descriptors(served)
     shed = served.stats().shed_no_descriptors
     assert is_turned_away(served.address)
-    assert served.stats().shed_no_descriptors == shed + 1
+    wait_until(lambda: served.stats().shed_no_descriptors == shed + 1)
 
 
 def test_listener_that_was_shut_down_by_others_does_not_spin(
@@ -222,10 +233,7 @@ def test_listener_that_was_shut_down_by_others_does_not_spin(
         talking = join(listener.getsockname())
         assert exchange(talking, b"served") == b"served"
         listener.shutdown(socket.SHUT_RD)
-        exchange(talking, b"settled")
-        before = server.stats().iterations
-        for _ in range(100):
-            exchange(talking, b"ping")
-        assert server.stats().iterations - before <= 110
+        assert exchange(talking, b"go on") == b"go on"
+        assert iterations_at_rest(server) <= 3
         assert server.stats().accept_errors == 0
         assert exchange(talking, pattern(10_000)) == pattern(10_000)

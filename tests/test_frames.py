@@ -126,7 +126,7 @@ def each_frame(test: Test) -> Test:
 @each_frame
 # The server is meant to be the same for all examples: each has a connection of its own.
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_any_stream_in_any_pieces_is_answered_as_the_oracle_says(

@@ -1,7 +1,8 @@
 """Echo with asyncio.Protocol, on asyncio's own loop or on uvloop.
 
 `--frame line --prefix TEXT` answers each line with the prefix before it, as cheaply as a Protocol
-can: one rfind, one replace and one write for all lines that a read gave.
+can: one rfind, one replace and one write for all lines that a read gave. With `--each` it goes
+through the lines one by one, as a server must that looks at them.
 
 Example: python -m benchmarks.peers.protocol --loop uvloop --ready-fd 1
 """
@@ -85,10 +86,28 @@ class PrefixedLines(Echo):
             self.transport.write(self.prefix + self.rest)
 
 
-def factory(frame: str, prefix: bytes, buffered: bool) -> Callable[[], asyncio.BaseProtocol]:
+class EachLine(PrefixedLines):
+    """The same, line by line: split, prefix, join, one write for all lines that a read gave."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        if lines:
+            self.transport.write(b"".join([self.prefix + line + b"\n" for line in lines]))
+        if len(self.rest) > MAX_LINE:
+            self.transport.abort()
+
+
+def factory(
+    frame: str, prefix: bytes, *, buffered: bool, each: bool
+) -> Callable[[], asyncio.BaseProtocol]:
     """Return what makes a protocol for each connection."""
     if buffered:
         return BufferedEcho
+    if each:
+        return lambda: EachLine(prefix)
     if frame == "line":
         return lambda: PrefixedLines(prefix)
     return Echo
@@ -108,8 +127,11 @@ def main() -> None:
     parser.add_argument("--frame", choices=("raw", "line"), default="raw")
     parser.add_argument("--prefix", default="")
     parser.add_argument("--buffered", action="store_true", help="raw echo by BufferedProtocol")
+    parser.add_argument("--each", action="store_true", help="lines one by one")
     options = parser.parse_args()
-    make = factory(options.frame, options.prefix.encode(), options.buffered)
+    make = factory(
+        options.frame, options.prefix.encode(), buffered=options.buffered, each=options.each
+    )
     serving = serve(make, options.ready_fd)
     if options.loop == "uvloop":
         import uvloop

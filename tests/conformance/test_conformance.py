@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Join
+from conftest import Join, open_descriptors
 from entries import ENTRIES, MANY_PEERS, ORDERLY_STOP, PREFIX, STOP, Entry, Running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from peers import (
     read_to_eof,
     recv_exactly,
     reset,
+    wait_until,
 )
 
 Start = Callable[..., Running]
@@ -73,7 +74,7 @@ def running(start: Start) -> Running:
 @each_entry()
 # The server is meant to be the same for all examples: each has a connection of its own.
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     sizes=st.lists(
@@ -135,12 +136,14 @@ def test_a_fin_without_data_is_answered_by_a_fin(running: Running, join: Join) -
 
 
 @each_entry()
-def test_resets_harm_nobody_else(running: Running, join: Join) -> None:
+def test_resets_harm_nobody_else_and_leave_nothing_open(running: Running, join: Join) -> None:
+    before = open_descriptors().keys()
     idle, talking, owed = (join(running.address) for _ in range(3))
     talking.sendall(b"half of a mess")
     fill(owed, plenty())
     for victim in (idle, talking, owed):
         reset(victim)
+    wait_until(lambda: open_descriptors().keys() == before)
     peer = join(running.address)
     assert exchange(peer, pattern(100_000)) == pattern(100_000)
 
