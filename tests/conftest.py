@@ -9,6 +9,7 @@ Lives here: what every test may ask for. Does not live here: helpers to talk to 
     join(server, ...)       connects a socket that is closed at the end (arguments of connect())
     serve_apart(**config)   a server in a process of its own (served.py)
     serve_shimmed(**config) the same, with the shim before its socket calls
+    served                  one of these; its configuration is the (indirect) parameter, if any
 
 Every test, whatever it asks for, ends with a look at the process: descriptors and threads are
 those from before. Servers are ended by abort(), unless the test ended them, and their books must
@@ -166,3 +167,9 @@ def serve_apart() -> Iterator[Serve]:
 def serve_shimmed(serve_apart: Serve, shim: Path) -> Serve:
     """Start servers in processes of their own, with the shim before their socket calls."""
     return lambda **config: serve_apart(shim=shim, **config)
+
+
+@pytest.fixture
+def served(serve_shimmed: Serve, request: pytest.FixtureRequest) -> Served:
+    """Return a shimmed server with one worker, or with the configuration that is its parameter."""
+    return serve_shimmed(**getattr(request, "param", {}))

@@ -12,17 +12,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
+from select import POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import fastecho
 
-DEADLINE = 10.0
+DEADLINE = 20.0
 """Seconds until a test gives up: a hundred times what a loaded machine needs."""
 
 
@@ -151,6 +151,26 @@ def recv_exactly(sock: socket.socket, size: int, timeout: float = DEADLINE) -> b
     return bytes(received)
 
 
+def same(received: bytes | bytearray, expected: bytes) -> bool:
+    """Tell whether they are equal; fail with the place where they differ.
+
+    For megabytes, where an assertion's own account of the difference would take minutes.
+    """
+    if received == expected:
+        return True
+    low, high = 0, min(len(received), len(expected))
+    while low < high:  # the longest common start
+        middle = (low + high + 1) // 2
+        if received[:middle] == expected[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    raise AssertionError(
+        f"{len(received)} of {len(expected)} bytes, different from byte {low} on:"
+        f" {received[low : low + 20]!r}, not {expected[low : low + 20]!r}"
+    )
+
+
 def read_to_eof(sock: socket.socket, timeout: float = DEADLINE) -> bytes:
     """Return everything up to the other side's FIN."""
     received = bytearray()
@@ -192,13 +212,12 @@ def exchange(
                 f"{len(segments) - turn} sends left and {len(received)} of {size} bytes back"
                 f" within {timeout} s"
             )
-            wants = [sock] if turn < len(segments) else []
-            readable, writable, _ = select.select([sock], wants, [], left)
-            if readable:
+            ready = _wait_for(sock, POLLIN | POLLOUT if turn < len(segments) else POLLIN, left)
+            if ready & ~POLLOUT:
                 got = sock.recv(1 << 20)
                 assert got, f"FIN after {len(received)} of {size} bytes"
                 received += got
-            if writable:
+            if ready & POLLOUT:
                 with contextlib.suppress(BlockingIOError):
                     done += sock.send(memoryview(segments[turn])[done : done + (1 << 18)])
                 if done == len(segments[turn]):
@@ -223,7 +242,7 @@ def fill(
     with _deadline_kept(sock):
         sock.setblocking(False)
         while True:
-            if select.select([], [sock], [], quiet)[1]:
+            if _wait_for(sock, POLLOUT, quiet):
                 assert sent < len(data), f"all of {sent} bytes were taken"
                 with contextlib.suppress(BlockingIOError):
                     sent += sock.send(memoryview(data)[sent : sent + (1 << 18)])
@@ -258,6 +277,34 @@ def is_turned_away(target: fastecho.Server | str | tuple[str, int]) -> bool:
         return True
     with sock:
         return is_reset(sock)
+
+
+def is_refused(target: fastecho.Server | str | tuple[str, int]) -> bool:
+    """Tell whether nobody listens there; a connection that is taken is given back in order.
+
+    What stands in the queue of a listener that is being closed is reset: refused as well.
+    """
+    try:
+        with connect(target) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            read_to_eof(sock)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    return False
+
+
+def port_of(sock: socket.socket) -> int:
+    """Return the port by which the other side, its logs and its rules know this peer."""
+    port: int = sock.getsockname()[1]
+    return port
+
+
+def _wait_for(sock: socket.socket, events: int, timeout: float) -> int:
+    """Wait until one of the poll(2) events; return those that came, 0 after the timeout."""
+    waiting = poll()  # select() ends at descriptor 1023
+    waiting.register(sock, events)
+    found = waiting.poll(timeout * 1000)
+    return found[0][1] if found else 0
 
 
 @contextlib.contextmanager

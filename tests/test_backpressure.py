@@ -21,6 +21,7 @@ from peers import (
     plenty,
     read_to_eof,
     recv_exactly,
+    same,
     wait_until,
 )
 
@@ -37,7 +38,7 @@ def test_server_stops_reading_from_a_peer_that_does_not_read(
     sent = fill(peer, plenty(), lambda: server.stats().bytes_pending > 0)
     assert 0 < server.stats().bytes_pending <= READ
     assert server.stats().bytes_in <= sent
-    assert recv_exactly(peer, sent) == plenty()[:sent]
+    assert same(recv_exactly(peer, sent), plenty()[:sent])
     wait_until(lambda: server.stats().bytes_pending == 0)
     assert exchange(peer, b"and on") == b"and on"
 
@@ -106,7 +107,7 @@ def test_empty_lines_that_grow_in_the_reply_stay_bounded(
         paused()
     assert worst < high_water + len(prefix) + 1
     assert len(received) == count * 38 + len(prefix) + 4
-    assert received == (prefix + b"\n") * count + prefix + b"end\n"
+    assert same(received, (prefix + b"\n") * count + prefix + b"end\n")
     assert server.stats().messages == count + 1
 
 
@@ -119,7 +120,7 @@ def test_pipelined_lines_are_answered_in_order_after_a_pause(
     sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 100_000)
     peer.shutdown(socket.SHUT_WR)
     received = read_to_eof(peer)
-    assert received.replace(b"!" * 100, b"") == lines[:sent]
+    assert same(received.replace(b"!" * 100, b""), lines[:sent])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_low_water_zero_empties_the_pending_bytes_first(
     sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 200_000)
     peer.shutdown(socket.SHUT_WR)
     received = read_to_eof(peer)
-    assert received.replace(b"-", b"") == lines[:sent]
+    assert same(received.replace(b"-", b""), lines[:sent])
 
 
 def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join: Join) -> None:
@@ -167,7 +168,7 @@ def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join
     for sender in senders:
         sender.start()
     with connect(server) as peer:
-        assert exchange(peer, plenty()[:3_000_000]) == plenty()[:3_000_000]
+        assert same(exchange(peer, plenty()[:3_000_000]), plenty()[:3_000_000])
     for sender in senders:
         sender.join()
     assert iterations_at_rest(server) <= 3

@@ -42,6 +42,23 @@ RECEIVE_BUFFER = 1 << 19
 """Bytes; several of loopback's segments of 64 KiB, or the kernel drops and retries for seconds."""
 
 
+SERVE = """
+    import sys, threading, time
+    from fastecho import Server
+
+    def tell():
+        while server.is_serving():
+            time.sleep(0.001)
+        print("draining", flush=True)
+
+    server = Server(sys.argv[1], drain_idle=float(sys.argv[2]), threads=2)
+    server.start()
+    print(server.address, flush=True)
+    threading.Thread(target=tell).start()
+    print(server.serve_forever(), server.stats().connections_accepted, flush=True)
+"""
+
+
 @contextmanager
 def stopping(server: fastecho.Server, timeout: float = 20.0) -> Iterator[Future[bool]]:
     """Run stop(timeout) beside the block, which begins once the drain has begun."""
@@ -166,6 +183,29 @@ def test_a_peer_that_keeps_its_end_open_is_waited_for_a_second(
     assert (stats.ended_by_drain, stats.linger_timeouts) == (1, 1)
 
 
+def test_a_server_that_stood_still_looks_before_it_judges() -> None:
+    """Its process is stopped for longer than drain_idle; what came meanwhile was in time."""
+    with Program(SERVE, "127.0.0.1:0", "0.5") as program:
+        address = program.line()
+        wait_until(lambda: program.catches(signal.SIGTERM), what="serve_forever")
+        peers = [connect(address) for _ in range(50)]
+        try:
+            for peer in peers:
+                assert exchange(peer, b"before") == b"before"
+            program.send(signal.SIGTERM)
+            assert program.line() == "draining"
+            with program.paused():
+                begun = time.monotonic()
+                for peer in peers:
+                    peer.sendall(b"meanwhile")
+                wait_until(lambda: time.monotonic() - begun > 0.7, what="0.7 s")
+            for peer in peers:
+                assert recv_exactly(peer, 9) == b"meanwhile"
+        finally:
+            close_all(peers)
+        assert program.line() == "True 50"
+
+
 # --- what is owed is delivered ---------------------------------------------------------------
 
 
@@ -231,6 +271,22 @@ def test_megabytes_in_the_kernel_are_read_before_our_fin(
     stats = server.stats()
     assert stats.bytes_discarded == 20 * 1000
     assert (stats.bytes_in, stats.bytes_dropped, stats.linger_timeouts) == (len(data), 0, 0)
+
+
+def test_a_peer_that_pauses_for_longer_than_we_wait_loses_nothing(
+    make_server: MakeServer, join: Join
+) -> None:
+    """We leave it after a second without progress; what is in the kernel reaches it still."""
+    server = make_server(drain_idle=0.05)
+    peer = join(server, receive_buffer=RECEIVE_BUFFER)
+    data = pattern(3_000_000)
+    peer.sendall(data)
+    wait_until(lambda: server.stats().bytes_out == len(data), what="everything echoed")
+    assert server.stats().bytes_pending == 0
+    assert server.stop(20) is True
+    assert server.stats().linger_timeouts == 1
+    assert recv_exactly(peer, len(data)) == data
+    assert not is_reset(peer)
 
 
 def has_fin_sent(peer: socket.socket) -> bool:
@@ -348,17 +404,8 @@ def test_an_inherited_listener_is_left_to_its_owner(make_server: MakeServer) -> 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_the_accept_queue_is_emptied_first(family: str, tmp_path: Path) -> None:
     """A thousand connections wait in the kernel while the server's process stands still."""
-    script = """
-        import sys
-        from fastecho import Server
-
-        server = Server(sys.argv[1], drain_idle=0.5, threads=2)
-        server.start()
-        print(server.address, flush=True)
-        print(server.serve_forever(), server.stats().connections_accepted, flush=True)
-    """
     bind = "127.0.0.1:0" if family == "tcp" else f"unix:{tmp_path / 's'}"
-    with many_descriptors(4096), Program(script, bind) as program:
+    with many_descriptors(4096), Program(SERVE, bind, "0.5") as program:
         address = program.line()
         wait_until(lambda: program.catches(signal.SIGTERM), what="serve_forever")
         with program.paused():
@@ -375,6 +422,7 @@ def test_the_accept_queue_is_emptied_first(family: str, tmp_path: Path) -> None:
                 assert read_to_eof(peer) == b"hello"
         finally:
             close_all(peers)
+        assert program.line() == "draining"
         assert program.line() == "True 1000"
 
 

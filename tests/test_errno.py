@@ -18,17 +18,13 @@ from peers import (
     expect_stats,
     is_reset,
     pattern,
+    port_of,
     read_to_eof,
     recv_exactly,
+    same,
     wait_until,
 )
 from served import Served
-
-
-@pytest.fixture
-def served(serve_shimmed: Serve, request: pytest.FixtureRequest) -> Served:
-    """Return a shimmed server with one worker and the configuration that the test names."""
-    return serve_shimmed(**getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def neighbour(served: Served, join: Join) -> Iterator[socket.socket]:
     neighbour = join(served.address)
     assert exchange(neighbour, b"before") == b"before"
     yield neighbour
-    assert exchange(neighbour, pattern(50_000)) == pattern(50_000)
+    assert same(exchange(neighbour, pattern(50_000)), pattern(50_000))
     with connect(served.address) as newcomer:
         assert exchange(newcomer, b"after") == b"after"
 
@@ -48,12 +44,6 @@ def victim(served: Served, neighbour: socket.socket, join: Join) -> socket.socke
     victim = join(served.address)
     assert exchange(victim, b"before") == b"before"
     return victim
-
-
-def port_of(sock: socket.socket) -> int:
-    """Return the port by which a rule names this peer."""
-    port: int = sock.getsockname()[1]
-    return port
 
 
 def ends(sock: socket.socket) -> None:
@@ -118,7 +108,7 @@ def test_call_that_is_to_be_repeated_is_no_error(
     served: Served, victim: socket.socket, call: str, error: str
 ) -> None:
     served.rule(call, port=port_of(victim), error=error, times=3)
-    assert exchange(victim, pattern(1000)) == pattern(1000)
+    assert same(exchange(victim, pattern(1000)), pattern(1000))
     victim.shutdown(socket.SHUT_WR)
     assert read_to_eof(victim) == b""
     wait_until(lambda: served.stats().ended_by_peer == 1)
@@ -132,7 +122,7 @@ def test_calls_that_are_interrupted_again_and_again_lose_nothing(
     for call in ("recv", "send", "epoll_wait"):
         served.rule(call, error="EINTR", times=50)
     data = pattern(200_000)
-    assert exchange(victim, data) == data
+    assert same(exchange(victim, data), data)
     assert served.stats().errors == {}
 
 
@@ -153,11 +143,11 @@ def test_first_refusal_of_memory_is_forgiven_and_counted(
     served: Served, victim: socket.socket, call: str, error: str
 ) -> None:
     served.rule(call, port=port_of(victim), error=error, times=1)
-    assert exchange(victim, pattern(1000)) == pattern(1000)
+    assert same(exchange(victim, pattern(1000)), pattern(1000))
     assert served.stats().errors == {error: 1}
     # Success in between makes the next refusal a first one again.
     served.rule(call, port=port_of(victim), error=error, times=1)
-    assert exchange(victim, pattern(1000)) == pattern(1000)
+    assert same(exchange(victim, pattern(1000)), pattern(1000))
     stats = served.stats()
     assert stats.errors == {error: 2}
     assert stats.connections_closed == 0

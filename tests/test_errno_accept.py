@@ -21,16 +21,10 @@ from peers import (
     pattern,
     read_to_eof,
     recv_exactly,
+    same,
     wait_until,
 )
 from served import Served
-
-
-@pytest.fixture
-def served(serve_shimmed: Serve, request: pytest.FixtureRequest) -> Served:
-    """Return a shimmed server with one worker and the configuration that the test names."""
-    return serve_shimmed(**getattr(request, "param", {}))
-
 
 NEXT = [
     "ECONNABORTED",
@@ -236,4 +230,4 @@ def test_listener_that_was_shut_down_by_others_does_not_spin(
         assert exchange(talking, b"go on") == b"go on"
         assert iterations_at_rest(server) <= 3
         assert server.stats().accept_errors == 0
-        assert exchange(talking, pattern(10_000)) == pattern(10_000)
+        assert same(exchange(talking, pattern(10_000)), pattern(10_000))

@@ -13,20 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import Join, MakeServer, Serve
-from peers import connect, exchange, pattern, plenty, recv_exactly, wait_until
+from conftest import Join, MakeServer
+from peers import connect, exchange, pattern, plenty, port_of, recv_exactly, same, wait_until
 from served import Call, Served
 
 READ = 512 * 1024
 """Bytes that one connection may receive in one iteration."""
 ACCEPTS = 64
 """Newcomers that one event may bring."""
-
-
-def port_of(sock: socket.socket) -> int:
-    """Return the port by which the server's log names this peer."""
-    port: int = sock.getsockname()[1]
-    return port
 
 
 def iterations(log: list[Call]) -> list[list[Call]]:
@@ -71,12 +65,6 @@ def push(sock: socket.socket, data: bytes) -> int:
     return sent
 
 
-@pytest.fixture
-def served(serve_shimmed: Serve, request: pytest.FixtureRequest) -> Served:
-    """Return a shimmed server with one worker and the configuration that the test names."""
-    return serve_shimmed(**getattr(request, "param", {}))
-
-
 # --- what the log says ---------------------------------------------------------------------
 
 
@@ -85,13 +73,13 @@ def test_bulk_peer_gets_one_buffer_of_an_iteration(served: Served, join: Join) -
     assert exchange(bulk, b"settled") == exchange(ping, b"settled")
     # Grow the server's receive buffer, so that more than one read waits in it.
     data = plenty()[:16_000_000]
-    assert exchange(bulk, data) == data
+    assert same(exchange(bulk, data), data)
     served.start_log()
     with served.paused():
         sent = push(bulk, data)
         ping.sendall(b"ping")
     assert sent > READ
-    assert recv_exactly(bulk, sent) == data[:sent]
+    assert same(recv_exactly(bulk, sent), data[:sent])
     assert recv_exactly(ping, 4) == b"ping"
     log = served.take_log()
     assert 0 < received_at_once(log)[port_of(bulk)] <= READ
@@ -114,8 +102,8 @@ def test_pipelining_flooder_gets_one_round_of_replies_at_a_time(served: Served, 
     with served.paused():
         lines = push(flooder, b"\n" * 60_000)
         ping.sendall(b"ping\n")
-    assert recv_exactly(ping, 105) == b"x" * 100 + b"ping\n"
-    assert recv_exactly(flooder, lines * 101) == (b"x" * 100 + b"\n") * lines
+    assert same(recv_exactly(ping, 105), b"x" * 100 + b"ping\n")
+    assert same(recv_exactly(flooder, lines * 101), (b"x" * 100 + b"\n") * lines)
     log = served.take_log()
     answered = next(
         place for place, call in enumerate(log) if (call.name, call.port) == ("send", port_of(ping))
@@ -160,7 +148,7 @@ def test_every_ready_connection_has_its_turn_in_one_iteration(served: Served, jo
         for place, peer in enumerate(peers):
             peer.sendall(pattern(1000, seed=place))
     for place, peer in enumerate(peers):
-        assert recv_exactly(peer, 1000) == pattern(1000, seed=place)
+        assert same(recv_exactly(peer, 1000), pattern(1000, seed=place))
     busiest = max(iterations(served.take_log()), key=len)
     receives = Counter(call.port for call in busiest if call.name == "recv")
     assert receives == Counter({port_of(peer): 1 for peer in peers})
@@ -217,7 +205,7 @@ def test_quiet_peer_is_answered_beside_bulk_flood_and_storm(
         ping.sendall(b"ping %d\n" % turns)
         # A starved peer would wait as long as the others have something to send: for ever.
         expected = b"ping %d\n" % turns
-        assert recv_exactly(ping, len(expected), timeout=3) == expected
+        assert same(recv_exactly(ping, len(expected), timeout=3), expected)
         turns += 1
     assert server.stats().connections_accepted - start.connections_accepted > 10
 

@@ -10,7 +10,7 @@ import struct
 
 import pytest
 from conftest import Join, MakeServer
-from peers import exchange, is_reset, pattern, read_to_eof, recv_exactly, wait_until
+from peers import exchange, is_reset, pattern, read_to_eof, recv_exactly, same, wait_until
 
 import fastecho
 
@@ -99,7 +99,7 @@ def test_length_frame_of_exactly_max_frame_is_answered(
 ) -> None:
     payload = pattern(LIMIT)
     reply = struct.pack(">I", LIMIT + 1) + b"-" + payload
-    assert exchange(join(lengths), struct.pack(">I", LIMIT) + payload, len(reply)) == reply
+    assert same(exchange(join(lengths), struct.pack(">I", LIMIT) + payload, len(reply)), reply)
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
@@ -123,9 +123,9 @@ def test_replies_of_earlier_frames_are_delivered_first(
     reply = b"x" * 4000 + b"good\n"
     if frame == "length":
         reply = struct.pack(">I", 4004) + b"x" * 4000 + b"good"
-    peer = join(server, receive_buffer=4096)
+    peer = join(server, receive_buffer=65536)
     peer.sendall(good * 1000 + bad)
-    assert ends_in_order(peer) == reply * 1000
+    assert same(ends_in_order(peer), reply * 1000)
     too_long(server)
     assert server.stats().messages == 1000
 
@@ -155,7 +155,7 @@ def test_peer_that_goes_on_sending_gets_its_replies_and_no_reset(
 
 def is_reset_after(peer: socket.socket, expected: bytes) -> bool:
     """Read what is expected; tell whether RST follows, instead of FIN."""
-    assert recv_exactly(peer, len(expected)) == expected
+    assert same(recv_exactly(peer, len(expected)), expected)
     return is_reset(peer)
 
 

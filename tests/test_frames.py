@@ -18,7 +18,7 @@ import pytest
 from conftest import Join, MakeServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from peers import connect, exchange, pattern, read_to_eof, recv_exactly, wait_until
+from peers import connect, exchange, pattern, read_to_eof, recv_exactly, same, wait_until
 
 import fastecho
 
@@ -136,7 +136,7 @@ def test_any_stream_in_any_pieces_is_answered_as_the_oracle_says(
     stream = data.draw(lines if frame == "line" else lengths, "stream")
     segments = cut(stream, data.draw(places, "cuts"))
     wait = len(segments) <= 6 and data.draw(st.booleans(), "one recv each")
-    assert whole_reply(server, segments, wait) == REPLY[frame](stream, prefix, suffix)
+    assert same(whole_reply(server, segments, wait), REPLY[frame](stream, prefix, suffix))
 
 
 @settings(
@@ -149,7 +149,7 @@ def test_line_cut_anywhere_is_one_line(started_once: MakeServer, text: bytes, at
     """The cut may fall inside a line end of two bytes."""
     server = started_once(frame="line", prefix=PREFIX, suffix=SUFFIX)
     expected = reply_to_lines(text, PREFIX, SUFFIX)
-    assert whole_reply(server, cut(text, [at]), wait=True) == expected
+    assert same(whole_reply(server, cut(text, [at]), wait=True), expected)
 
 
 @pytest.mark.parametrize("frame", ["line", "length"])
@@ -159,7 +159,7 @@ def test_stream_that_comes_byte_by_byte_is_answered_the_same(
     server = make_server(frame=frame, prefix=PREFIX, suffix=SUFFIX)
     stream = b"one\r\n\ntwo\nrest" if frame == "line" else framed([b"one", b"", b"three"])
     segments = [bytes([byte]) for byte in stream]
-    assert whole_reply(server, segments, wait=True) == REPLY[frame](stream, PREFIX, SUFFIX)
+    assert same(whole_reply(server, segments, wait=True), REPLY[frame](stream, PREFIX, SUFFIX))
 
 
 # --- recv ----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_recv_puts_prefix_and_suffix_around_what_each_recv_gave(
     for size in (1, 10, 1000):  # one segment, one recv
         data = pattern(size)
         expected = prefix + data + suffix
-        assert exchange(peer, data, len(expected)) == expected
+        assert same(exchange(peer, data, len(expected)), expected)
     assert server.stats().messages == 3
 
 
@@ -197,7 +197,7 @@ def test_recv_of_bulk_adds_to_each_recv_and_loses_nothing(
     assert reply.startswith(PREFIX)
     assert reply.endswith(SUFFIX)
     assert reply.count(SUFFIX + PREFIX) == count - 1
-    assert reply.replace(PREFIX, b"").replace(SUFFIX, b"") == data
+    assert same(reply.replace(PREFIX, b"").replace(SUFFIX, b""), data)
 
 
 def test_recv_answers_the_tutorials_dialogue(make_server: MakeServer, join: Join) -> None:
@@ -206,7 +206,7 @@ def test_recv_answers_the_tutorials_dialogue(make_server: MakeServer, join: Join
     for line in ("你好\n", "q\n", " \n"):
         peer.sendall(line.encode())
         expected = (prefix + line).encode()
-        assert recv_exactly(peer, len(expected)) == expected
+        assert same(recv_exactly(peer, len(expected)), expected)
 
 
 # --- line ----------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_suffix_stands_before_the_line_end(
     make_server: MakeServer, stream: bytes, expected: bytes
 ) -> None:
     server = make_server(frame="line", prefix="[", suffix="]")
-    assert whole_reply(server, [stream] if stream else []) == expected
+    assert same(whole_reply(server, [stream] if stream else []), expected)
     wait_until(lambda: server.stats().ended_by_peer == 1)
     assert server.stats().frames_incomplete == 0
 
@@ -259,7 +259,7 @@ def test_header_of_the_reply_counts_prefix_payload_and_suffix(
     peer = join(make_server(frame="length", prefix=prefix, suffix=suffix))
     for payload in (b"", b"x", pattern(255), pattern(256), pattern(65536)):
         expected = framed([prefix + payload + suffix])
-        assert exchange(peer, framed([payload]), len(expected)) == expected
+        assert same(exchange(peer, framed([payload]), len(expected)), expected)
 
 
 @pytest.mark.parametrize("rest", [b"\0", b"\0\0\0", b"\0\0\0\1", b"\0\0\0\5four"])
@@ -292,7 +292,7 @@ def test_huge_pipeline_is_answered_whole_and_in_order(
     texts = [b"%d" % number * (number % 5) for number in range(120_000)]
     stream = b"".join(text + b"\n" for text in texts) if frame == "line" else framed(texts)
     expected = REPLY[frame](stream, prefix, suffix)
-    assert exchange(join(server), stream, len(expected), timeout=20) == expected
+    assert same(exchange(join(server), stream, len(expected), timeout=20), expected)
     assert server.stats().messages == len(texts)
 
 
@@ -307,7 +307,7 @@ def test_frames_larger_than_a_read_are_answered(
     payloads = [b"x" * (size - 1), b"y", b"z" * (size - 1)]
     stream = b"".join(one + b"\n" for one in payloads) if frame == "line" else framed(payloads)
     expected = REPLY[frame](stream, PREFIX, SUFFIX)
-    assert exchange(join(server), stream, len(expected)) == expected
+    assert same(exchange(join(server), stream, len(expected)), expected)
 
 
 def test_many_peers_with_half_a_frame_each_do_not_mix(make_server: MakeServer, join: Join) -> None:
@@ -320,4 +320,4 @@ def test_many_peers_with_half_a_frame_each_do_not_mix(make_server: MakeServer, j
         peer.sendall(b"%d\n" % place)
     for place, peer in enumerate(peers):
         expected = b"I am number %d\n" % place
-        assert recv_exactly(peer, len(expected)) == expected
+        assert same(recv_exactly(peer, len(expected)), expected)

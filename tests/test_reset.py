@@ -22,6 +22,7 @@ from peers import (
     plenty,
     recv_exactly,
     reset,
+    same,
     wait_until,
 )
 
@@ -141,10 +142,10 @@ def test_resets_harm_only_themselves(make_server: MakeServer, join: Join, thread
         others[place].sendall(pattern(10_000, seed=-place))
         reset(victim)
     for place, other in enumerate(others):
-        assert recv_exactly(other, 10_000) == pattern(10_000, seed=-place)
+        assert same(recv_exactly(other, 10_000), pattern(10_000, seed=-place))
     wait_until(lambda: server.stats().connections_closed == 50)
     for place, other in enumerate(others):
-        assert exchange(other, pattern(5000, seed=place)) == pattern(5000, seed=place)
+        assert same(exchange(other, pattern(5000, seed=place)), pattern(5000, seed=place))
     assert server.stats().connections_open == 50
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Join, MakeServer
+from conftest import Join, MakeServer, Serve
 from peers import exchange, is_reset, read_to_eof, recv_exactly, reset, wait_until
 
 if TYPE_CHECKING:
@@ -244,6 +244,22 @@ def test_connections_that_end_otherwise_leave_no_timer(make_server: MakeServer, 
     stats = server.stats()
     assert (stats.ended_by_peer, stats.ended_by_error) == (100, 100)
     assert stats.ended_by_idle_timeout == 100
+
+
+def test_a_server_that_stood_still_looks_before_it_judges(serve_apart: Serve, join: Join) -> None:
+    """Its process is stopped for longer than the timeout; what came meanwhile was in time."""
+    served = serve_apart(idle_timeout=0.5)
+    peers = [join(served.address) for _ in range(50)]
+    for peer in peers:
+        assert exchange(peer, b"before") == b"before"
+    with served.paused():
+        begun = time.monotonic()
+        for peer in peers:
+            peer.sendall(b"meanwhile")
+        wait_until(lambda: time.monotonic() - begun > 0.7, what="0.7 s")
+    for peer in peers:
+        assert recv_exactly(peer, 9) == b"meanwhile"
+    assert served.stats().ended_by_idle_timeout == 0
 
 
 def test_unix_sockets_time_out_as_well(make_server: MakeServer, join: Join, tmp_path: Path) -> None:

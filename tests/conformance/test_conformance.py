@@ -27,6 +27,7 @@ from peers import (
     read_to_eof,
     recv_exactly,
     reset,
+    same,
     wait_until,
 )
 
@@ -99,7 +100,7 @@ def test_bytes_that_come_one_at_a_time_come_back(running: Running, join: Join) -
     peer, data = join(running.address), pattern(300)
     for byte in data:
         peer.sendall(bytes([byte]))
-    assert recv_exactly(peer, len(data)) == data
+    assert same(recv_exactly(peer, len(data)), data)
 
 
 @each_entry(MANY_PEERS)
@@ -110,7 +111,7 @@ def test_many_peers_get_their_own_bytes_at_the_same_time(running: Running, join:
             peer.sendall(pattern(1000 + place, seed=turn * 1000 + place))
         for place, peer in reversed(list(enumerate(peers))):
             expected = pattern(1000 + place, seed=turn * 1000 + place)
-            assert recv_exactly(peer, len(expected)) == expected
+            assert same(recv_exactly(peer, len(expected)), expected)
 
 
 @each_entry()
@@ -125,7 +126,7 @@ def test_everything_is_echoed_before_the_fin_is_answered(running: Running, join:
     sender.start()
     received = read_to_eof(peer)
     sender.join()
-    assert received == data
+    assert same(received, data)
 
 
 @each_entry()
@@ -145,22 +146,22 @@ def test_resets_harm_nobody_else_and_leave_nothing_open(running: Running, join: 
         reset(victim)
     wait_until(lambda: open_descriptors().keys() == before)
     peer = join(running.address)
-    assert exchange(peer, pattern(100_000)) == pattern(100_000)
+    assert same(exchange(peer, pattern(100_000)), pattern(100_000))
 
 
 @each_entry()
 def test_a_reader_that_comes_late_loses_nothing(running: Running, join: Join) -> None:
-    peer, data = join(running.address, receive_buffer=4096), plenty()
+    peer, data = join(running.address, receive_buffer=65536), plenty()
     sent = fill(peer, data)
-    assert recv_exactly(peer, sent) == data[:sent]
+    assert same(recv_exactly(peer, sent), data[:sent])
     assert exchange(peer, b"and on it goes") == b"and on it goes"
 
 
 @each_entry(MANY_PEERS)
 def test_a_reader_that_never_comes_stalls_nobody_else(running: Running, join: Join) -> None:
-    fill(join(running.address, receive_buffer=4096), plenty())
+    fill(join(running.address, receive_buffer=65536), plenty())
     peer = join(running.address)
-    assert exchange(peer, pattern(500_000)) == pattern(500_000)
+    assert same(exchange(peer, pattern(500_000)), pattern(500_000))
 
 
 @each_entry(PREFIX)
@@ -185,7 +186,7 @@ def test_it_restarts_where_it_was_with_peers_still_there(start: Start, join: Joi
 
 @each_entry()
 def test_stop_ends_in_time_whatever_its_peers_do(running: Running, join: Join) -> None:
-    silent, owed = join(running.address), join(running.address, receive_buffer=4096)
+    silent, owed = join(running.address), join(running.address, receive_buffer=65536)
     fill(owed, plenty())
     began = time.monotonic()
     running.stop()
