@@ -14,7 +14,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,28 +23,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import pytest
-from peers import connect, read_to_eof
-
-if TYPE_CHECKING:
-    import fastecho
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 20.0
 """Seconds until a line must have come, or the process must have ended."""
-
-
-def is_refused(target: fastecho.Server | str) -> bool:
-    """Tell whether nobody listens there; a connection that is taken is given back in order."""
-    try:
-        with connect(target) as peer:
-            peer.shutdown(socket.SHUT_WR)
-            read_to_eof(peer)
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
-    return False
 
 
 @contextmanager

@@ -386,6 +386,23 @@ def test_a_newcomer_without_verdict_is_reset_at_the_deadline(
         answer.set()
 
 
+def test_a_second_stop_does_not_cut_the_time_of_handshakes_short(make_server: MakeServer) -> None:
+    """Behind an address that others can reach, accepting goes on for a round trip: 100 ms."""
+    server = make_server("0.0.0.0:0")
+    begun = time.monotonic()
+    with stopping_twice(server) as stopped:
+        wait_until(lambda: not server.is_serving(), what="the end of accepting")
+        assert time.monotonic() - begun >= 0.1
+        assert [one.result(10) for one in stopped] == [True, True]
+
+
+@contextmanager
+def stopping_twice(server: fastecho.Server) -> Iterator[list[Future[bool]]]:
+    """Run stop() twice at the same time beside the block."""
+    with ThreadPoolExecutor(2) as pool:
+        yield [pool.submit(server.stop, 20) for _ in range(2)]
+
+
 def test_an_inherited_listener_is_left_to_its_owner(make_server: MakeServer) -> None:
     """Others may accept from it: it is neither shut down nor told to drop newcomers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -20,8 +20,7 @@ from queue import SimpleQueue
 
 import pytest
 from conftest import Join, MakeServer
-from peers import connect, exchange, is_reset, read_to_eof, wait_until
-from programs import is_refused
+from peers import connect, exchange, is_refused, is_reset, is_turned_away, read_to_eof, wait_until
 
 import fastecho
 from fastecho import Server, StartError
@@ -299,15 +298,6 @@ def test_an_exception_inside_async_with_aborts() -> None:
     asyncio.run(main())
 
 
-def meets_reset(server: Server) -> bool:
-    """Connect, and tell whether RST comes, be it before connect() has returned."""
-    try:
-        with connect(server) as peer:
-            return is_reset(peer)
-    except ConnectionResetError:
-        return True
-
-
 # --- from the accept callback ----------------------------------------------------------------
 
 
@@ -322,7 +312,7 @@ def test_ending_in_the_accept_callback_only_signals(
         return False
 
     server: Server = make_server(on_accept=on_accept, threads=2, drain_idle=0.05)
-    assert meets_reset(server)
+    assert is_turned_away(server)
     assert results.get(timeout=10) in (False, None)
     assert server.wait(10) is True
     assert is_refused(server)

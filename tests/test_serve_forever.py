@@ -12,8 +12,8 @@ from functools import partial
 
 import pytest
 from conftest import Join, MakeServer
-from peers import connect, exchange, is_reset, wait_until
-from programs import Program, is_refused
+from peers import connect, exchange, is_refused, is_reset, wait_until
+from programs import Program
 
 from fastecho import Server
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Join, MakeServer, open_descriptors
-from peers import connect, exchange, is_reset, wait_until
-from programs import is_refused
+from peers import connect, exchange, is_refused, is_reset, wait_until
 
 from fastecho import Server, StartError
 from fastecho.listener import open_listeners
