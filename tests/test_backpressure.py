@@ -7,6 +7,7 @@ moment, so none is tested by waiting.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from typing import Any
@@ -76,8 +77,10 @@ def test_peers_that_do_not_read_cost_bounded_memory(
         sender.join()
     wait_until(lambda: served.stats().bytes_pending > 0)
     assert served.stats().bytes_pending <= count * most
-    # Buffers double as they grow: at worst they take twice what they hold.
-    assert served.usage().resident - before <= count * 2 * most + 2 * READ
+    # Buffers double as they grow: at worst they take twice what they hold. (A sanitizer keeps a
+    # shadow of its own beside them, several times as large.)
+    if "san.so" not in os.environ.get("LD_PRELOAD", ""):
+        assert served.usage().resident - before <= count * 2 * most + 2 * READ
     for peer in peers:
         peer.close()
     wait_until(lambda: served.stats().connections_open == 0)
