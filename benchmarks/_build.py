@@ -27,13 +27,18 @@ class Variant:
     buffer_size: int
     # bytes of a recv that marks bulk; 0: always one recv
     bulk_mark: int
+    # microseconds that it wastes between a bulk recv and its send: no peer to compare with, but
+    # it shows what being late alone does to a figure
+    idle_us: int = 0
 
 
 VARIANTS = (
     Variant("C 64K", 64 * 1024, 0),
     Variant("C 256K", 256 * 1024, 0),
+    Variant("C drain 256K", 256 * 1024, 32 * 1024),
     Variant("C drain 512K", 512 * 1024, 32 * 1024),
 )
+LATE = Variant("C 256K, 20 us late", 256 * 1024, 0, idle_us=20)
 
 
 def compiler() -> str:
@@ -53,9 +58,13 @@ def compiler_version() -> str:
 def build(directory: Path) -> dict[str, Path]:
     """Compile every variant into `directory`; return the program of each name."""
     programs: dict[str, Path] = {}
-    for variant in VARIANTS:
-        program = directory / variant.name.replace(" ", "-").lower()
-        defines = (f"-DBUFFER_SIZE={variant.buffer_size}", f"-DBULK_MARK={variant.bulk_mark}")
+    for variant in (*VARIANTS, LATE):
+        program = directory / variant.name.replace(" ", "-").replace(",", "").lower()
+        defines = (
+            f"-DBUFFER_SIZE={variant.buffer_size}",
+            f"-DBULK_MARK={variant.bulk_mark}",
+            f"-DIDLE_US={variant.idle_us}",
+        )
         command = [compiler(), *FLAGS, *defines, str(SOURCE), "-o", str(program)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -112,7 +112,9 @@ def measure(
     raise_descriptor_limit()
     server_core, load_core = cores()
     programs = _programs.c_peers(_build.build(Path(directory))) if c_peers else []
-    plan = Plan(server_core, load_core, options.quick, tuple(programs))
+    late = tuple(one for one in programs if one.name == _build.LATE.name)
+    best = tuple(one for one in programs if one not in late)
+    plan = Plan(server_core, load_core, options.quick, best, late)
     out = sys.stderr if options.json == "-" else sys.stdout
     environment, doubtful = describe(plan), doubts(plan)
     _report.print_head(environment, doubtful, out)

@@ -21,6 +21,8 @@ class Plan:
     # a short run: shows that everything works, its figures are rough
     quick: bool
     c_programs: tuple[Program, ...]
+    # a C peer that is slow on purpose, for the reader; no denominator
+    late: tuple[Program, ...] = ()
 
     @property
     def c_names(self) -> list[str]:

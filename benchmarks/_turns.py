@@ -95,10 +95,15 @@ class Contender:
     around: Callable[[], contextlib.AbstractContextManager[None]] = field(default=undisturbed)
     # seconds of unmeasured load at the start of each of its turns
     lead_in: float = 0.0
+    # each of its turns is on new connections
+    fresh: bool = False
 
     def turn(self, seconds: float) -> Turn:
         """Drive the load for `seconds` and return what that showed."""
         with self.around():
+            if self.fresh:
+                self.load.disconnect()
+                self.load.connect()
             if self.lead_in:
                 self._run(self.lead_in)
             self.load.reset()

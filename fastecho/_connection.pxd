@@ -21,13 +21,10 @@ from fastecho._worker cimport (
 )
 
 
-# Bulk. Fewer, larger sends pay while several connections share the worker: a recv of at least
-# BULK_MIN marks bulk, and is followed by others until the buffer is full or nothing is left. A
-# connection that is alone in its batch is better off with smaller pieces: what was sent early is
-# read by the peer while the worker reads on. Chosen by `benchmarks.echo --only bulk-1`, `bulk-8`.
+# Bulk. Fewer, larger sends pay: a recv of at least BULK_MIN marks bulk, and is followed by others
+# until the buffer is full or nothing is left.
 cdef enum:
     BULK_MIN = 32 * 1024
-    READ_ALONE = 256 * 1024
     # How often a drain looks at a connection that still has replies to send, at the most.
     DRAIN_LOOK_MS = 10
 
@@ -290,8 +287,8 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         connection_discard(w, c)
         return
     if c.path == FE_PATH_RAW:
-        n = _sys.sys_recv(c.fd, w.buffer, READ_ALONE if w.is_alone else READ_SIZE)
-        if n >= BULK_MIN and not w.is_alone:
+        n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
+        if n >= BULK_MIN:
             n = read_bulk(w, c, n)
     else:
         n = _sys.sys_recv(c.fd, w.buffer, stream_room(&w.stream, c, READ_SIZE))

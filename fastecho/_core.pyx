@@ -211,7 +211,6 @@ cdef int worker_run(Worker *w) noexcept nogil:
         fe_count(&w.counters.events, n)
         if w.tracks_activity or w.timers.count:
             worker_clock(w)
-        w.is_alone = n == 1
         for i in range(n):
             dispatch(w, &events[i])
         if w.ready_first != FE_NO_SLOT:

@@ -161,6 +161,12 @@ class Load:
             OSError: the errno of the first that failed (ECONNREFUSED, ETIMEDOUT after
                 `timeout`, EMFILE, EADDRNOTAVAIL), and how many did; the others stay open.
         """
+    def disconnect(self) -> None:
+        """Close every connection by FIN; connect() opens new ones.
+
+        Raises:
+            RuntimeError: another thread is in a method, or the load is closed.
+        """
     def run(self, seconds: float) -> RunResult:
         """Send for `seconds`, then collect what is outstanding: nothing stays in flight.
 

@@ -406,6 +406,12 @@ cdef class Load:
         finally:
             self.lock.release()
 
+    def disconnect(self):
+        """Close every connection by FIN; connect() opens new ones."""
+        self._enter()
+        self._drop_all()
+        self.lock.release()
+
     def run(self, double seconds):
         """Send for `seconds`, then collect what is outstanding: nothing stays in flight."""
         if not 1e-6 <= seconds <= 1e6:

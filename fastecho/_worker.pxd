@@ -22,10 +22,11 @@ from fastecho._poll cimport (
 from fastecho._stream cimport STREAM_ROUND, StreamShare
 
 
-# Bytes of one read, and of the buffer that a worker's connections share. With eight connections
-# that move 1 MiB messages, 64 and 256 KiB lose (`benchmarks.echo --only bulk-8`).
+# Bytes of one read, and of the buffer that a worker's connections share. For 1 MiB messages 64
+# KiB lose a tenth to a third; 512 KiB gain with some senders what they lose with others
+# (`benchmarks.echo --only bulk-1`, `bulk-8`, `-sendfile`).
 cdef enum:
-    READ_SIZE = 512 * 1024
+    READ_SIZE = 256 * 1024
 
 # epoll tags: slot and generation of a connection, or one of these in the slot's place.
 cdef enum:
@@ -87,8 +88,6 @@ cdef struct Worker:
     unsigned char *buffer
     # Monotonic ms; as old as the iteration, and only kept up when something needs it.
     uint64_t now_ms
-    # The event that is dispatched is the only one of its batch.
-    bint is_alone
     # Somebody needs to know when a connection was last active.
     bint tracks_activity
     StreamShare stream

@@ -28,7 +28,7 @@ from peers import (
 
 import fastecho
 
-READ = 512 * 1024
+READ = 256 * 1024
 """What the core reads at once."""
 
 

@@ -14,7 +14,7 @@ import fastecho
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
-READ = 512 * 1024
+READ = 256 * 1024
 """What the core reads at once; its bulk threshold is 32 KiB."""
 
 

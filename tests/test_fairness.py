@@ -17,7 +17,7 @@ from conftest import Join, MakeServer
 from peers import connect, exchange, pattern, plenty, port_of, recv_exactly, same, wait_until
 from served import Call, Served
 
-READ = 512 * 1024
+READ = 256 * 1024
 """Bytes that one connection may receive in one iteration."""
 ACCEPTS = 64
 """Newcomers that one event may bring."""

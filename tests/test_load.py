@@ -463,6 +463,20 @@ def test_closing_ends_every_connection() -> None:
         server.wait_for_ends(10)
 
 
+def test_a_load_goes_on_with_new_connections_after_a_disconnect() -> None:
+    with serving(echo) as server, server.load(connections=3) as load:
+        load.connect()
+        assert_faultless(load.run(0.05))
+        load.disconnect()
+        server.wait_for_ends(3)
+        assert load.connections_open == 0
+        load.connect()
+        assert load.connections_open == 3
+        result = load.run(0.05)
+        assert_faultless(result)
+        assert result["connects"] == 3
+
+
 def test_one_thread_at_a_time() -> None:
     arrived, answer = threading.Event(), threading.Event()
 

@@ -5,11 +5,13 @@
  * would make it wrong: short sends, half-close and resets are handled, nobody's bytes are lost.
  * No option of fastecho belongs here (frames, limits, timeouts, statistics).
  *
- * Three programs are made of this file (benchmarks/_build.py compiles them):
+ * Four programs are made of this file (benchmarks/_build.py compiles them):
  *   -DBUFFER_SIZE=65536                          one recv of up to 64 KiB, one send
  *   -DBUFFER_SIZE=262144                         one recv of up to 256 KiB, one send
- *   -DBUFFER_SIZE=524288 -DBULK_MARK=32768       a recv of 32 KiB or more marks bulk: go on
+ *   -DBUFFER_SIZE=262144 -DBULK_MARK=32768       a recv of 32 KiB or more marks bulk: go on
  *                                                receiving into the buffer, then one send
+ *   -DBUFFER_SIZE=524288 -DBULK_MARK=32768       the same into twice as much
+ * and one for the reader of the bulk figures, -DIDLE_US=20: it wastes 20 us after each bulk recv.
  *
  * The likely path is three system calls for each batch of messages: epoll_wait once, recv and send
  * for each connection. It touches no record of the connection: EPOLLIN is asked for only while
@@ -29,6 +31,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef BUFFER_SIZE
@@ -36,6 +39,9 @@
 #endif
 #ifndef BULK_MARK
 #define BULK_MARK 0
+#endif
+#ifndef IDLE_US
+#define IDLE_US 0
 #endif
 
 enum {
@@ -130,9 +136,26 @@ static ssize_t receive(int fd)
 #endif
 }
 
+#if IDLE_US
+/* Let IDLE_US microseconds pass. */
+static void waste_time(void)
+{
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - start.tv_sec) * 1000000000L + now.tv_nsec - start.tv_nsec
+           < IDLE_US * 1000L);
+}
+#endif
+
 static void echo(int fd)
 {
     ssize_t got = receive(fd);
+#if IDLE_US
+    if (got >= 32 * 1024)
+        waste_time();
+#endif
     if (got > 0) {
         ssize_t sent = send(fd, buffer, (size_t)got, MSG_NOSIGNAL);
         if (sent == got)
