@@ -82,6 +82,11 @@ def _require_core(name: str) -> None:
 
         if sys.platform != "linux" or sys.implementation.name != "cpython":
             state = "exists for CPython on Linux only; fastecho.Client works here"
+        elif isinstance(error, ModuleNotFoundError) and _is_source_tree():
+            state = (
+                f"is not compiled in {__path__[0]}: run make in that source tree, or leave it if"
+                " fastecho is installed elsewhere"
+            )
         elif isinstance(error, ModuleNotFoundError) and error.name == "fastecho._core":
             state = (
                 "is not installed: reinstall fastecho with a C compiler and Python's headers"
@@ -92,6 +97,13 @@ def _require_core(name: str) -> None:
         raise ExtensionMissingError(
             f"fastecho.{name} needs the compiled core, which {state}"
         ) from None
+
+
+def _is_source_tree() -> bool:
+    """Tell whether this package stands where it is written: a wheel has no .pyx."""
+    import os
+
+    return os.path.exists(os.path.join(__path__[0], "_core.pyx"))
 
 
 def __dir__() -> list[str]:

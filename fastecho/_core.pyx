@@ -302,8 +302,6 @@ cdef class Core:
         self.shared = shared
         self.prefix = prefix
         self.suffix = suffix
-        self.prefix = prefix
-        self.suffix = suffix
         shared.admissions.wake_fd = -1
         open_accept_lock(shared)
         shared.max_connections = max_connections

@@ -42,7 +42,7 @@ def remove(server: Server) -> None:
 
 def _after_fork_in_child() -> None:
     for server in list(_living.values()):
-        server.forget_in_child()
+        server._forget_in_child()
     _living.clear()
 
 
@@ -53,9 +53,9 @@ def _at_exit() -> None:
     interpreter does not wait for them.
     """
     # A fork that ran no hook has left the list as it was; what it holds is the parent's.
-    servers = [server for server in _living.values() if server.is_mine()]
+    servers = [server for server in _living.values() if server._is_mine()]
     for server in servers:
-        server.begin_exit(EXIT_DEADLINE)
+        server._begin_exit(EXIT_DEADLINE)
     deadline = time.monotonic() + EXIT_DEADLINE + EXIT_MARGIN
     for server in servers:
         if not server.wait(max(deadline - time.monotonic(), 0.0)):

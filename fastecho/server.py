@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Literal
 
-    from .config import Bind, Frame
+    from .config import Bind, Bytes, Frame
     from .peer import Peer
 
     OnAccept = Callable[[Peer], object]
@@ -73,7 +73,7 @@ class Server:
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
         frame: "recv", "line" or "length": how bytes are cut into messages.
-        prefix, suffix: bytes (or str, as UTF-8) put around each message, at most 4096 bytes.
+        prefix, suffix: bytes-like (or str, as UTF-8) put around each message, at most 4096 bytes.
         max_frame: longest message of line and length frames, in bytes.
         high_water, low_water: bytes pending at which reading pauses, and goes on.
         max_connections: open connections; a newcomer above it is reset. None for no limit.
@@ -97,8 +97,8 @@ class Server:
         backlog: int | None = None,
         reuse_port: bool = False,
         frame: Frame = "recv",
-        prefix: bytes | str = b"",
-        suffix: bytes | str = b"",
+        prefix: Bytes = b"",
+        suffix: Bytes = b"",
         max_frame: int | None = None,
         high_water: int = 262144,
         low_water: int | None = None,
@@ -141,6 +141,16 @@ class Server:
         self._admitting = False
         self._ended = threading.Event()
         self._wakers: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        if self._accepting:
+            state = "listening"
+        elif self._ended.is_set():
+            state = "ended"
+        else:
+            state = "not started" if self._core is None else "ending"
+        where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
+        return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
 
     # --- starting --------------------------------------------------------------------------
 
@@ -486,7 +496,7 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self.is_mine():
+        if not self._is_mine():
             return  # a forked child that leaves by SystemExit is to leave by that
         if kind is None:
             self.stop()
@@ -533,24 +543,24 @@ class Server:
 
     # --- fork ------------------------------------------------------------------------------
 
-    def is_mine(self) -> bool:
+    def _is_mine(self) -> bool:
         """Tell whether this process is the one that made the server, and not a forked child."""
         return os.getpid() == self._pid
 
     def _check_process(self) -> None:
-        if not self.is_mine():
+        if not self._is_mine():
             raise ForkedError(
                 f"this server lives in process {self._pid}: a forked child cannot use it"
             )
 
-    def forget_in_child(self) -> None:
+    def _forget_in_child(self) -> None:
         """For process.py: after fork, in the child, close the copies of the descriptors."""
         if self._core is not None:
             self._core.close_in_child()
         for listener in self._listeners:
             listener.close()
 
-    def begin_exit(self, timeout: float) -> None:
+    def _begin_exit(self, timeout: float) -> None:
         """For process.py: end every connection in order, for at most `timeout` seconds."""
         if self._core is not None:
             self._begin_drain(self._core, timeout, 0.0)

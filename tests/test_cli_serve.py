@@ -40,6 +40,7 @@ WRONG: list[tuple[list[Argument], str]] = [
     (["--bind"], "--bind needs a value"),
     (["--prefix", "-x"], "--prefix needs a value (one that starts with - is written --prefix=-"),
     (["--\x1b[31m"], "there is no option '--\\x1b[31m'"),
+    (["--print-config=1"], "--print-config takes no value, and was given '1'"),
     (["two\nlines"], "unexpected argument 'two\\nlines'"),
     ([b"\xff"], "unexpected argument '\\udcff'"),
     (["--bind", "::1:7"], "--bind '::1:7' is an IPv6 address without brackets: write [::1]:7"),

@@ -62,6 +62,14 @@ def test_an_ended_server_still_tells_where_it_was(make_server: MakeServer) -> No
     assert str(server.listeners[0].address) == address
 
 
+def test_its_representation_tells_where_and_whether_it_listens(make_server: MakeServer) -> None:
+    assert repr(fastecho.Server()) == "<fastecho.Server not started>"
+    server = make_server()
+    assert repr(server) == f"<fastecho.Server {server.address} listening>"
+    server.stop()
+    assert repr(server) == f"<fastecho.Server {server.address} ended>"
+
+
 def test_abort_resets_and_is_idempotent(make_server: MakeServer, join: Join) -> None:
     server = make_server(threads=2)
     peers = [join(server) for _ in range(50)]

@@ -31,9 +31,8 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(
-            PACKAGE, folder / "fastecho", ignore=shutil.ignore_patterns("*.so", "__pycache__")
-        )
+        absent = shutil.ignore_patterns("*.so", "*.pyx", "*.pxd", "__pycache__")
+        shutil.copytree(PACKAGE, folder / "fastecho", ignore=absent)
 
     def python(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run Python with this fastecho and no other; `text` is its input."""
@@ -101,6 +100,19 @@ def test_server_says_in_one_sentence_what_is_missing(tree: Tree, code: str) -> N
     result = tree.python("-c", code)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == f"fastecho.errors.ExtensionMissingError: {ABSENT}"
+
+
+@linux_only
+def test_a_source_tree_that_is_not_compiled_says_what_it_is(tree: Tree) -> None:
+    """It stands in the way of an installed fastecho when Python is started in its folder."""
+    shutil.copy(PACKAGE / "_core.pyx", tree.folder / "fastecho")
+    result = tree.python("-c", "import fastecho; fastecho.Server")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "fastecho.errors.ExtensionMissingError: fastecho.Server needs the compiled core, which is"
+        f" not compiled in {tree.folder}/fastecho: run make in that source tree, or leave it if"
+        " fastecho is installed elsewhere"
+    )
 
 
 def test_error_is_an_import_error_and_one_of_ours(tree: Tree) -> None:

@@ -15,8 +15,8 @@ from benchmarks._turns import interleave
 ONE_RECV = "C 256K"
 
 NOTE = (
-    "a load that is 99 % busy is the limit here, and what it costs depends on when the replies come:"
-    " see what 20 us of wasted time do to the C peer"
+    "a load that is 99 % busy is the limit, and what it costs depends on when the replies come: see"
+    " what 20 us of wasted time do to the C peer"
 )
 
 # Seconds of load on a new connection before it is measured: TCP finds its rate meanwhile.
