@@ -84,8 +84,8 @@ def _require_core(name: str) -> None:
             state = "exists for CPython on Linux only; fastecho.Client works here"
         elif isinstance(error, ModuleNotFoundError) and _is_source_tree():
             state = (
-                f"is not compiled in {__path__[0]}: run make in that source tree, or leave it if"
-                " fastecho is installed elsewhere"
+                f"is not compiled in {__path__[0]}: make serve compiles it there; or leave that"
+                " folder, if fastecho is installed elsewhere"
             )
         elif isinstance(error, ModuleNotFoundError) and error.name == "fastecho._core":
             state = (

@@ -97,6 +97,7 @@ cdef extern from "connection.h" nogil:
         FE_BY_DRAIN
         FE_BY_ABORT
         FE_BY_NO_MEMORY
+        FE_BY_FIRST_BYTE_TIMEOUT
 
         FE_IS_REGISTERED
         FE_IS_READY
@@ -105,6 +106,7 @@ cdef extern from "connection.h" nogil:
         FE_HAS_HUNG_UP
         FE_WAS_REFUSED
         FE_HAS_EOF
+        FE_AWAITS_FIRST
 
         FE_PATH_RAW
         FE_PATH_FRAMES
@@ -159,6 +161,7 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_peer
         uint64_t ended_by_error
         uint64_t ended_by_idle_timeout
+        uint64_t ended_by_first_byte_timeout
         uint64_t ended_by_frame_too_long
         uint64_t ended_by_denial
         uint64_t ended_by_drain
@@ -166,6 +169,8 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_no_memory
         uint64_t linger_timeouts
         uint64_t shed_max_connections
+        uint64_t shed_max_per_ip
+        uint64_t shed_accept_rate
         uint64_t shed_no_descriptors
         uint64_t accept_errors
         uint64_t accept_pauses
@@ -216,6 +221,33 @@ cdef extern from "atomics.h" nogil:
     int64_t fe_atomic_add(int64_t *number, int64_t n) noexcept
     bint fe_atomic_raise_from(int64_t *number, int64_t expected) noexcept
     bint fe_place_reserve(int64_t *places, int64_t limit) noexcept
+
+
+cdef extern from "peers.h" nogil:
+    enum:
+        FE_NO_PEER
+
+    ctypedef struct fe_peer_key:
+        pass
+
+    ctypedef struct fe_peers:
+        pass
+
+    void fe_peers_init(fe_peers *t, uint64_t seed) noexcept
+    void fe_peers_free(fe_peers *t) noexcept
+    fe_peer_key fe_peer_key_4(const uint8_t *address) noexcept
+    fe_peer_key fe_peer_key_6(const uint8_t *address, unsigned int bits) noexcept
+    int fe_peers_take(fe_peers *t, const fe_peer_key *key, uint32_t most,
+                      uint32_t *node) noexcept
+    void fe_peers_give(fe_peers *t, uint32_t node) noexcept
+
+
+cdef extern from "rate.h" nogil:
+    ctypedef struct fe_rate:
+        uint64_t interval_ns
+
+    void fe_rate_init(fe_rate *r, uint64_t per_second) noexcept
+    bint fe_rate_take(fe_rate *r, uint64_t now_ns) noexcept
 
 
 cdef extern from "histogram.h" nogil:

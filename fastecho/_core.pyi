@@ -15,7 +15,11 @@ class Core:
         high_water: int,
         low_water: int,
         max_connections: int,
+        max_per_ip: int,
+        ipv6_prefix: int,
+        accept_rate: int,
         idle_timeout_ms: int,
+        first_byte_timeout_ms: int,
         spin_us: int,
         admits: bool,
     ) -> None: ...

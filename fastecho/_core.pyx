@@ -277,7 +277,9 @@ cdef class Core:
         prefix, suffix: bytes put around each frame.
         max_frame, high_water, low_water: bytes.
         max_connections: -1 for no limit.
-        idle_timeout_ms: 0 for none.
+        max_per_ip: connections of one address, 0 for no limit; ipv6_prefix: bits that count.
+        accept_rate: newcomers a second, 0 for no limit.
+        idle_timeout_ms, first_byte_timeout_ms: 0 for none.
         spin_us: how long to poll before blocking; 0 for not at all.
         admits: newcomers wait for verdict().
     Raises:
@@ -292,7 +294,9 @@ cdef class Core:
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
                   size_t max_frame, size_t high_water, size_t low_water, int64_t max_connections,
-                  uint64_t idle_timeout_ms, uint64_t spin_us, bint admits):
+                  uint32_t max_per_ip, unsigned int ipv6_prefix, uint64_t accept_rate,
+                  uint64_t idle_timeout_ms, uint64_t first_byte_timeout_ms, uint64_t spin_us,
+                  bint admits):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -304,8 +308,14 @@ cdef class Core:
         self.suffix = suffix
         shared.admissions.wake_fd = -1
         open_accept_lock(shared)
+        pthread_mutex_init(&shared.peers_lock, NULL)
+        fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
+        fe_rate_init(&shared.accept_rate, accept_rate)
         shared.max_connections = max_connections
+        shared.max_per_ip = max_per_ip
+        shared.ipv6_prefix = ipv6_prefix
         shared.idle_timeout_ms = idle_timeout_ms
+        shared.first_byte_timeout_ms = first_byte_timeout_ms
         shared.admits = admits
         shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
         size = threads * sizeof(Worker)
@@ -355,6 +365,8 @@ cdef class Core:
         mailbox_free(&self.shared.admissions)
         pthread_cond_destroy(&self.shared.accept_ended)
         pthread_mutex_destroy(&self.shared.accept_lock)
+        pthread_mutex_destroy(&self.shared.peers_lock)
+        fe_peers_free(&self.shared.peers)
         free(self.shared.workers)
         free(self.shared.listeners)
         free(self.shared)

@@ -11,13 +11,14 @@
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._poll cimport (
-    Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_t, pthread_mutex_t,
+    Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_t, pthread_mutex_lock,
+    pthread_mutex_t, pthread_mutex_unlock,
 )
 from fastecho._stream cimport STREAM_ROUND, StreamShare
 
@@ -72,6 +73,15 @@ cdef struct Shared:
     bint admits
     # 0: none.
     uint64_t idle_timeout_ms
+    uint64_t first_byte_timeout_ms
+    # Newcomers a second.
+    fe_rate accept_rate
+    # Connections of one address, 0: no limit; the bits of an IPv6 address that count; the book
+    # of all addresses, under its lock (a leaf: nothing is called while it is held).
+    uint32_t max_per_ip
+    unsigned int ipv6_prefix
+    fe_peers peers
+    pthread_mutex_t peers_lock
     # Read by the thread that runs the accept callback.
     Mailbox admissions
 
@@ -115,6 +125,9 @@ cdef struct Worker:
     fe_slab connections
     Mailbox mailbox
     fe_counters counters
+    # With max_per_ip: where each slot's peer stands in the book, FE_NO_PEER for nowhere.
+    uint32_t *peer_of
+    uint32_t peer_of_size
     # Connections placed here and not yet closed. Raised by who accepts, lowered by the owner.
     int64_t placed
 
@@ -132,6 +145,41 @@ cdef inline uint64_t worker_deadline(Worker *w, uint64_t span_ms) noexcept nogil
 
 cdef inline uint64_t tag_of(const fe_connection *c) noexcept nogil:
     return c.slot | <uint64_t>c.generation << 32
+
+
+# --- the book of max_per_ip ----------------------------------------------------------------
+
+cdef inline int peer_enter(Shared *shared, const fe_peer_key *key, uint32_t *node) noexcept nogil:
+    """Takes one of the places of a peer's address: 0; -EAGAIN: all are taken; -ENOMEM."""
+    cdef int rc
+    pthread_mutex_lock(&shared.peers_lock)
+    rc = fe_peers_take(&shared.peers, key, shared.max_per_ip, node)
+    pthread_mutex_unlock(&shared.peers_lock)
+    return rc
+
+
+cdef inline void peer_leave(Shared *shared, uint32_t node) noexcept nogil:
+    """Gives the place back."""
+    if node == FE_NO_PEER:
+        return
+    pthread_mutex_lock(&shared.peers_lock)
+    fe_peers_give(&shared.peers, node)
+    pthread_mutex_unlock(&shared.peers_lock)
+
+
+cdef inline int peer_keep(Worker *w, uint32_t slot, uint32_t node) noexcept nogil:
+    """Notes whose place the connection in a slot has; 0 or -ENOMEM."""
+    cdef uint32_t size = w.peer_of_size
+    cdef uint32_t *grown
+    if slot >= size:
+        size = max(2 * size, <uint32_t>64)
+        grown = <uint32_t *>realloc(w.peer_of, size * sizeof(uint32_t))
+        if grown == NULL:
+            return -ENOMEM
+        w.peer_of = grown
+        w.peer_of_size = size
+    w.peer_of[slot] = node
+    return 0
 
 
 # --- lists: doubly linked by slot; what is on one is never freed ---------------------------
@@ -196,7 +244,7 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
     w.accept_budget = 1
     fe_slab_init(&w.connections)
     w.stream.counters = &w.counters
-    w.tracks_activity = shared.idle_timeout_ms != 0
+    w.tracks_activity = shared.idle_timeout_ms != 0 or shared.first_byte_timeout_ms != 0
     w.buffer = <unsigned char *>malloc(READ_SIZE)
     w.stream.out = <unsigned char *>malloc(
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
@@ -255,6 +303,8 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     fe_timers_free(&w.timers)
     free(w.buffer)
     free(w.stream.out)
+    free(w.peer_of)
+    w.peer_of = NULL
     w.buffer = NULL
     w.stream.out = NULL
 

@@ -77,7 +77,17 @@ class Server:
         max_frame: longest message of line and length frames, in bytes.
         high_water, low_water: bytes pending at which reading pauses, and goes on.
         max_connections: open connections; a newcomer above it is reset. None for no limit.
+        max_per_ip: open connections of one peer address; None for no limit. Of an IPv6 address
+            the first `ipv6_prefix` bits count.
+        accept_rate: newcomers a second, with bursts of a tenth of that; None for no limit. One
+            above it is reset.
+        first_byte_timeout: seconds until the first byte must have come; None for no limit.
         idle_timeout: seconds without a byte in either direction; None for no limit.
+        user_timeout: seconds that a TCP peer has to acknowledge what was sent; None: the system's.
+        keepalive: seconds of silence after which TCP asks the peer, three times so far apart,
+            whether it is there; None: never.
+        send_buffer, receive_buffer: kernel memory of a TCP connection in each direction, in
+            bytes; None for what the system gives, which grows to some MB.
         graceful_timeout: seconds that stop() gives connections by default.
         drain_idle: seconds of quiet after which a draining connection is ended.
         spin_us: microseconds to poll before blocking: less latency for more CPU.
@@ -103,29 +113,22 @@ class Server:
         high_water: int = 262144,
         low_water: int | None = None,
         max_connections: int | None = None,
+        max_per_ip: int | None = None,
+        ipv6_prefix: int = 64,
+        accept_rate: int | None = None,
+        first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        user_timeout: float | None = None,
+        keepalive: float | None = None,
+        send_buffer: int | None = None,
+        receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         on_accept: OnAccept | None = None,
     ) -> None:
-        self.config = Config(
-            bind,
-            threads=threads,
-            backlog=backlog,
-            reuse_port=reuse_port,
-            frame=frame,
-            prefix=prefix,
-            suffix=suffix,
-            max_frame=max_frame,
-            high_water=high_water,
-            low_water=low_water,
-            max_connections=max_connections,
-            idle_timeout=idle_timeout,
-            graceful_timeout=graceful_timeout,
-            drain_idle=drain_idle,
-            spin_us=spin_us,
-        )
+        given = locals()
+        self.config = Config(**{name: given[name] for name in Config.__slots__})
         if on_accept is not None and not callable(on_accept):
             raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
         self._on_accept = on_accept
@@ -149,6 +152,8 @@ class Server:
             state = "ended"
         else:
             state = "not started" if self._core is None else "ending"
+        if not self._is_mine():
+            state = f"of process {self._pid}"
         where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
         return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
 
@@ -196,7 +201,6 @@ class Server:
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
-        limit, idle = config.max_connections, config.idle_timeout
         return _core.Core(
             config.threads,
             [
@@ -214,8 +218,12 @@ class Server:
             config.max_frame,
             config.high_water,
             config.low_water,
-            -1 if limit is None else limit,
-            0 if idle is None else _milliseconds(idle),
+            -1 if config.max_connections is None else config.max_connections,
+            config.max_per_ip or 0,
+            config.ipv6_prefix,
+            config.accept_rate or 0,
+            _milliseconds(config.idle_timeout or 0),
+            _milliseconds(config.first_byte_timeout or 0),
             # On one CPU whoever could bring work is waiting for us to sleep.
             config.spin_us if (os.cpu_count() or 1) > 1 else 0,
             self._on_accept is not None,

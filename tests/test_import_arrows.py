@@ -21,7 +21,8 @@ LEAVES: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "address": {"errors"},
-    "config": {"address", "errors"},
+    "config": {"address", "errors", "settings"},
+    "settings": {"address", "errors"},
     "stats": set(),
 }
 ARROWS: dict[str, set[str]] = {

@@ -1,6 +1,6 @@
 """`fastecho serve`: configuration in, a running server, what happened out; no socket here.
 
-The settings come from the table in config.py; this file only adds what concerns the command: the
+The settings come from the table in settings.py; this file only adds what concerns the command: the
 file to read, the descriptor for scripts, how much is said, and the process-wide things that a
 library must not touch (the descriptor limit, signals before the server waits for them).
 """
@@ -12,8 +12,9 @@ import signal
 import sys
 
 from fastecho.cli import complain
-from fastecho.config import SETTINGS, Setting, format_toml, merge
+from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
+from fastecho.settings import SETTINGS, Setting
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ a TOML file, max_frame = 1024. Flags win over variables, those over the file."""
 EXAMPLE = """\
 examples:
   fastecho serve
-  fastecho serve --bind [::1]:7 --bind unix:/run/echo.sock --threads 2
+  fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --frame line --prefix 'you said: '"""
 
 
@@ -222,9 +223,16 @@ class _Serving:
             "bytes in": stats.bytes_in,
             "bytes out": stats.bytes_out,
         }
+        refused = (
+            stats.shed_max_connections
+            + stats.shed_max_per_ip
+            + stats.shed_accept_rate
+            + stats.shed_no_descriptors
+        )
         trouble = {
             "bytes dropped": stats.bytes_dropped,
-            "connections refused": stats.shed_max_connections + stats.shed_no_descriptors,
+            "connections refused": refused,
+            "first byte too late": stats.ended_by_first_byte_timeout,
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
             "connections reset": stats.ended_by_abort,
