@@ -67,7 +67,7 @@ cdef inline int choose_worker(Worker *w, const Listener *l) noexcept nogil:
 cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     """Makes the record of a newcomer that was placed here, and serves it or asks for a verdict."""
     cdef fe_connection *c = fe_slab_take(&w.connections)
-    if c != NULL and w.shared.max_per_ip and peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0:
+    if c != NULL and peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0:
         fe_slab_give(&w.connections, c)
         c = NULL
     if c == NULL:
@@ -129,20 +129,23 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
     cdef fe_peer_key key
     cdef uint32_t node
     cdef int rc
-    if shared.accept_rate.interval_ns and not fe_rate_take(&shared.accept_rate, _sys.sys_now_ns()):
+    if (
+        fe_rate_is_limited(&shared.accept_rate)
+        and not fe_rate_take(&shared.accept_rate, _sys.sys_now_ns())
+    ):
         fe_count(&w.counters.shed_accept_rate, 1)
         return False
-    if not fe_place_reserve(&shared.places, shared.max_connections):
+    if not fe_place_reserve(&shared.places, w.limits.max_connections):
         fe_count(&w.counters.shed_max_connections, 1)
         return False
-    if shared.max_per_ip == 0 or l.is_unix:
+    if w.limits.max_per_ip == 0 or l.is_unix:
         return True
     # sockaddr_in has its address at byte 4, sockaddr_in6 at byte 8 (netinet/in.h).
     if newcomer.address_size > 16:
-        key = fe_peer_key_6(newcomer.address + 8, shared.ipv6_prefix)
+        key = fe_peer_key_6(newcomer.address + 8, w.limits.ipv6_prefix)
     else:
         key = fe_peer_key_4(newcomer.address + 4)
-    rc = peer_enter(shared, &key, &node)
+    rc = peer_enter(w, &key, &node)
     if rc == 0:
         newcomer.value2 = node
         return True
@@ -160,7 +163,7 @@ cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcep
     cdef int fd
     memset(&newcomer, 0, sizeof(newcomer))
     newcomer.value2 = FE_NO_PEER
-    if w.shared.admits or w.shared.max_per_ip:
+    if w.shared.admits or w.limits.max_per_ip:
         fd = _sys.sys_accept(l.fd, newcomer.address, &size)
         newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
     else:

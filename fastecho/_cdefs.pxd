@@ -28,6 +28,7 @@ cdef extern from "timers.h" nogil:
     int fe_timers_init(fe_timers *t, uint32_t spare) noexcept
     void fe_timers_set_spare(fe_timers *t, fe_timer *timer, uint64_t at_ms) noexcept
     int fe_timers_set(fe_timers *t, fe_timer *timer, uint64_t at_ms) noexcept
+    bint fe_timer_is_set(const fe_timer *timer) noexcept
     void fe_timers_clear(fe_timers *t, fe_timer *timer) noexcept
     fe_timer *fe_timers_expired(fe_timers *t, uint64_t now_ms) noexcept
     int fe_timers_wait_ms(const fe_timers *t, uint64_t now_ms, int cap_ms) noexcept
@@ -244,9 +245,10 @@ cdef extern from "peers.h" nogil:
 
 cdef extern from "rate.h" nogil:
     ctypedef struct fe_rate:
-        uint64_t interval_ns
+        pass
 
-    void fe_rate_init(fe_rate *r, uint64_t per_second) noexcept
+    void fe_rate_set(fe_rate *r, uint64_t per_second) noexcept
+    bint fe_rate_is_limited(const fe_rate *r) noexcept
     bint fe_rate_take(fe_rate *r, uint64_t now_ns) noexcept
 
 

@@ -17,7 +17,7 @@ from fastecho._stream cimport (
     stream_flush, stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, Worker, peer_leave, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -59,8 +59,7 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
         by_reason = &n.ended_by_error
     fe_count(by_reason, 1)
     fe_count(&n.connections_closed, 1)
-    if w.shared.max_per_ip:
-        peer_leave(w.shared, w.peer_of[c.slot])
+    peer_leave(w.shared, peer_of(w, c.slot))
     fe_atomic_add(&w.placed, -1)
     fe_atomic_add(&w.shared.places, -1)
 
@@ -197,7 +196,7 @@ cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
     """The action SERVE: into epoll, idle timer."""
     if w.tracks_activity:
         c.active_ms = <uint32_t>worker_clock(w)
-    if w.shared.first_byte_timeout_ms:
+    if w.limits.first_byte_timeout_ms:
         c.flags |= FE_AWAITS_FIRST
     if w.draining or quiet_span(w, c):
         connection_arm(w, c, quiet_span(w, c))
@@ -399,15 +398,15 @@ cdef inline uint64_t quiet_span(const Worker *w, const fe_connection *c) noexcep
     if w.draining:
         return w.drain_idle_ms
     if is_late_with_first(w, c):
-        return w.shared.first_byte_timeout_ms
-    return w.shared.idle_timeout_ms
+        return w.limits.first_byte_timeout_ms
+    return w.limits.idle_timeout_ms
 
 
 cdef inline bint is_late_with_first(const Worker *w, const fe_connection *c) noexcept nogil:
     """Whether it is first_byte_timeout that ends it, if it stays quiet, and not idle_timeout."""
-    cdef uint64_t idle_ms = w.shared.idle_timeout_ms
-    return (c.flags & FE_AWAITS_FIRST != 0
-            and (idle_ms == 0 or w.shared.first_byte_timeout_ms <= idle_ms))
+    cdef uint64_t idle_ms = w.limits.idle_timeout_ms
+    cdef uint64_t first_ms = w.limits.first_byte_timeout_ms
+    return c.flags & FE_AWAITS_FIRST != 0 and first_ms and (idle_ms == 0 or first_ms <= idle_ms)
 
 
 cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept nogil:
@@ -454,6 +453,20 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
         connection_end(w, c, FE_ON_END, FE_BY_DRAIN)
     else:
         connection_arm(w, c, max(quiet_span(w, c), <uint64_t>DRAIN_LOOK_MS))
+
+
+cdef inline void connection_limits(Worker *w, fe_connection *c) noexcept nogil:
+    """The limits have changed: its time without a byte counts from now, if it was not counted."""
+    if w.draining or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
+        return
+    if not fe_timer_is_set(&c.timer):
+        c.active_ms = <uint32_t>w.now_ms
+    if quiet_span(w, c) == 0:
+        fe_timers_clear(&w.timers, &c.timer)
+    elif is_quiet(w, c):
+        connection_arm(w, c, 0)
+    else:
+        connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
 
 
 cdef inline void connection_drain(Worker *w, fe_connection *c) noexcept nogil:

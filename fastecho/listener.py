@@ -29,20 +29,26 @@ import stat
 import sys
 import time
 
-from .address import Address, format_host_port
+from .address import Address, format_host_port, is_loopback
 from .errors import StartError, shown
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .config import Config
 
     SocketAddress = tuple[str, int] | tuple[str, int, int, int]
     Targets = list[tuple[int, SocketAddress]]
 
-__all__ = ["Listener", "open_listeners", "read_somaxconn"]
+__all__ = ["Listener", "handshake_grace", "open_listeners", "read_somaxconn"]
 
 PORT_TRIES = 16
 """Free ports to try when one port has to be free on several addresses at once."""
+HANDSHAKE_LOOPBACK = 0.002
+"""Seconds that a handshake over loopback may take: the grace at the end of accepting."""
+HANDSHAKE_ELSEWHERE = 0.1
+"""The same for any other address: one round trip, with room for most of the world."""
 KEEPALIVE_QUESTIONS = 3
 """Questions without an answer after which TCP gives a silent peer up."""
 DIRECTORY_LOCK_WAIT = 0.5
@@ -165,6 +171,15 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def handshake_grace(listeners: Sequence[Listener]) -> float:
+    """Return the seconds to wait for handshakes that are under way when accepting ends."""
+    tcp = [one for one in listeners if one.family != socket.AF_UNIX and one.owned]
+    if not tcp:
+        return 0.0
+    loopback = all(is_loopback(one.address.host or "") for one in tcp)
+    return HANDSHAKE_LOOPBACK if loopback else HANDSHAKE_ELSEWHERE
 
 
 def read_somaxconn() -> int:

@@ -39,10 +39,22 @@ class Setting:
         low, high: limits, both allowed: of the number, or of the length of bytes.
         choices: the values of a "choice".
         unset: what None stands for; "" where None is no value.
+        live: whether it may change while a server runs.
         metavar, help: for --help; help names the unit.
     """
 
-    __slots__ = ("choices", "default", "help", "high", "kind", "low", "metavar", "name", "unset")
+    __slots__ = (
+        "choices",
+        "default",
+        "help",
+        "high",
+        "kind",
+        "live",
+        "low",
+        "metavar",
+        "name",
+        "unset",
+    )
 
     def __init__(
         self,
@@ -56,6 +68,7 @@ class Setting:
         choices: tuple[str, ...] = (),
         unset: str = "",
         metavar: str = "",
+        live: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -66,6 +79,7 @@ class Setting:
         self.choices = choices
         self.unset = unset
         self.metavar = metavar
+        self.live = live
 
     @property
     def flag(self) -> str:
@@ -293,6 +307,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=LARGEST_INT,
         unset="no limit",
         metavar="N",
+        live=True,
     ),
     Setting(
         "max_per_ip",
@@ -303,6 +318,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=LARGEST_INT,
         unset="no limit",
         metavar="N",
+        live=True,
     ),
     Setting(
         "ipv6_prefix",
@@ -311,6 +327,7 @@ SETTINGS: tuple[Setting, ...] = (
         "bits of an IPv6 address that count as one address for max_per_ip",
         high=128,
         metavar="BITS",
+        live=True,
     ),
     Setting(
         "accept_rate",
@@ -321,6 +338,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=1_000_000_000,
         unset="no limit",
         metavar="N",
+        live=True,
     ),
     Setting(
         "first_byte_timeout",
@@ -331,6 +349,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=LONGEST_TIME,
         unset="no limit",
         metavar="SECONDS",
+        live=True,
     ),
     Setting(
         "idle_timeout",
@@ -341,6 +360,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=LONGEST_TIME,
         unset="no limit",
         metavar="SECONDS",
+        live=True,
     ),
     Setting(
         "user_timeout",
@@ -391,6 +411,7 @@ SETTINGS: tuple[Setting, ...] = (
         "on SIGTERM, seconds that connections have to finish before the rest is reset",
         high=LONGEST_TIME,
         metavar="SECONDS",
+        live=True,
     ),
     Setting(
         "drain_idle",
@@ -399,6 +420,7 @@ SETTINGS: tuple[Setting, ...] = (
         "while draining, end a connection that was quiet for so many seconds",
         high=LONGEST_TIME,
         metavar="SECONDS",
+        live=True,
     ),
     Setting(
         "spin_us",

@@ -31,12 +31,13 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
     "client": {"address", "errors"},
+    "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors"},
     "peer": {"listener"},
     "process": {"server"},
     "server": {
-        "_core", "address", "admission", "config", "errors", "listener", "peer", "process",
-        "signals", "stats",
+        "_core", "address", "admission", "config", "errors", "limits", "listener", "peer",
+        "process", "signals", "stats",
     },
     "signals": set(),
 }  # fmt: skip

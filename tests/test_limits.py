@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,154 @@ def test_a_peer_that_takes_nothing_is_given_up_after_user_timeout(
             peer.send(b"x" * 65536)
     wait_until(lambda: server.stats().errors.get("ETIMEDOUT") == 1)
     expect_stats(server, ended_by_error=1, connections_open=0, bytes_pending=0)
+
+
+# --- limits that change ----------------------------------------------------------------------
+
+
+def test_a_lower_limit_ends_nobody_and_counts_for_the_next(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(threads=2)
+    inside = [join(server) for _ in range(5)]
+    for sock in inside:
+        assert exchange(sock, b"x") == b"x"
+    server.set_limits(max_connections=3)
+    wait_until(lambda: is_turned_away(server))
+    for sock in inside:
+        assert exchange(sock, b"still") == b"still"
+    server.set_limits(max_connections=None)
+    wait_until(lambda: is_served_from("127.0.0.1", server))
+    assert server.config.max_connections is None
+
+
+def test_a_limit_of_an_address_counts_who_came_since(make_server: MakeServer) -> None:
+    """And who came before gives back no place that it never had."""
+    server = make_server(threads=2)
+    before = [connect_from("127.0.0.2", server) for _ in range(3)]
+    for sock in before:
+        assert exchange(sock, b"x") == b"x"
+    server.set_limits(max_per_ip=1)
+    with connect_from("127.0.0.2", server) as first:
+        assert exchange(first, b"x") == b"x"
+        wait_until(lambda: not is_served_from("127.0.0.2", server))
+        for sock in before:
+            sock.close()
+        wait_until(lambda: server.stats().connections_open == 1)
+        assert not is_served_from("127.0.0.2", server)
+        server.set_limits(max_per_ip=None)
+        wait_until(lambda: is_served_from("127.0.0.2", server))
+    server.set_limits(max_per_ip=1)
+    wait_until(lambda: server.stats().connections_open == 0)
+    for _ in range(5):
+        assert is_served_from("127.0.0.2", server)
+
+
+def test_a_new_timeout_counts_from_now(make_server: MakeServer, join: Join) -> None:
+    server = make_server()
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() - begun > 0.3)
+    server.set_limits(idle_timeout=0.2)
+    told = time.monotonic()
+    assert read_to_eof(peer) == b""
+    assert time.monotonic() - told >= 0.2
+    peer.close()
+    expect_stats(server, ended_by_idle_timeout=1)
+
+
+@pytest.mark.parametrize("changed", [0.1, None])
+def test_a_timeout_that_runs_is_shortened_or_taken_away(
+    make_server: MakeServer, join: Join, changed: float | None
+) -> None:
+    server = make_server(idle_timeout=0.5 if changed is None else 600.0)
+    peer = join(server)
+    begun = time.monotonic()
+    assert exchange(peer, b"x") == b"x"
+    server.set_limits(idle_timeout=changed)
+    if changed is None:
+        wait_until(lambda: time.monotonic() - begun > 0.8)
+        assert exchange(peer, b"y") == b"y"
+        assert server.stats().connections_open == 1
+    else:
+        assert read_to_eof(peer) == b""
+
+
+def test_a_first_byte_timeout_that_is_taken_away_ends_nobody(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(first_byte_timeout=0.2)
+    peer = join(server)
+    wait_until(lambda: server.stats().connections_open == 1)
+    begun = time.monotonic()
+    server.set_limits(first_byte_timeout=None)
+    wait_until(lambda: time.monotonic() - begun > 0.5)
+    assert exchange(peer, b"x") == b"x"
+
+
+def test_a_rate_can_be_set_and_lifted(make_server: MakeServer) -> None:
+    server = make_server()
+    server.set_limits(accept_rate=1)
+    wait_until(lambda: not is_served_from("127.0.0.1", server))
+    server.set_limits(accept_rate=None)
+    for _ in range(20):
+        assert is_served_from("127.0.0.1", server)
+
+
+def test_limits_set_before_the_start_are_in_force(make_server: MakeServer) -> None:
+    server = fastecho.Server()
+    server.set_limits(max_connections=1)
+    with server, connect(server) as inside:
+        assert exchange(inside, b"x") == b"x"
+        assert is_turned_away(server)
+        inside.shutdown(socket.SHUT_WR)
+        assert read_to_eof(inside) == b""
+    server.set_limits(max_connections=2)  # ended: nothing is left to tell
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_connections": 0}, "max_connections 0 must be a whole number from 1 to"),
+        ({"threads": 2}, "threads 2 cannot change: max_connections, max_per_ip, "),
+        ({"idle_timeout": 5.0, "nonsense": 1}, "nonsense 1 cannot change: "),
+    ],
+)
+def test_a_wrong_limit_is_named_and_changes_nothing(
+    make_server: MakeServer, limits: dict[str, object], message: str
+) -> None:
+    server = make_server()
+    before = server.config
+    with pytest.raises(fastecho.ConfigError) as caught:
+        server.set_limits(**limits)
+    assert str(caught.value).startswith(message)
+    assert server.config is before
+
+
+def test_limits_that_change_all_the_time_lose_nothing(make_server: MakeServer) -> None:
+    """While connections come, echo and go on two workers."""
+    from fastecho._load import Load
+
+    server = make_server(threads=2)
+    assert server.host is not None and server.port is not None
+    address = (server.host, server.port)
+    with (
+        Load(socket.AF_INET, address, connections=8, mode="reconnect") as load,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(load.run, 1.0)
+        turns = 0
+        while not running.done():
+            turns += 1
+            server.set_limits(
+                max_per_ip=(None, 1000)[turns % 2],
+                idle_timeout=(None, 60.0, 90.0)[turns % 3],
+                first_byte_timeout=(None, 60.0)[turns // 2 % 2],
+                accept_rate=(None, 1_000_000)[turns % 2],
+            )
+        result = running.result()
+    assert turns > 100
+    assert result["messages"] == result["sent"] > 100
+    assert result["failures"] == []
+    expect_stats(server, connections_open=0, shed_max_per_ip=0, shed_accept_rate=0)
