@@ -374,6 +374,18 @@ def test_a_first_byte_timeout_that_is_taken_away_ends_nobody(
     assert exchange(peer, b"x") == b"x"
 
 
+def test_idle_timeout_stays_when_first_byte_timeout_is_taken_away(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(first_byte_timeout=0.2, idle_timeout=0.3)
+    peer = join(server)
+    wait_until(lambda: server.stats().connections_open == 1)
+    server.set_limits(first_byte_timeout=None)
+    assert not is_reset(peer)
+    peer.close()
+    expect_stats(server, ended_by_idle_timeout=1, ended_by_first_byte_timeout=0)
+
+
 def test_a_rate_can_be_set_and_lifted(make_server: MakeServer) -> None:
     server = make_server()
     server.set_limits(accept_rate=1)
