@@ -92,6 +92,8 @@ def _require_core(name: str) -> None:
                 "is not installed: reinstall fastecho with a C compiler and Python's headers"
                 " present and FASTECHO_NO_EXTENSION unset"
             )
+        elif "interpreter" in str(error):
+            state = "works in the main interpreter of a process only"
         else:
             state = f"does not load: reinstall fastecho ({' '.join(str(error).split())})"
         raise ExtensionMissingError(
