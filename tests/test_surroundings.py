@@ -233,7 +233,7 @@ def test_a_thousand_servers_leave_nothing() -> None:
     cycles(1000, errors)
     assert errors == []
     assert len(open_descriptors()) == descriptors
-    wait_until(lambda: len(running_threads()) == threads)  # the kernel needs a moment for each
+    wait_until(lambda: len(running_threads()) <= threads)  # the kernel needs a moment for each
     if "san.so" not in os.environ.get("LD_PRELOAD", ""):
         assert resident() - before < 2_000_000
 
