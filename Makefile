@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 REMARKS := -X warn.unused=True -X warn.unreachable=True
+SDIST_TESTS := tests/test_echo.py tests/test_client.py tests/test_packaging.py tests/test_source_rules.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -21,7 +22,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench debug clean
+.PHONY: help serve test lint bench debug sdist wheel clean
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -61,6 +62,25 @@ debug: $(INSTALLED) $(VENV)/.test ## tests on a build with -O0 -g and assertions
 	*,thread,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=66 ;; \
 	esac; exec $(BIN)/python -m pytest $(ARGS)
 
+# Nothing is taken from the tree but what the sdist holds: it is unpacked, and makes its own .venv.
+sdist: $(TOOLS) $(VENV)/.wheel ## build the sdist; build and test from it; ARGS chooses tests
+	@rm -rf dist/*.tar.gz build/sdist && mkdir -p build/sdist
+	$(BIN)/pyproject-build --quiet --sdist --outdir dist
+	tar -xzf dist/fastecho-*.tar.gz -C build/sdist --strip-components=1
+	@$(MAKE) --no-print-directory -C build/sdist test ARGS='$(or $(ARGS),$(SDIST_TESTS))'
+
+# The platform tag that auditwheel gives is as old as the C library here allows. patchelf and
+# the other tools are looked for in PATH. A free-threaded build has no stable ABI to audit.
+wheel: sdist ## build the wheel from the sdist; echo through it on every Python here
+	@rm -rf dist/*.whl build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel dist/fastecho-*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@case $$(echo dist/*.whl) in \
+	*-abi3-*) echo "abi3audit --strict"; $(BIN)/abi3audit --strict --summary dist/*.whl ;; \
+	esac
+	$(BIN)/python tests/wheel/contents.py dist/*.whl
+	$(BIN)/python tests/wheel/everywhere.py dist/*.whl
+
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastecho/*.so
@@ -92,7 +112,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(TOOLS) pyproject.toml
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel: $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))
 	@touch $@
