@@ -34,7 +34,7 @@ serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its 
 test: $(COMPILED) $(VENV)/.test ## run every test; ARGS=tests/test_echo.py chooses
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, what Cython remarks
+lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -45,6 +45,10 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, what Cyth
 	    said=$$($(BIN)/cython -3 $(REMARKS) -o build/lint.c "$$file" 2>&1) && [ -z "$$said" ] || \
 	        { printf '%s\n' "$$said"; exit 1; }; \
 	done; rm -f build/lint.c
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
+	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
+	    diff .ci/wheel-builds -
 
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
