@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 REMARKS := -X warn.unused=True -X warn.unreachable=True
-SDIST_TESTS := tests/test_echo.py tests/test_client.py tests/test_packaging.py tests/test_source_rules.py
+SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -66,7 +66,7 @@ debug: $(INSTALLED) $(VENV)/.test ## tests on a build with -O0 -g and assertions
 	*,thread,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=66 ;; \
 	esac; exec $(BIN)/python -m pytest $(ARGS)
 
-# Nothing is taken from the tree but what the sdist holds: it is unpacked, and makes its own .venv.
+# Nothing is taken from the tree but what the sdist holds: unpacked, it makes its own .venv.
 sdist: $(TOOLS) $(VENV)/.wheel ## build the sdist; build and test from it; ARGS chooses tests
 	@rm -rf dist/*.tar.gz build/sdist && mkdir -p build/sdist
 	$(BIN)/pyproject-build --quiet --sdist --outdir dist
