@@ -1,15 +1,17 @@
-"""Which Pythons are found, and which wheels are tried on which."""
+"""Which Pythons are found, which wheels are tried on which; a source tree does not pass."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
-from everywhere import Python, ask, is_for, main, pythons
+from everywhere import SMOKE, Python, ask, is_for, main, pythons
 
+ROOT = Path(__file__).resolve().parents[2]
 ABI3 = Path("fastecho-0.1.0-cp311-abi3-manylinux_2_28_x86_64.whl")
 FREE_THREADED = Path("fastecho-0.1.0-cp314-cp314t-manylinux_2_28_x86_64.whl")
 
@@ -79,3 +81,15 @@ def test_failure_on_one_python_is_a_failure(
         lambda python, wheel, folder: result if python.path == "/q" else "fastecho works",
     )
     assert main([str(ABI3)]) == status
+
+
+def test_source_tree_is_no_installation() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SMOKE)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    says = f"smoke: fastecho comes from {ROOT / 'fastecho'}, which is no installation\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
