@@ -99,7 +99,7 @@ def main() -> None:
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     gil_is_on = getattr(sys, "_is_gil_enabled", lambda: True)()
     check(not (free_threaded and gil_is_on), "loading fastecho switched the GIL on")
-    libc = platform.libc_ver()[0] or "musl"
+    libc = "musl" if "musl" in sysconfig.get_config_var("HOST_GNU_TYPE") else "glibc"
     print(
         f"fastecho {fastecho.__version__} on CPython {platform.python_version()}"
         f"{' free-threaded' if free_threaded else ''}, {platform.machine()}, {libc}:"
