@@ -35,6 +35,8 @@ class Kind(NamedTuple):
     """Many short conversations, with a timer for each: lists and heaps have to grow."""
 
 
+CROWD = 130
+"""Connections at a time: a heap of timers starts with room for 64."""
 PREFIX = "you said: "
 LINES: dict[str, Any] = {"frame": "line", "prefix": PREFIX}
 KINDS = [
@@ -94,8 +96,10 @@ def conversations(dice: random.Random, kind: Kind) -> list[Conversation]:
     """Return the peers of one round; every manner comes spared and not spared."""
     if kind.is_crowd:
         return [
-            Conversation(segments(dice, kind, [dice.randint(1, 400)]), spared=n % 2 == 0)
-            for n in range(80)
+            Conversation(
+                segments(dice, kind, [dice.randint(1, 400)]), Manner.TOGETHER, spared=n % 2 == 0
+            )
+            for n in range(CROWD)
         ]
     talk = []
     for spared in (True, False):
@@ -119,6 +123,10 @@ def conversations(dice: random.Random, kind: Kind) -> list[Conversation]:
         add([dice.randint(1, 8000) for _ in range(25)])
         add([dice.randint(1, 8000) for _ in range(40)], Manner.LATE)
         add([dice.randint(1, 4000) for _ in range(20)], Manner.RESET)
+        if kind.prefix is None:
+            add([400_000])
+    if dice.random() < 0.2:  # more than the kernel holds for one who does not read
+        add([dice.randint(1, 8000) for _ in range(1500)], Manner.LATE)
     dice.shuffle(talk)
     return talk
 

@@ -36,6 +36,7 @@ class Manner(Enum):
     STREAM = "sends all, reads meanwhile, ends by FIN"
     TURNS = "sends the next segment when the last one is answered, ends by FIN"
     LATE = "does not read until nobody else talks any more"
+    TOGETHER = "does not end before everybody else is answered"
     RESET = "resets when half of the answer is there"
 
 
@@ -78,8 +79,9 @@ class Conversation:
         for sent, due in segments:
             before = self._turns[-1] if self._turns else (0, 0)
             self._turns.append((before[0] + len(sent), before[1] + len(due)))
-        self._half_closed = False
+        self.is_half_closed = False
         self._reads = manner is not Manner.LATE
+        self._may_end = manner not in (Manner.TOGETHER, Manner.RESET)
         self._socket: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -118,9 +120,19 @@ class Conversation:
         wanted = select.EPOLLIN if self._reads else 0
         return wanted | (select.EPOLLOUT if self._allowed() > self.sent else 0)
 
-    def read_now(self) -> None:
-        """Read from now on, if it did not."""
+    @property
+    def waits(self) -> bool:
+        """It does nothing more before everybody else has come as far."""
+        if self.manner is Manner.TOGETHER:
+            return not self.is_half_closed and len(self.received) == len(self.due)
+        return self.manner is Manner.LATE
+
+    def wait_no_more(self) -> None:
+        """Go on with what it has put off."""
         self._reads = True
+        if self.manner is Manner.TOGETHER:
+            self._may_end = True
+            self.go_on(0)
 
     def go_on(self, events: int) -> None:
         """Do what the events allow."""
@@ -163,12 +175,12 @@ class Conversation:
             self._finish(End.OURS)
 
     def _end_sending(self, sock: socket.socket) -> None:
-        if self._half_closed or self.sent < len(self.data) or self.manner is Manner.RESET:
+        if self.is_half_closed or self.sent < len(self.data) or not self._may_end:
             return
         if self.manner is Manner.TURNS and self._allowed() < len(self.data):
             return
         sock.shutdown(socket.SHUT_WR)
-        self._half_closed = True
+        self.is_half_closed = True
 
     def _finish(self, end: End) -> None:
         self.end = end
@@ -187,7 +199,7 @@ class Conversation:
         if bytes(self.received) != self.due[: len(self.received)]:
             return f"received what was not due: {self!r}"
         if self.end is End.FIN and (
-            not self._half_closed or self.sent < len(self.data) or len(self.received) < len(self.due)
+            not self.is_half_closed or self.sent < len(self.data) or len(self.received) < len(self.due)
         ):
             return f"FIN after a loss: {self!r}"
         return ""
@@ -224,9 +236,9 @@ def converse(
                 one.go_on(0)
                 ask(fd, one)
             while talking and time.monotonic() < until:
-                if all(one.manner is Manner.LATE for one in talking.values()):
-                    for fd, one in talking.items():
-                        one.read_now()
+                if all(one.waits for one in talking.values()):
+                    for fd, one in list(talking.items()):
+                        one.wait_no_more()
                         ask(fd, one)
                 patience = DEADLINE if when_stuck is None else STUCK
                 heard = waiting.poll(max(min(until - time.monotonic(), patience), 0))
