@@ -33,8 +33,11 @@ class Lifer(Program):
 
         self.Server = fastecho.Server
         # Whatever is loaded later than now would be taken for something that a server left.
-        with self.Server(on_accept=lambda peer: True) as server, fastecho.Client(server.address) as c:
-            c.echo(b"warm")
+        first = self.Server(on_accept=lambda peer: True)
+        first.start()
+        with fastecho.Client(first.address) as client:
+            client.echo(b"warm")
+        first.stop()
         self.shim = ctypes.CDLL(None)
         self.shim.shim_plan_seed.argtypes = [ctypes.c_uint64, Numbers]
         self.shim.shim_plan_number.argtypes = [

@@ -4,9 +4,8 @@ Lives here: which faults there are and what each may cost, a life, the walk thro
 Does not live here: calls that fail at random (rounds.py), the table (run.py).
 
 A life: start, a small workload that is always the same, an end in order. A first life without a
-fault counts the calls; then every number of every function has its turn. With one thread the
-count differs from life to life by a few, as segments meet: a number that was not reached is not
-counted as tried.
+fault counts the calls; then every number of every function has its turn. The count differs from
+life to life by a few, as segments meet: a number that was not reached is not counted as tried.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from typing import Any
 from conftest import check_books
 from lives import Counts, Fault, Lives
 from peers import wait_until
-from rounds import KINDS, Account, Kind, judge, segments
+from rounds import KINDS, PREFIX, Account, Kind, judge, segments
 from workload import Conversation, End, Manner, converse
 
 MANY = 1 << 40
 """More calls than there are: a plan that only counts."""
-RAW, LINES, CROWD = KINDS[0], KINDS[1], KINDS[5]
+RAW, ASKED, CROWD = KINDS[0], KINDS[3], KINDS[5]
+LINES = Kind("lines", {"frame": "line", "prefix": PREFIX}, PREFIX.encode())
 
 ONCE = {
     ("recv", "EINTR"): 0,
@@ -77,15 +77,21 @@ an eventfd that is not full is always written.)"""
 
 FAULTS = [Fault(*names, False) for names in ONCE] + [Fault(*names, True) for names in LASTING]
 
-RESTING_ACCEPTS = 1500
-"""accept4 calls a second of a worker that cannot accept: some hundred, then 100 ms of rest."""
+WATCHED = 0.05
+"""Seconds for which a server that serves nobody is watched."""
+ACCEPT_PAUSE = 0.1
+"""Seconds that accepting rests (_accept.pxd)."""
+ACCEPT_BURST = 127
+"""accept4 calls before a rest: 1 + 2 + 4 + ... + 64."""
 
 
 def kind_for(fault: Fault) -> Kind:
     """Return the server under which the function is called often enough, and not too often."""
     if fault.function == "realloc":
         return CROWD
-    return LINES if fault.function in ("malloc", "calloc", "aligned_alloc") else RAW
+    if fault.function in ("read", "write"):
+        return ASKED
+    return RAW if fault.function in ("recv", "accept4", "epoll_wait", "close") else LINES
 
 
 def conversations(kind: Kind) -> list[Conversation]:
@@ -113,19 +119,16 @@ class Rest:
 
     def __init__(self, lives: Lives) -> None:
         self._lives = lives
-        self.accepts = 0
 
     def __call__(self) -> None:
         """Nobody has heard anything for a while: see what the server does meanwhile, then stop."""
+        began = time.monotonic()
         before = self._lives.counts().calls["accept4"]
-        watched = 0.05
-        end = time.monotonic() + watched
-        wait_until(lambda: time.monotonic() > end)
-        self.accepts = self._lives.counts().calls["accept4"] - before
+        wait_until(lambda: time.monotonic() > began + WATCHED)
+        accepts = self._lives.counts().calls["accept4"] - before
+        most = (1 + (time.monotonic() - began) / ACCEPT_PAUSE) * ACCEPT_BURST
         self._lives.play(False)
-        assert self.accepts <= RESTING_ACCEPTS * 2 * watched, (
-            f"{self.accepts} calls of accept4 in {watched} s of which none could succeed"
-        )
+        assert accepts <= most, f"{accepts} calls of accept4 that could not succeed: a busy loop"
 
 
 def live_through(lives: Lives, fault: Fault, number: int, account: Account) -> Counts:

@@ -35,7 +35,7 @@ class Kind(NamedTuple):
     """Many short conversations, with a timer for each: lists and heaps have to grow."""
 
 
-CROWD = 130
+CROWD = 90
 """Connections at a time: a heap of timers starts with room for 64."""
 PREFIX = "you said: "
 LINES: dict[str, Any] = {"frame": "line", "prefix": PREFIX}
@@ -97,7 +97,7 @@ def conversations(dice: random.Random, kind: Kind) -> list[Conversation]:
     if kind.is_crowd:
         return [
             Conversation(
-                segments(dice, kind, [dice.randint(1, 400)]), Manner.TOGETHER, spared=n % 2 == 0
+                segments(dice, kind, [dice.randint(1, 400)]), Manner.TOGETHER, spared=n % 8 > 0
             )
             for n in range(CROWD)
         ]
@@ -189,5 +189,6 @@ def campaign(lives: Lives, seeds: range, account: Account) -> None:
         try:
             live_through(lives, seed, account)
         except BaseException as error:
-            error.add_note(f"seed {seed}, {KINDS[seed % len(KINDS)].name}: {lives.errors()[-2000:]}")
+            name = KINDS[seed % len(KINDS)].name
+            error.add_note(f"seed {seed}, {name}: {lives.errors()[-2000:]}")
             raise

@@ -37,9 +37,7 @@ def attempt(shim: Path, name: str, work: Callable[[Lives, Account], int]) -> Acc
         lives.kill()
     hits = sum(account.hits.values())
     print(
-        ROW.format(
-            name, tried, hits, account.connections, account.hurt, account.verified, result
-        ),
+        ROW.format(name, tried, hits, account.connections, account.hurt, account.verified, result),
         flush=True,
     )
     return account

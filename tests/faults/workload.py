@@ -198,9 +198,8 @@ class Conversation:
             return f"hangs: {self!r}"
         if bytes(self.received) != self.due[: len(self.received)]:
             return f"received what was not due: {self!r}"
-        if self.end is End.FIN and (
-            not self.is_half_closed or self.sent < len(self.data) or len(self.received) < len(self.due)
-        ):
+        everything = self.sent == len(self.data) and len(self.received) == len(self.due)
+        if self.end is End.FIN and not (self.is_half_closed and everything):
             return f"FIN after a loss: {self!r}"
         return ""
 
