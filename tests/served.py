@@ -71,13 +71,18 @@ class Served:
 
     program = __file__
     """What runs in the other process."""
+    shim_is_first = False
+    """Before a sanitizer, which insists on being first: only there are its callers seen."""
 
     def __init__(self, shim: Path | None = None, **config: Any) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         if shim is not None:
-            # Behind what is there: a sanitizer insists on being first.
-            loaded = environment.get("LD_PRELOAD")
-            environment["LD_PRELOAD"] = f"{loaded}:{shim}" if loaded else str(shim)
+            loaded = [environment["LD_PRELOAD"]] if environment.get("LD_PRELOAD") else []
+            order = [str(shim), *loaded] if self.shim_is_first else [*loaded, str(shim)]
+            environment["LD_PRELOAD"] = ":".join(order)
+        if self.shim_is_first:
+            checks = environment.get("ASAN_OPTIONS", "")
+            environment["ASAN_OPTIONS"] = f"{checks}:verify_asan_link_order=0"
         self._stats: fastecho.Stats | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         self._process = subprocess.Popen(

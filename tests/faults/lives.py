@@ -66,6 +66,7 @@ class Lives(Served):
     """
 
     program = str(Path(__file__).resolve().parent / "lifer.py")
+    shim_is_first = True
 
     def __init__(self, shim: Path) -> None:
         super().__init__(shim)
@@ -111,14 +112,20 @@ class Lives(Served):
 
         A thread that was joined may be seen for a moment.
         """
-        now: dict[str, Any] = {}
+        left: list[Any] = []
 
         def is_settled() -> bool:
-            now.update(self.ask("belongings"))
-            return now == self._before
+            now = self.ask("belongings")
+            left[:] = [
+                one
+                for kind in ("descriptors", "threads")
+                for one in now[kind]
+                if one not in self._before[kind]
+            ]
+            return not left
 
         try:
             wait_until(is_settled, SETTLE)
         except AssertionError:
-            return f"{now}, before: {self._before}"
+            return f"{left}"
         return ""

