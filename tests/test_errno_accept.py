@@ -244,8 +244,12 @@ def test_error_that_does_not_end_makes_accepting_rest(
     served.rule("accept4", error=error)
     newcomer = join(served.address)
     newcomer.sendall(b"waits in the queue")
-    while served.stats().accept_pauses < 2:
+
+    def has_rested_twice() -> bool:
         assert exchange(talking, b"goes on") == b"goes on"
+        return served.stats().accept_pauses >= 2
+
+    wait_until(has_rested_twice, 5.0)
     served.clear_rules()
     assert recv_exactly(newcomer, 18) == b"waits in the queue"
     accepts = [call for call in served.take_log() if call.name == "accept4"]

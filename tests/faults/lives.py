@@ -133,3 +133,9 @@ class Lives(Served):
         except AssertionError:
             return f"{left}"
         return ""
+
+    def leave(self) -> None:
+        """End the process in order: a sanitizer looks for leaks then, if it was told to."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(ANSWER) == 0, self.errors()

@@ -28,6 +28,7 @@ def attempt(shim: Path, name: str, work: Callable[[Lives, Account], int]) -> Acc
     account, tried, lives = Account(), 0, Lives(shim)
     try:
         tried = work(lives, account)
+        lives.leave()
         result = "ok"
     except Exception as error:
         notes = " | ".join(getattr(error, "__notes__", []))

@@ -21,10 +21,13 @@ STEP = 7
 
 @pytest.fixture
 def lives(shim: Path) -> Iterator[Lives]:
-    """Return a process in which servers live and end, with the shim."""
+    """Return a process in which servers live and end, with the shim; it ends in order."""
     one = Lives(shim)
-    yield one
-    one.kill()
+    try:
+        yield one
+        one.leave()
+    finally:
+        one.kill()
 
 
 @pytest.mark.timeout(300)
