@@ -22,7 +22,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench debug sdist wheel clean
+.PHONY: help serve test lint bench faults debug sdist wheel clean
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -53,6 +53,9 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.echo $(ARGS)
+
+faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
+	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
 
 # The debug build takes the place of the ordinary one in the tree. Without its stamp the
 # ordinary one comes back with the next target. A sanitizer must be loaded first.

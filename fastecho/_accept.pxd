@@ -228,7 +228,8 @@ cdef inline void accept_resume(Worker *w) noexcept nogil:
 cdef inline int accept_shed(Worker *w, const Listener *l) noexcept nogil:
     """No descriptor is left: spends the reserve to abort one newcomer. 0, or -EAGAIN: enough.
 
-    The reserve can be lost to another thread between close and open: then accepting pauses.
+    The reserve can be lost to another thread between close and open, and the system can be out
+    of descriptors whatever this process gives back: then accepting pauses.
     """
     cdef int fd
     if w.reserve_fd < 0:
@@ -240,14 +241,15 @@ cdef inline int accept_shed(Worker *w, const Listener *l) noexcept nogil:
         abort_descriptor(fd)
         fe_count(&w.counters.shed_no_descriptors, 1)
     w.reserve_fd = _sys.sys_open_null()
-    if w.reserve_fd < 0:
+    if w.reserve_fd < 0 or (fd < 0 and fd != -EAGAIN):
         accept_pause(w)
         return -EAGAIN
     return 0 if fd >= 0 else -EAGAIN
 
 
 cdef inline int accept_failed(Worker *w, const Listener *l, int rc) noexcept nogil:
-    """Applies the rule for -errno of accept4. 0: go on with the next; -EAGAIN: enough."""
+    """Applies the rule for -errno of accept4. 0: one was shed, 1: one failed, go on with the
+    next; -EAGAIN: enough."""
     cdef int rule = fe_accept_rule_for(-rc)
     if rule == FE_ACCEPT_DONE:
         return -EAGAIN
@@ -257,7 +259,7 @@ cdef inline int accept_failed(Worker *w, const Listener *l, int rc) noexcept nog
     fe_count(&w.counters.accept_errors, 1)
     fe_count_errno(&w.counters, rc)
     if rule == FE_ACCEPT_NEXT:
-        return 0
+        return 1
     if rule == FE_ACCEPT_SHED:
         return accept_shed(w, l)
     accept_pause(w)
@@ -267,13 +269,23 @@ cdef inline int accept_failed(Worker *w, const Listener *l, int rc) noexcept nog
 # --- events --------------------------------------------------------------------------------
 
 cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nogil:
-    """Accepts up to budget newcomers; True: there may be more."""
+    """Accepts up to budget newcomers; True: there may be more.
+
+    An error of one newcomer that comes for a whole budget of them is not theirs (a filter of
+    system calls says EPERM for ever, and takes nobody out of the queue): then accepting pauses.
+    """
     cdef Listener *l = &w.shared.listeners[index]
-    cdef int _, rc
+    cdef int _, rc, failed = 0
     for _ in range(budget):
         rc = accept_one(w, l, index)
-        if rc < 0 and accept_failed(w, l, rc) < 0:
-            return False
+        if rc < 0:
+            rc = accept_failed(w, l, rc)
+            if rc < 0:
+                return False
+            failed += rc
+    if failed == ACCEPT_BUDGET_MAX:
+        accept_pause(w)
+        return False
     return True
 
 

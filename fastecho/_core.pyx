@@ -298,7 +298,7 @@ cdef class Core:
         cdef size_t size
         cdef int i, rc
         if shared == NULL:
-            raise MemoryError
+            raise os_error(-ENOMEM, "could not prepare a server")
         self.shared = shared
         self.prefix = prefix
         self.suffix = suffix
@@ -311,7 +311,7 @@ cdef class Core:
         size = threads * sizeof(Worker)
         shared.workers = <Worker *>aligned_alloc(64, (size + 63) & ~<size_t>63)
         if shared.listeners == NULL or shared.workers == NULL:
-            raise MemoryError
+            raise os_error(-ENOMEM, "could not prepare a server")
         memset(shared.workers, 0, size)
         for i, (fd, worker, owned, is_unix) in enumerate(listeners):
             shared.listeners[i] = Listener(fd, worker, owned, is_unix)

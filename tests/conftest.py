@@ -19,10 +19,7 @@ balance: what was accepted has been closed, for exactly one reason.
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peers import connect
 from served import Served
+from shimmed import build_shim, has_compiler
 
 if TYPE_CHECKING:
     import fastecho
@@ -145,16 +143,9 @@ def peer(server: fastecho.Server, join: Join) -> socket.socket:
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the library that stands between a process and its socket calls."""
-    compiler = shlex.split(os.environ.get("CC", "gcc"))
-    if shutil.which(compiler[0]) is None:
+    if not has_compiler():
         pytest.skip("the shim needs a C compiler")
-    source = Path(__file__).resolve().parent / "shim" / "shim.c"
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    command = [*compiler, *flags, "-o", str(library), str(source), "-ldl"]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (built.returncode, built.stderr) == (0, "")
-    return library
+    return build_shim(tmp_path_factory.mktemp("shim"))
 
 
 @pytest.fixture

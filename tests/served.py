@@ -69,16 +69,24 @@ class Served:
         config: Server's keywords; bytes are not possible, text is sent as UTF-8.
     """
 
+    program = __file__
+    """What runs in the other process."""
+    shim_is_first = False
+    """Before a sanitizer, which insists on being first: only there are its callers seen."""
+
     def __init__(self, shim: Path | None = None, **config: Any) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
         if shim is not None:
-            # Behind what is there: a sanitizer insists on being first.
-            loaded = environment.get("LD_PRELOAD")
-            environment["LD_PRELOAD"] = f"{loaded}:{shim}" if loaded else str(shim)
+            loaded = [environment["LD_PRELOAD"]] if environment.get("LD_PRELOAD") else []
+            order = [str(shim), *loaded] if self.shim_is_first else [*loaded, str(shim)]
+            environment["LD_PRELOAD"] = ":".join(order)
+        if self.shim_is_first:
+            checks = environment.get("ASAN_OPTIONS", "")
+            environment["ASAN_OPTIONS"] = f"{checks}:verify_asan_link_order=0"
         self._stats: fastecho.Stats | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", __file__, json.dumps(config)],
+            [sys.executable, "-W", "error", self.program, json.dumps(config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -122,7 +130,7 @@ class Served:
 
     def stats(self) -> fastecho.Stats:
         """Return the server's statistics."""
-        return self._stats or _read_stats(self.ask("stats"))
+        return self._stats or read_stats(self.ask("stats"))
 
     def usage(self) -> Usage:
         """Return what the process has used; read from outside, it needs no descriptor there."""
@@ -199,7 +207,7 @@ class Served:
         Returns the last statistics.
         """
         if self._stats is None:
-            self._stats = _read_stats(self.ask("end"))
+            self._stats = read_stats(self.ask("end"))
             assert self._process.wait(ANSWER) == 0, self.errors()
         return self._stats
 
@@ -213,7 +221,7 @@ class Served:
             pipe.close()
 
 
-def _read_stats(answer: dict[str, Any]) -> fastecho.Stats:
+def read_stats(answer: dict[str, Any]) -> fastecho.Stats:
     """Build statistics from what the program has sent."""
     from fastecho import Stats
 
@@ -269,9 +277,13 @@ class Program:
             raise RuntimeError("the server did not end")
         return self.stats(order)
 
+    def hello(self) -> dict[str, Any]:
+        """Return the first line."""
+        return {"address": self.server.address}
+
     def run(self) -> None:
         """Answer every line of standard input; the end of it ends the program."""
-        print(json.dumps({"address": self.server.address}), flush=True)
+        print(json.dumps(self.hello()), flush=True)
         for line in sys.stdin:
             order = json.loads(line)
             print(json.dumps(getattr(self, order["do"])(order)), flush=True)

@@ -231,3 +231,27 @@ def test_listener_that_was_shut_down_by_others_does_not_spin(
         assert iterations_at_rest(server) <= 3
         assert server.stats().accept_errors == 0
         assert same(exchange(talking, pattern(10_000)), pattern(10_000))
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ECONNABORTED", "EMFILE", "ENFILE"])
+def test_error_that_does_not_end_makes_accepting_rest(
+    served: Served, join: Join, error: str
+) -> None:
+    """A filter of system calls says EPERM for ever, a full file table of the system ENFILE."""
+    talking = join(served.address)
+    assert exchange(talking, b"served") == b"served"
+    served.start_log()
+    served.rule("accept4", error=error)
+    newcomer = join(served.address)
+    newcomer.sendall(b"waits in the queue")
+
+    def has_rested_twice() -> bool:
+        assert exchange(talking, b"goes on") == b"goes on"
+        return served.stats().accept_pauses >= 2
+
+    wait_until(has_rested_twice, 5.0)
+    served.clear_rules()
+    assert recv_exactly(newcomer, 18) == b"waits in the queue"
+    accepts = [call for call in served.take_log() if call.name == "accept4"]
+    # 1 + 2 + 4 + ... + 64 tries, and then a rest.
+    assert len(accepts) <= 127 * served.stats().accept_pauses + 2

@@ -108,7 +108,9 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
     assert not (tree / ".venv").exists()
 
 
-@pytest.mark.parametrize("target", ["serve", "test", "lint", "bench", "debug", "sdist", "wheel"])
+@pytest.mark.parametrize(
+    "target", ["serve", "test", "lint", "bench", "faults", "debug", "sdist", "wheel"]
+)
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
     assert said.startswith("no-such-python is missing: install Python 3.11 or later")

@@ -2,9 +2,10 @@
  * and keeps a log of them.
  *
  * Lives here: recv, send, accept4, epoll_ctl, epoll_wait and the rules for them. Does not live
- * here: which rules a test wants (tests/served.py passes them on, through ctypes).
+ * here: which rules a test wants (tests/served.py passes them on, through ctypes); failing calls
+ * by seed or by number (campaign.c), which is asked where no rule fits.
  *
- * Build: cc -shared -fPIC -O2 -Wall -Wextra -o shim.so shim.c -ldl -pthread
+ * Build: cc -shared -fPIC -O2 -Wall -Wextra -o shim.so shim.c campaign.c memory.c -ldl -pthread
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,7 +18,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-enum shim_call { SHIM_RECV, SHIM_SEND, SHIM_ACCEPT, SHIM_EPOLL_CTL, SHIM_EPOLL_WAIT };
+#include "shim.h"
 
 typedef struct shim_rule {
     /* enum shim_call. */
@@ -153,7 +154,7 @@ static int peer_port(int fd)
 
 /* Applies the rules to a call. *n is shortened; *hold is 0, or what to call shim_hold with after.
  * Result: the errno to fail with, or 0. */
-static int shim_judge(int call, int fd, int op, size_t *n, int *hold)
+static int rules_judge(int call, int fd, int op, size_t *n, int *hold)
 {
     int i, port = -1, error = 0;
 
@@ -193,6 +194,16 @@ static int shim_judge(int call, int fd, int op, size_t *n, int *hold)
     return error;
 }
 
+/* Asks the rules, and then the campaign: the errno to fail with, or 0. A DEL cannot fail. */
+static int shim_judge(int call, const void *caller, int fd, int op, size_t *n, int *hold)
+{
+    int error = rules_judge(call, fd, op, n, hold);
+
+    if (error == 0 && op != EPOLL_CTL_DEL)
+        error = campaign_judge(call, caller, fd, n);
+    return error;
+}
+
 /* Waits until the rules are forgotten for the `next`th time. */
 static void shim_hold(int next)
 {
@@ -218,9 +229,9 @@ static void shim_note(int call, int fd, int op, int64_t result)
     errno = saved;
 }
 
-ssize_t recv(int fd, void *data, size_t n, int flags)
+static ssize_t judged_recv(int fd, void *data, size_t n, int flags, const void *caller)
 {
-    int hold, error = shim_judge(SHIM_RECV, fd, 0, &n, &hold);
+    int hold, error = shim_judge(SHIM_RECV, caller, fd, 0, &n, &hold);
     ssize_t rc = -1;
 
     if (error == 0)
@@ -233,17 +244,22 @@ ssize_t recv(int fd, void *data, size_t n, int flags)
     return rc;
 }
 
+ssize_t recv(int fd, void *data, size_t n, int flags)
+{
+    return judged_recv(fd, data, n, flags, __builtin_return_address(0));
+}
+
 /* What recv becomes under _FORTIFY_SOURCE. */
 ssize_t __recv_chk(int fd, void *data, size_t n, size_t room, int flags);
 ssize_t __recv_chk(int fd, void *data, size_t n, size_t room, int flags)
 {
     (void)room;
-    return recv(fd, data, n, flags);
+    return judged_recv(fd, data, n, flags, __builtin_return_address(0));
 }
 
 ssize_t send(int fd, const void *data, size_t n, int flags)
 {
-    int hold, error = shim_judge(SHIM_SEND, fd, 0, &n, &hold);
+    int hold, error = shim_judge(SHIM_SEND, __builtin_return_address(0), fd, 0, &n, &hold);
     ssize_t rc = -1;
 
     if (error == 0)
@@ -258,7 +274,7 @@ ssize_t send(int fd, const void *data, size_t n, int flags)
 
 int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
 {
-    int hold, error = shim_judge(SHIM_ACCEPT, fd, 0, NULL, &hold);
+    int hold, error = shim_judge(SHIM_ACCEPT, __builtin_return_address(0), fd, 0, NULL, &hold);
     int rc = -1;
 
     if (error == 0)
@@ -273,7 +289,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
 
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    int hold, error = shim_judge(SHIM_EPOLL_CTL, fd, op, NULL, &hold);
+    int hold, error = shim_judge(SHIM_EPOLL_CTL, __builtin_return_address(0), fd, op, NULL, &hold);
     int rc = -1;
 
     if (error == 0)
@@ -288,11 +304,13 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
-    int hold, error = shim_judge(SHIM_EPOLL_WAIT, epfd, 0, NULL, &hold);
+    size_t most = (size_t)n;
+    const void *caller = __builtin_return_address(0);
+    int hold, error = shim_judge(SHIM_EPOLL_WAIT, caller, -1, 0, &most, &hold);
     int rc = -1;
 
     if (error == 0)
-        rc = next_epoll_wait(epfd, events, n, timeout);
+        rc = next_epoll_wait(epfd, events, (int)most, timeout);
     else
         errno = error;
     shim_note(SHIM_EPOLL_WAIT, -1, 0, rc);
