@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from peers import connect
+from sanitize import chosen, reason_to_skip
 from served import Served
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ Serve = Callable[..., Served]
 
 SETTLE = 5.0
 """Seconds that descriptors and threads have to go away; they usually need none."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is no use under the sanitizer that watches this process, if one does."""
+    if names := chosen():
+        folder = Path(__file__).resolve().parent
+        for item in items:
+            place = f"{item.path.relative_to(folder)}{item.nodeid.partition('.py')[2]}"
+            if reason := reason_to_skip(place, names):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def open_descriptors() -> dict[int, str]:
