@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sanitize import ANY, NOT_UNDER, REPORT, chosen, reason_to_skip
+from sanitize import ANY, LEAKS_OF_PYTHON, NOT_UNDER, QUICK, REPORT, Skip, chosen, reason_in
 
 TESTS = Path(__file__).resolve().parent
 NAMES = chosen()
@@ -146,15 +146,23 @@ def test_code_without_a_fault_is_not_reported(library: Path) -> None:
     assert said_about(library, "nothing") == (0, "")
 
 
-def test_every_skipped_test_exists_and_says_why() -> None:
-    for skip in NOT_UNDER:
-        name, _, function = skip.where.partition("::")
-        assert f"def {function}" in (TESTS / name).read_text()
-        assert skip.under <= ANY
-        assert skip.reason
+@pytest.mark.parametrize("skip", NOT_UNDER + LEAKS_OF_PYTHON, ids=lambda skip: skip.where)
+def test_exception_exists_and_says_why(skip: Skip) -> None:
+    name, _, function = skip.where.partition("::")
+    assert f"def {function or 'test_'}" in (TESTS / name).read_text()
+    assert skip.under
+    assert skip.under <= ANY
+    assert skip.reason
 
 
-def test_skip_is_for_the_sanitizers_that_it_names() -> None:
-    assert reason_to_skip("test_makefile.py::test_x", ["thread"])
-    assert reason_to_skip("test_makefile.py::test_x", []) is None
-    assert reason_to_skip("test_echo.py::test_x", ["thread"]) is None
+def test_exception_is_for_the_sanitizers_that_it_names() -> None:
+    table = (Skip("test_x.py::test_a", frozenset({"thread"}), "why"),)
+    assert reason_in(table, "test_x.py::test_a[1]", ["thread"]) == "why"
+    assert reason_in(table, "test_x.py::test_a", ["address", "undefined"]) is None
+    assert reason_in(table, "test_x.py::test_b", ["thread"]) is None
+    assert reason_in(table, "test_x.py::test_a", []) is None
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_form_names_tests_that_exist(name: str) -> None:
+    assert (TESTS / f"{name}.py").is_file()
