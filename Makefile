@@ -25,6 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test lint bench debug sanitize fuzz clean
+.PHONY: .libfuzzer
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
@@ -68,9 +69,7 @@ sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread,
 # What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-fuzz: $(COMPILED) $(VENV)/.test ## random input for src_c and the server; FUZZ_SECONDS=60 a target
-	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \
-libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
+fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
 	@set -e; for target in frame buffer timers; do \
 	    mkdir -p build/fuzz/corpus/$$target; \
 	    $(CLANG) $(FUZZ) tests/fuzz/$$target.c -o build/fuzz/$$target; \
@@ -80,6 +79,10 @@ libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
 	        build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; \
 	done
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_state_machine.py
+
+.libfuzzer:
+	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \
+libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
 
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -101,10 +101,16 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
     assert not (tree / ".venv").exists()
 
 
-@pytest.mark.parametrize("target", ["serve", "test", "lint", "bench", "debug"])
+@pytest.mark.parametrize("target", ["serve", "test", "lint", "bench", "debug", "sanitize"])
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
     assert said.startswith("no-such-python is missing: install Python 3.11 or later")
+
+
+def test_missing_clang_is_named_in_one_line_before_anything_is_made(tree: Path) -> None:
+    said = complaint(make(tree, "fuzz", "CLANG=no-such-clang"))
+    assert said.startswith("no-such-clang is missing: install a compiler with libFuzzer")
+    assert not (tree / ".venv").exists()
 
 
 def test_python_that_does_not_start_is_named_in_one_line(tree: Path) -> None:

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -41,12 +41,13 @@ import fastecho
 
 LONG = settings.get_current_profile_name() == "fuzz"
 STEPS = settings(
-    max_examples=1000 if LONG else 50,
+    max_examples=1000 if LONG else 80,
     stateful_step_count=100 if LONG else 40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 NOISE = pattern(1 << 20)
+REASONS = ("peer", "error", "frame_too_long", "drain", "abort")
 
 configs = st.fixed_dictionaries(
     {
@@ -122,28 +123,26 @@ class Model:
 
 
 class Machine(RuleBasedStateMachine):
-    """A server, or none, and the connections that it has."""
+    """A server, and the connections that it has."""
 
     def __init__(self) -> None:
         super().__init__()
         self.server: fastecho.Server | None = None
         self.config: dict[str, Any] = {}
         self.models: list[Model] = []
-        self.ended = {"peer": 0, "error": 0, "frame_too_long": 0}
+        self.ended = dict.fromkeys(REASONS, 0)
         self.shed = 0
 
-    @precondition(lambda self: self.server is None)
-    @rule(config=configs)
+    @initialize(config=configs)
     def start(self, config: dict[str, Any]) -> None:
         if config["frame"] == "recv":  # what TCP made of the segments would show
             config = {**config, "prefix": b"", "suffix": b""}
         self.config = config
-        self.ended = dict.fromkeys(self.ended, 0)
+        self.ended = dict.fromkeys(REASONS, 0)
         self.shed = 0
         self.server = fastecho.Server(drain_idle=0.0, **config)
         self.server.start()
 
-    @precondition(lambda self: self.server is not None)
     @rule()
     def join(self) -> None:
         assert self.server is not None
@@ -155,10 +154,9 @@ class Machine(RuleBasedStateMachine):
             self.models.append(Model(connect(self.server), self.config))
             expect_stats(self.server, connections_open=len(self.models))
 
-    @precondition(lambda self: self.models)
     @rule(which=which, segments=segments)
     def send(self, which: int, segments: list[bytes]) -> None:
-        model = self.models[which % len(self.models)]
+        model = self.pick(which)
         due = model.send(b"".join(segments))
         if not model.too_long:
             assert same(exchange(model.sock, segments, len(due)), due)
@@ -178,10 +176,9 @@ class Machine(RuleBasedStateMachine):
         except (ConnectionResetError, BrokenPipeError):
             pass
 
-    @precondition(lambda self: self.models)
     @rule(which=which, segments=st.one_of(st.just([b""]), segments))
     def send_and_half_close(self, which: int, segments: list[bytes]) -> None:
-        model = self.models[which % len(self.models)]
+        model = self.pick(which)
         due = model.send(b"".join(segments), ended=True)
         with ThreadPoolExecutor(1) as pool:
             sending = pool.submit(self.send_what_is_taken, model.sock, segments)
@@ -197,10 +194,9 @@ class Machine(RuleBasedStateMachine):
         except OSError:
             pass  # reset already
 
-    @precondition(lambda self: self.models)
     @rule(which=which)
     def reset(self, which: int) -> None:
-        model = self.models[which % len(self.models)]
+        model = self.pick(which)
         reset(model.sock)
         self.leave(model, "error")
 
@@ -212,49 +208,48 @@ class Machine(RuleBasedStateMachine):
         self.ended[reason] += 1
         expect_stats(self.server, connections_open=len(self.models))
 
-    @precondition(lambda self: self.server is not None)
-    @rule()
-    def stop(self) -> None:
-        """Quiet connections get FIN, and nothing that they are not owed before it."""
+    def pick(self, which: int) -> Model:
+        """Return one of the connections; with none, connect."""
+        if not self.models:
+            self.join()
+        return self.models[which % len(self.models)]
+
+    @rule(drained=st.booleans(), config=configs)
+    def end_and_start_another(self, drained: bool, config: dict[str, Any]) -> None:
+        """Quiet connections end by FIN in a drain, by RST in an abort; nothing comes before it."""
         assert self.server is not None
         with ThreadPoolExecutor(1) as pool:
-            stopped = pool.submit(self.server.stop, DEADLINE)
+            stopped = pool.submit(self.server.stop if drained else self.abort, DEADLINE)
             for model in self.models:
-                assert read_to_eof(model.sock) == b""
+                if drained:
+                    assert read_to_eof(model.sock) == b""
+                else:
+                    assert is_reset(model.sock)
                 model.sock.close()
             assert stopped.result(DEADLINE)
-        assert self.server.stats().ended_by_drain == len(self.models)
-        self.end()
+        self.ended["drain" if drained else "abort"] += len(self.models)
+        self.models.clear()
+        self.counters_agree()
+        check_books(self.server.stats())
+        self.start(config)
 
-    @precondition(lambda self: self.server is not None)
-    @rule()
-    def abort(self) -> None:
+    def abort(self, timeout: float) -> bool:
         assert self.server is not None
         self.server.abort()
-        for model in self.models:
-            assert is_reset(model.sock)
-            model.sock.close()
-        assert self.server.wait(DEADLINE)
-        assert self.server.stats().ended_by_abort == len(self.models)
-        self.end()
-
-    def end(self) -> None:
-        """Hold what must be true of a server that has ended."""
-        assert self.server is not None
-        self.models.clear()
-        check_books(self.server.stats())
-        self.reasons_are_counted()
-        self.server = None
+        return self.server.wait(timeout)
 
     @invariant()
-    def reasons_are_counted(self) -> None:
-        if self.server is None:
-            return
-        stats = self.server.stats()
-        assert stats.connections_open == len(self.models)
-        assert stats.bytes_pending == 0
-        assert {name: getattr(stats, f"ended_by_{name}") for name in self.ended} == self.ended
-        assert stats.shed_max_connections == self.shed
+    def counters_agree(self) -> None:
+        """Also that nothing is pending: every step waits for all that it is owed."""
+        if self.server is not None:
+            ended = {f"ended_by_{name}": count for name, count in self.ended.items()}
+            expect_stats(
+                self.server,
+                connections_open=len(self.models),
+                bytes_pending=0,
+                shed_max_connections=self.shed,
+                **ended,
+            )
 
     def teardown(self) -> None:
         """Leave nothing behind, also after a step that failed."""
