@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 REMARKS := -X warn.unused=True -X warn.unreachable=True
+SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -24,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench debug sanitize fuzz clean
+.PHONY: help serve test lint bench debug sanitize fuzz sdist wheel clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -37,7 +38,7 @@ serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its 
 test: $(COMPILED) $(VENV)/.test ## run every test; ARGS=tests/test_echo.py chooses
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, what Cython remarks
+lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -48,6 +49,10 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, what Cyth
 	    said=$$($(BIN)/cython -3 $(REMARKS) -o build/lint.c "$$file" 2>&1) && [ -z "$$said" ] || \
 	        { printf '%s\n' "$$said"; exit 1; }; \
 	done; rm -f build/lint.c
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
+	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
+	    diff .ci/wheel-builds -
 
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
@@ -84,6 +89,25 @@ fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server
 	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \
 libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
 
+# Nothing is taken from the tree but what the sdist holds: unpacked, it makes its own .venv.
+sdist: $(TOOLS) $(VENV)/.wheel ## build the sdist; build and test from it; ARGS chooses tests
+	@rm -rf dist/*.tar.gz build/sdist && mkdir -p build/sdist
+	$(BIN)/pyproject-build --quiet --sdist --outdir dist
+	tar -xzf dist/fastecho-*.tar.gz -C build/sdist --strip-components=1
+	@$(MAKE) --no-print-directory -C build/sdist test ARGS='$(or $(ARGS),$(SDIST_TESTS))'
+
+# The platform tag that auditwheel gives is as old as the C library here allows. patchelf and
+# the other tools are looked for in PATH. A free-threaded build has no stable ABI to audit.
+wheel: sdist ## build the wheel from the sdist; echo through it on every Python here
+	@rm -rf dist/*.whl build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel dist/fastecho-*.tar.gz
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@case $$(echo dist/*.whl) in \
+	*-abi3-*) echo "abi3audit --strict"; $(BIN)/abi3audit --strict --summary dist/*.whl ;; \
+	esac
+	$(BIN)/python tests/wheel/contents.py dist/*.whl
+	$(BIN)/python tests/wheel/everywhere.py dist/*.whl
+
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastecho/*.so
@@ -115,7 +139,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(TOOLS) pyproject.toml
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel: $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))
 	@touch $@

@@ -84,14 +84,16 @@ def _require_core(name: str) -> None:
             state = "exists for CPython on Linux only; fastecho.Client works here"
         elif isinstance(error, ModuleNotFoundError) and _is_source_tree():
             state = (
-                f"is not compiled in {__path__[0]}: run make in that source tree, or leave it if"
-                " fastecho is installed elsewhere"
+                f"is not compiled in {__path__[0]}: make serve compiles it there; or leave that"
+                " folder, if fastecho is installed elsewhere"
             )
         elif isinstance(error, ModuleNotFoundError) and error.name == "fastecho._core":
             state = (
                 "is not installed: reinstall fastecho with a C compiler and Python's headers"
                 " present and FASTECHO_NO_EXTENSION unset"
             )
+        elif "interpreter" in str(error):
+            state = "works in the main interpreter of a process only"
         else:
             state = f"does not load: reinstall fastecho ({' '.join(str(error).split())})"
         raise ExtensionMissingError(

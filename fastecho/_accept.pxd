@@ -21,8 +21,8 @@ from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastecho._worker cimport (
-    MESSAGE_CONNECTION, MESSAGE_LOOK, TAG_LISTENER, Listener, Shared, Worker, wake_workers,
-    worker_deadline,
+    MESSAGE_CONNECTION, MESSAGE_LOOK, TAG_LISTENER, Listener, Shared, Worker, peer_enter,
+    peer_keep, peer_leave, wake_workers, worker_deadline,
 )
 
 
@@ -67,7 +67,11 @@ cdef inline int choose_worker(Worker *w, const Listener *l) noexcept nogil:
 cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     """Makes the record of a newcomer that was placed here, and serves it or asks for a verdict."""
     cdef fe_connection *c = fe_slab_take(&w.connections)
+    if c != NULL and peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0:
+        fe_slab_give(&w.connections, c)
+        c = NULL
     if c == NULL:
+        peer_leave(w.shared, <uint32_t>newcomer.value2)
         fe_count(&w.counters.ended_by_no_memory, 1)
         fe_count(&w.counters.connections_closed, 1)
         fe_atomic_add(&w.placed, -1)
@@ -119,22 +123,55 @@ cdef inline void newcomer_place(Worker *w, const Listener *l, Message *newcomer)
     connection_begin(w, newcomer)
 
 
+cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexcept nogil:
+    """Takes what the limits leave for a newcomer, or counts which of them is reached."""
+    cdef Shared *shared = w.shared
+    cdef fe_peer_key key
+    cdef uint32_t node
+    cdef int rc
+    if (
+        fe_rate_is_limited(&shared.accept_rate)
+        and not fe_rate_take(&shared.accept_rate, _sys.sys_now_ns())
+    ):
+        fe_count(&w.counters.shed_accept_rate, 1)
+        return False
+    if not fe_place_reserve(&shared.places, w.limits.max_connections):
+        fe_count(&w.counters.shed_max_connections, 1)
+        return False
+    if w.limits.max_per_ip == 0 or l.is_unix:
+        return True
+    # sockaddr_in has its address at byte 4, sockaddr_in6 at byte 8 (netinet/in.h).
+    if newcomer.address_size > 16:
+        key = fe_peer_key_6(newcomer.address + 8, w.limits.ipv6_prefix)
+    else:
+        key = fe_peer_key_4(newcomer.address + 4)
+    rc = peer_enter(w, &key, &node)
+    if rc == 0:
+        newcomer.value2 = node
+        return True
+    if rc == -ENOMEM:
+        fe_count_errno(&w.counters, rc)
+    fe_count(&w.counters.shed_max_per_ip, 1)
+    fe_atomic_add(&shared.places, -1)
+    return False
+
+
 cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcept nogil:
-    """Takes one newcomer: 0, also when it had to be shed for max_connections; or -errno."""
+    """Takes one newcomer: 0, also when a limit had it shed; or -errno."""
     cdef Message newcomer
     cdef _sys.socklen_t size = sizeof(newcomer.address)
     cdef int fd
     memset(&newcomer, 0, sizeof(newcomer))
-    if w.shared.admits:
+    newcomer.value2 = FE_NO_PEER
+    if w.shared.admits or w.limits.max_per_ip:
         fd = _sys.sys_accept(l.fd, newcomer.address, &size)
         newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
     else:
         fd = _sys.sys_accept(l.fd, NULL, NULL)
     if fd < 0:
         return fd
-    if not fe_place_reserve(&w.shared.places, w.shared.max_connections):
+    if not has_room(w, l, &newcomer):
         abort_descriptor(fd)
-        fe_count(&w.counters.shed_max_connections, 1)
         return 0
     newcomer.fd = fd
     newcomer.listener = index

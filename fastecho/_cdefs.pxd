@@ -28,6 +28,7 @@ cdef extern from "timers.h" nogil:
     int fe_timers_init(fe_timers *t, uint32_t spare) noexcept
     void fe_timers_set_spare(fe_timers *t, fe_timer *timer, uint64_t at_ms) noexcept
     int fe_timers_set(fe_timers *t, fe_timer *timer, uint64_t at_ms) noexcept
+    bint fe_timer_is_set(const fe_timer *timer) noexcept
     void fe_timers_clear(fe_timers *t, fe_timer *timer) noexcept
     fe_timer *fe_timers_expired(fe_timers *t, uint64_t now_ms) noexcept
     int fe_timers_wait_ms(const fe_timers *t, uint64_t now_ms, int cap_ms) noexcept
@@ -97,6 +98,7 @@ cdef extern from "connection.h" nogil:
         FE_BY_DRAIN
         FE_BY_ABORT
         FE_BY_NO_MEMORY
+        FE_BY_FIRST_BYTE_TIMEOUT
 
         FE_IS_REGISTERED
         FE_IS_READY
@@ -105,6 +107,7 @@ cdef extern from "connection.h" nogil:
         FE_HAS_HUNG_UP
         FE_WAS_REFUSED
         FE_HAS_EOF
+        FE_AWAITS_FIRST
 
         FE_PATH_RAW
         FE_PATH_FRAMES
@@ -159,6 +162,7 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_peer
         uint64_t ended_by_error
         uint64_t ended_by_idle_timeout
+        uint64_t ended_by_first_byte_timeout
         uint64_t ended_by_frame_too_long
         uint64_t ended_by_denial
         uint64_t ended_by_drain
@@ -166,6 +170,8 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_no_memory
         uint64_t linger_timeouts
         uint64_t shed_max_connections
+        uint64_t shed_max_per_ip
+        uint64_t shed_accept_rate
         uint64_t shed_no_descriptors
         uint64_t accept_errors
         uint64_t accept_pauses
@@ -216,6 +222,34 @@ cdef extern from "atomics.h" nogil:
     int64_t fe_atomic_add(int64_t *number, int64_t n) noexcept
     bint fe_atomic_raise_from(int64_t *number, int64_t expected) noexcept
     bint fe_place_reserve(int64_t *places, int64_t limit) noexcept
+
+
+cdef extern from "peers.h" nogil:
+    enum:
+        FE_NO_PEER
+
+    ctypedef struct fe_peer_key:
+        pass
+
+    ctypedef struct fe_peers:
+        pass
+
+    void fe_peers_init(fe_peers *t, uint64_t seed) noexcept
+    void fe_peers_free(fe_peers *t) noexcept
+    fe_peer_key fe_peer_key_4(const uint8_t *address) noexcept
+    fe_peer_key fe_peer_key_6(const uint8_t *address, unsigned int bits) noexcept
+    int fe_peers_take(fe_peers *t, const fe_peer_key *key, uint32_t most,
+                      uint32_t *node) noexcept
+    void fe_peers_give(fe_peers *t, uint32_t node) noexcept
+
+
+cdef extern from "rate.h" nogil:
+    ctypedef struct fe_rate:
+        pass
+
+    void fe_rate_set(fe_rate *r, uint64_t per_second) noexcept
+    bint fe_rate_is_limited(const fe_rate *r) noexcept
+    bint fe_rate_take(fe_rate *r, uint64_t now_ns) noexcept
 
 
 cdef extern from "histogram.h" nogil:

@@ -17,7 +17,7 @@ from fastecho._stream cimport (
     stream_flush, stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, Worker, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -43,6 +43,8 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
         by_reason = &n.ended_by_peer
     elif c.reason == FE_BY_IDLE_TIMEOUT:
         by_reason = &n.ended_by_idle_timeout
+    elif c.reason == FE_BY_FIRST_BYTE_TIMEOUT:
+        by_reason = &n.ended_by_first_byte_timeout
     elif c.reason == FE_BY_FRAME_TOO_LONG:
         by_reason = &n.ended_by_frame_too_long
     elif c.reason == FE_BY_DENIAL:
@@ -57,6 +59,7 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
         by_reason = &n.ended_by_error
     fe_count(by_reason, 1)
     fe_count(&n.connections_closed, 1)
+    peer_leave(w.shared, peer_of(w, c.slot))
     fe_atomic_add(&w.placed, -1)
     fe_atomic_add(&w.shared.places, -1)
 
@@ -193,10 +196,10 @@ cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
     """The action SERVE: into epoll, idle timer."""
     if w.tracks_activity:
         c.active_ms = <uint32_t>worker_clock(w)
-    if w.draining:
-        connection_arm(w, c, w.drain_idle_ms)
-    elif w.shared.idle_timeout_ms:
-        connection_arm(w, c, w.shared.idle_timeout_ms)
+    if w.limits.first_byte_timeout_ms:
+        c.flags |= FE_AWAITS_FIRST
+    if w.draining or quiet_span(w, c):
+        connection_arm(w, c, quiet_span(w, c))
     if c.state == FE_OPEN:
         connection_ask(w, c, _sys.EPOLLIN)
 
@@ -227,16 +230,25 @@ cdef inline void connection_answered(Worker *w, fe_connection *c, int rc) noexce
 cdef inline ssize_t read_bulk(Worker *w, fe_connection *c, ssize_t n) noexcept nogil:
     """Fills the buffer behind its first n bytes; bytes in all, or -errno when it is lost.
 
-    A FIN shows again at the next event; an error is told only once, so it counts now.
+    A FIN shows again at the next event; an error is told only once, so it counts now. What came
+    before an error has no reader any more: its echo is dropped.
     """
     cdef ssize_t more
+    cdef int rule
     while n < READ_SIZE:
         more = _sys.sys_recv(c.fd, w.buffer + n, READ_SIZE - n)
-        if more < 0 and fe_io_rule_for(<int>-more) == FE_IO_LOST:
-            fe_count(&w.counters.bytes_in, n)
-            return more
-        if more <= 0:
+        if more == 0:
             return n
+        if more < 0:
+            rule = fe_io_rule_for(<int>-more)
+            if rule == FE_IO_REFUSED:
+                fe_count_errno(&w.counters, <int>more)
+            if rule != FE_IO_LOST:
+                return n
+            fe_count(&w.counters.bytes_in, n)
+            fe_count(&w.counters.bytes_out, n)
+            fe_count(&w.counters.bytes_dropped, n)
+            return more
         n += more
     return n
 
@@ -297,7 +309,7 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         return
     if w.tracks_activity:
         c.active_ms = <uint32_t>w.now_ms
-    c.flags &= <uint8_t>~FE_WAS_REFUSED
+    c.flags &= <uint8_t>~(FE_WAS_REFUSED | FE_AWAITS_FIRST)
     fe_count(&w.counters.bytes_in, n)
     if c.path == FE_PATH_RAW:
         fe_count(&w.counters.messages, 1)
@@ -371,17 +383,30 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
     elif c.state == FE_ENDING:
         fe_count(&w.counters.linger_timeouts, 1)
         connection_handle(w, c, FE_ON_OVERDUE)
+    elif not w.draining and quiet_span(w, c) == 0:
+        return  # the first byte came in time, and nothing else is timed
     elif not is_quiet(w, c):
         if c.pending == NULL:
             c.unsent = 0
-        connection_arm(w, c, quiet_span(w) - quiet_for(w, c))
+        connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
     else:
         connection_quiet(w, c)
 
 
-cdef inline uint64_t quiet_span(const Worker *w) noexcept nogil:
-    """Milliseconds without a byte after which a connection is ended."""
-    return w.drain_idle_ms if w.draining else w.shared.idle_timeout_ms
+cdef inline uint64_t quiet_span(const Worker *w, const fe_connection *c) noexcept nogil:
+    """Milliseconds without a byte after which a connection is ended; 0 outside a drain: never."""
+    if w.draining:
+        return w.drain_idle_ms
+    if is_late_with_first(w, c):
+        return w.limits.first_byte_timeout_ms
+    return w.limits.idle_timeout_ms
+
+
+cdef inline bint is_late_with_first(const Worker *w, const fe_connection *c) noexcept nogil:
+    """Whether it is first_byte_timeout that ends it, if it stays quiet, and not idle_timeout."""
+    cdef uint64_t idle_ms = w.limits.idle_timeout_ms
+    cdef uint64_t first_ms = w.limits.first_byte_timeout_ms
+    return c.flags & FE_AWAITS_FIRST != 0 and first_ms and (idle_ms == 0 or first_ms <= idle_ms)
 
 
 cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept nogil:
@@ -390,7 +415,7 @@ cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept
 
 
 cdef inline bint is_quiet(const Worker *w, const fe_connection *c) noexcept nogil:
-    return quiet_for(w, c) > quiet_span(w)
+    return quiet_for(w, c) > quiet_span(w, c)
 
 
 cdef inline bint is_still_taking(fe_connection *c) noexcept nogil:
@@ -418,14 +443,30 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
         or c.flags & FE_HAS_FRAMES
         or (not w.draining and is_still_taking(c))
     ):
-        connection_arm(w, c, quiet_span(w))
+        if w.draining or quiet_span(w, c):
+            connection_arm(w, c, quiet_span(w, c))
     elif not w.draining:
-        connection_end(w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
-                       FE_BY_IDLE_TIMEOUT)
+        connection_end(
+            w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
+            FE_BY_FIRST_BYTE_TIMEOUT if is_late_with_first(w, c) else FE_BY_IDLE_TIMEOUT)
     elif c.pending == NULL and c.state == FE_OPEN:
         connection_end(w, c, FE_ON_END, FE_BY_DRAIN)
     else:
-        connection_arm(w, c, max(quiet_span(w), <uint64_t>DRAIN_LOOK_MS))
+        connection_arm(w, c, max(quiet_span(w, c), <uint64_t>DRAIN_LOOK_MS))
+
+
+cdef inline void connection_limits(Worker *w, fe_connection *c) noexcept nogil:
+    """The limits have changed: its time without a byte counts from now, if it was not counted."""
+    if w.draining or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
+        return
+    if not fe_timer_is_set(&c.timer):
+        c.active_ms = <uint32_t>w.now_ms
+    if quiet_span(w, c) == 0:
+        fe_timers_clear(&w.timers, &c.timer)
+    elif is_quiet(w, c):
+        connection_arm(w, c, 0)
+    else:
+        connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
 
 
 cdef inline void connection_drain(Worker *w, fe_connection *c) noexcept nogil:

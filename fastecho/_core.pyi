@@ -14,10 +14,19 @@ class Core:
         max_frame: int,
         high_water: int,
         low_water: int,
-        max_connections: int,
-        idle_timeout_ms: int,
         spin_us: int,
         admits: bool,
+        limits: dict[str, int],
+    ) -> None: ...
+    def set_limits(
+        self,
+        *,
+        max_connections: int,
+        max_per_ip: int,
+        ipv6_prefix: int,
+        accept_rate: int,
+        idle_timeout_ms: int,
+        first_byte_timeout_ms: int,
     ) -> None: ...
     def run(self, worker: int) -> bool: ...
     def leave(self) -> int: ...

@@ -28,19 +28,19 @@ from fastecho._accept cimport (
 from fastecho._cdefs cimport *
 from fastecho._connection cimport (
     connection_drain, connection_end, connection_event, connection_expired, connection_go_on,
-    connection_handle,
+    connection_handle, connection_limits,
 )
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_close_if_empty,
-    mailbox_free, mailbox_open, mailbox_post, mailbox_take, poll_wait, pthread_cond_destroy,
-    pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
-    pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init,
+    mailbox_free, mailbox_open, mailbox_post, mailbox_take, poll_wait, pthread_cond_timedwait,
     pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastecho._worker cimport (
-    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LOOK, MESSAGE_STOP_ACCEPTING,
-    MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Listener, Shared, Worker, reap_all, ready_remove,
-    worker_clock, worker_close_descriptors, worker_deadline, worker_free, worker_open,
+    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Limits, Listener, Shared,
+    Worker, reap_all, ready_remove, shared_close_locks, shared_open_locks, worker_clock,
+    worker_close_descriptors, worker_deadline,
+    worker_free, worker_open, worker_take_limits,
 )
 cimport fastecho._sys as _sys
 
@@ -94,6 +94,15 @@ cdef void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) noexcept 
         connection_drain(w, fe_slab_at(&w.connections, slot))
 
 
+cdef void limits_all(Worker *w) noexcept nogil:
+    """The limits have changed: takes them, and sees to the timers of all connections."""
+    cdef uint32_t slot
+    worker_take_limits(w)
+    worker_clock(w)
+    for slot in range(w.connections.used):
+        connection_limits(w, fe_slab_at(&w.connections, slot))
+
+
 # --- dispatch ------------------------------------------------------------------------------
 
 cdef void mail_read(Worker *w) noexcept nogil:
@@ -122,6 +131,8 @@ cdef void mail_read(Worker *w) noexcept nogil:
             drain_all(w, m.value, m.value2)
         elif m.kind == MESSAGE_ABORT:
             end_all(w, False)
+        elif m.kind == MESSAGE_LIMITS:
+            limits_all(w)
 
 
 cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nogil:
@@ -230,16 +241,6 @@ cdef void close_once(int *fd) noexcept nogil:
         fd[0] = -1
 
 
-cdef void open_accept_lock(Shared *shared) noexcept nogil:
-    """The lock and the condition for the end of accepting, on the monotonic clock."""
-    cdef pthread_condattr_t attributes
-    pthread_condattr_init(&attributes)
-    pthread_condattr_setclock(&attributes, _sys.CLOCK_MONOTONIC)
-    pthread_cond_init(&shared.accept_ended, &attributes)
-    pthread_condattr_destroy(&attributes)
-    pthread_mutex_init(&shared.accept_lock, NULL)
-
-
 cdef object os_error(int rc, str what):
     """The OSError for -errno."""
     return OSError(-rc, f"{what}: {os.strerror(-rc)}")
@@ -276,10 +277,9 @@ cdef class Core:
         frame: 0 recv, 1 line, 2 length.
         prefix, suffix: bytes put around each frame.
         max_frame, high_water, low_water: bytes.
-        max_connections: -1 for no limit.
-        idle_timeout_ms: 0 for none.
         spin_us: how long to poll before blocking; 0 for not at all.
         admits: newcomers wait for verdict().
+        limits: the keywords of set_limits().
     Raises:
         OSError: epoll, eventfd or memory was refused; nothing is left behind.
     Thread: any thread may call any method; run() once for each worker.
@@ -291,8 +291,8 @@ cdef class Core:
     cdef bytes suffix
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
-                  size_t max_frame, size_t high_water, size_t low_water, int64_t max_connections,
-                  uint64_t idle_timeout_ms, uint64_t spin_us, bint admits):
+                  size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us, bint admits,
+                  dict limits not None):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -303,9 +303,9 @@ cdef class Core:
         self.prefix = prefix
         self.suffix = suffix
         shared.admissions.wake_fd = -1
-        open_accept_lock(shared)
-        shared.max_connections = max_connections
-        shared.idle_timeout_ms = idle_timeout_ms
+        shared_open_locks(shared)
+        fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
+        self.set_limits(**limits)
         shared.admits = admits
         shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
         size = threads * sizeof(Worker)
@@ -353,8 +353,8 @@ cdef class Core:
         for i in range(self.shared.worker_count):
             mailbox_free(&self.shared.workers[i].mailbox)
         mailbox_free(&self.shared.admissions)
-        pthread_cond_destroy(&self.shared.accept_ended)
-        pthread_mutex_destroy(&self.shared.accept_lock)
+        shared_close_locks(self.shared)
+        fe_peers_free(&self.shared.peers)
         free(self.shared.workers)
         free(self.shared.listeners)
         free(self.shared)
@@ -414,6 +414,27 @@ cdef class Core:
         message.value2 = value2
         for i in range(self.shared.worker_count):
             mailbox_post(&self.shared.workers[i].mailbox, &message, True)
+
+    def set_limits(self, *, int64_t max_connections, uint32_t max_per_ip, uint32_t ipv6_prefix,
+                   uint64_t accept_rate, uint64_t idle_timeout_ms,
+                   uint64_t first_byte_timeout_ms):
+        """Changes the limits of the running server; no connection is ended for one at once.
+
+        max_connections is -1 for no limit, all others 0. max_per_ip is the number of connections
+        of one address, of which ipv6_prefix bits count; accept_rate is newcomers a second.
+        """
+        cdef Shared *shared = self.shared
+        cdef Limits changed
+        changed.max_connections = max_connections
+        changed.max_per_ip = max_per_ip
+        changed.ipv6_prefix = ipv6_prefix
+        changed.idle_timeout_ms = idle_timeout_ms
+        changed.first_byte_timeout_ms = first_byte_timeout_ms
+        pthread_mutex_lock(&shared.limits_lock)
+        shared.limits = changed
+        pthread_mutex_unlock(&shared.limits_lock)
+        fe_rate_set(&shared.accept_rate, accept_rate)
+        self._tell(MESSAGE_LIMITS, 0, 0)
 
     def stop_accepting(self, int64_t grace_ms):
         """Ends accepting: connections established by then are accepted, new ones are not begun.

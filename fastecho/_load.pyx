@@ -394,10 +394,10 @@ cdef class Load:
 
     def connect(self):
         """Open every connection that is not open; at most 64 connects are under way at once."""
-        if self.d.mode == FE_LOAD_RECONNECT:
-            return
         self._enter()
         try:
+            if self.d.mode == FE_LOAD_RECONNECT:
+                return
             self._drive(0)
             if self.d.failed:
                 memset(&self.d.load.counts, 0, sizeof(self.d.load.counts))

@@ -11,13 +11,16 @@
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._poll cimport (
-    Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_t, pthread_mutex_t,
+    Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_destroy, pthread_cond_init,
+    pthread_cond_t, pthread_condattr_destroy, pthread_condattr_init, pthread_condattr_setclock,
+    pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_t, pthread_mutex_unlock,
 )
 from fastecho._stream cimport STREAM_ROUND, StreamShare
 
@@ -40,6 +43,7 @@ cdef enum MessageKind:
     MESSAGE_STOP_ACCEPTING          # value: grace in ms
     MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
     MESSAGE_ABORT                   # end everything now
+    MESSAGE_LIMITS                  # shared.limits has changed
     MESSAGE_LOOK                    # something shared has changed
 
 
@@ -52,6 +56,16 @@ cdef struct Listener:
     bint is_unix
 
 
+# What may change while the server runs. 0 is no limit, but for max_connections: -1.
+cdef struct Limits:
+    int64_t max_connections
+    # Connections of one address, and the bits of an IPv6 address that count.
+    uint32_t max_per_ip
+    uint32_t ipv6_prefix
+    uint64_t idle_timeout_ms
+    uint64_t first_byte_timeout_ms
+
+
 cdef struct Shared:
     int worker_count
     Worker *workers
@@ -59,9 +73,11 @@ cdef struct Shared:
     Listener *listeners
     # Connections accepted so far: the next one's number less one. Atomic.
     int64_t last_number
-    # Places taken of max_connections (-1: no limit). Atomic.
+    # Places taken of max_connections. Atomic.
     int64_t places
-    int64_t max_connections
+    # What each worker takes a copy of; under its lock (a leaf: nothing is called while it is held).
+    Limits limits
+    pthread_mutex_t limits_lock
     # Workers that still accept. Atomic; brought to 0 under the lock, and told.
     int64_t accepting
     pthread_mutex_t accept_lock
@@ -70,8 +86,11 @@ cdef struct Shared:
     int64_t running
     # An accept callback decides: newcomers go through admissions first.
     bint admits
-    # 0: none.
-    uint64_t idle_timeout_ms
+    # Newcomers a second.
+    fe_rate accept_rate
+    # How many connections each address has, since there was a limit; under its lock (a leaf too).
+    fe_peers peers
+    pthread_mutex_t peers_lock
     # Read by the thread that runs the accept callback.
     Mailbox admissions
 
@@ -86,6 +105,7 @@ cdef struct Worker:
     int reserve_fd
     # READ_SIZE bytes, for every read of every connection.
     unsigned char *buffer
+    Limits limits
     # Monotonic ms; as old as the iteration, and only kept up when something needs it.
     uint64_t now_ms
     # Somebody needs to know when a connection was last active.
@@ -115,6 +135,10 @@ cdef struct Worker:
     fe_slab connections
     Mailbox mailbox
     fe_counters counters
+    # Where each slot's peer stands in the book of max_per_ip, FE_NO_PEER for nowhere. Nothing
+    # beyond peer_of_size does.
+    uint32_t *peer_of
+    uint32_t peer_of_size
     # Connections placed here and not yet closed. Raised by who accepts, lowered by the owner.
     int64_t placed
 
@@ -132,6 +156,53 @@ cdef inline uint64_t worker_deadline(Worker *w, uint64_t span_ms) noexcept nogil
 
 cdef inline uint64_t tag_of(const fe_connection *c) noexcept nogil:
     return c.slot | <uint64_t>c.generation << 32
+
+
+# --- the book of max_per_ip ----------------------------------------------------------------
+
+cdef inline int peer_enter(Worker *w, const fe_peer_key *key, uint32_t *node) noexcept nogil:
+    """Takes one of the places of a peer's address: 0; -EAGAIN: all are taken; -ENOMEM."""
+    cdef int rc
+    pthread_mutex_lock(&w.shared.peers_lock)
+    rc = fe_peers_take(&w.shared.peers, key, w.limits.max_per_ip, node)
+    pthread_mutex_unlock(&w.shared.peers_lock)
+    return rc
+
+
+cdef inline void peer_leave(Shared *shared, uint32_t node) noexcept nogil:
+    """Gives the place back; FE_NO_PEER has none."""
+    if node == FE_NO_PEER:
+        return
+    pthread_mutex_lock(&shared.peers_lock)
+    fe_peers_give(&shared.peers, node)
+    pthread_mutex_unlock(&shared.peers_lock)
+
+
+cdef inline int peer_keep(Worker *w, uint32_t slot, uint32_t node) noexcept nogil:
+    """Notes whose place the connection in a slot has; 0 or -ENOMEM. As long as nobody has one,
+    there is nothing to note it in."""
+    cdef uint32_t size = w.peer_of_size
+    cdef uint32_t *grown
+    if slot < size:
+        w.peer_of[slot] = node
+        return 0
+    if node == FE_NO_PEER:
+        return 0
+    while size <= slot:
+        size = 2 * size if size else 64
+    grown = <uint32_t *>realloc(w.peer_of, size * sizeof(uint32_t))
+    if grown == NULL:
+        return -ENOMEM
+    memset(grown + w.peer_of_size, 0xff, (size - w.peer_of_size) * sizeof(uint32_t))  # FE_NO_PEER
+    w.peer_of = grown
+    w.peer_of_size = size
+    w.peer_of[slot] = node
+    return 0
+
+
+cdef inline uint32_t peer_of(const Worker *w, uint32_t slot) noexcept nogil:
+    """Where the book has the peer of the connection in a slot."""
+    return w.peer_of[slot] if slot < w.peer_of_size else FE_NO_PEER
 
 
 # --- lists: doubly linked by slot; what is on one is never freed ---------------------------
@@ -196,7 +267,7 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
     w.accept_budget = 1
     fe_slab_init(&w.connections)
     w.stream.counters = &w.counters
-    w.tracks_activity = shared.idle_timeout_ms != 0
+    worker_take_limits(w)
     w.buffer = <unsigned char *>malloc(READ_SIZE)
     w.stream.out = <unsigned char *>malloc(
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
@@ -216,6 +287,35 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
         return w.reserve_fd
     return _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_ADD, w.mailbox.wake_fd, _sys.EPOLLIN,
                               TAG_MAILBOX)
+
+
+cdef inline void worker_take_limits(Worker *w) noexcept nogil:
+    """Takes a copy of the limits in force."""
+    pthread_mutex_lock(&w.shared.limits_lock)
+    w.limits = w.shared.limits
+    pthread_mutex_unlock(&w.shared.limits_lock)
+    if w.limits.idle_timeout_ms or w.limits.first_byte_timeout_ms:
+        w.tracks_activity = True
+
+
+cdef inline void shared_open_locks(Shared *shared) noexcept nogil:
+    """The locks, and the condition for the end of accepting, on the monotonic clock."""
+    cdef pthread_condattr_t attributes
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, _sys.CLOCK_MONOTONIC)
+    pthread_cond_init(&shared.accept_ended, &attributes)
+    pthread_condattr_destroy(&attributes)
+    pthread_mutex_init(&shared.accept_lock, NULL)
+    pthread_mutex_init(&shared.limits_lock, NULL)
+    pthread_mutex_init(&shared.peers_lock, NULL)
+
+
+cdef inline void shared_close_locks(Shared *shared) noexcept nogil:
+    """Nobody holds or waits for any of them."""
+    pthread_cond_destroy(&shared.accept_ended)
+    pthread_mutex_destroy(&shared.accept_lock)
+    pthread_mutex_destroy(&shared.limits_lock)
+    pthread_mutex_destroy(&shared.peers_lock)
 
 
 cdef inline size_t longest_frame(const StreamShare *stream) noexcept nogil:
@@ -255,6 +355,8 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     fe_timers_free(&w.timers)
     free(w.buffer)
     free(w.stream.out)
+    free(w.peer_of)
+    w.peer_of = NULL
     w.buffer = NULL
     w.stream.out = NULL
 

@@ -1,338 +1,30 @@
-"""The settings of a server: one table with every default, type, unit and limit.
+"""The configuration of a server: checked values, and where each of them came from.
 
-The table is the only place that knows them: the keywords of Config, the flags of `fastecho serve`,
-the FASTECHO_ variables, the keys of a TOML file and --print-config are all read from it. A wrong
-value raises ConfigError with the name that the user wrote. The only file that this module reads is
-the TOML file; it resolves no name and opens no socket.
+Lives here: Config, merging flags, variables and a TOML file, printing the result. Does not live
+here: the settings themselves, with their types and limits (settings.py). The only file that this
+module reads is the TOML file; it resolves no name and opens no socket.
 """
 
 from __future__ import annotations
 
-import os
-
-from .address import Address, parse_bind
 from .errors import ConfigError, shown
+from .settings import DEFAULT_MAX_FRAME, SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Literal, NoReturn
 
+    from .address import Address
+    from .settings import Setting
+
     Frame = Literal["recv", "line", "length"]
-    Kind = Literal["bind", "whole", "seconds", "bytes", "switch", "choice"]
     Bind = str | tuple[str, int] | Address
     Bytes = bytes | bytearray | memoryview | str
 
-__all__ = ["SETTINGS", "Config", "Merged", "Setting", "format_toml", "merge"]
+__all__ = ["Config", "Merged", "format_toml", "merge"]
 
-LARGEST_INT = 2**31 - 1
-LARGEST_BUFFER = 2**30
-LONGEST_TIME = 1_000_000.0
-"""Seconds, 11 days: every smaller time fits in 31 bits of milliseconds."""
 LARGEST_TOML_FILE = 2**20
-DEFAULT_MAX_FRAME = 65536
-
-
-class Setting:
-    """One setting: what it is called, what it accepts, what it means.
-
-    Attributes:
-        name: the keyword; the flag is --na-me, the variable FASTECHO_NAME, the TOML key the name.
-        kind: how a value is checked and read.
-        default: the library's default; `serve` replaces some (see cli/serve.py).
-        low, high: limits, both allowed: of the number, or of the length of bytes.
-        choices: the values of a "choice".
-        unset: what None stands for; "" where None is no value.
-        metavar, help: for --help; help names the unit.
-    """
-
-    __slots__ = ("choices", "default", "help", "high", "kind", "low", "metavar", "name", "unset")
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        default: object,
-        help: str,
-        *,
-        low: float = 0,
-        high: float = 0,
-        choices: tuple[str, ...] = (),
-        unset: str = "",
-        metavar: str = "",
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.default = default
-        self.help = help
-        self.low = low
-        self.high = high
-        self.choices = choices
-        self.unset = unset
-        self.metavar = metavar
-
-    @property
-    def flag(self) -> str:
-        """The option of the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return "FASTECHO_" + self.name.upper()
-
-    def check(self, value: object, label: str) -> object:
-        """Return `value` (from Python or TOML) in the setting's own type, or raise ConfigError."""
-        if value is None and self.unset:
-            return None
-        return _CHECKS[self.kind](self, value, label)
-
-    def read(self, text: str, label: str) -> object:
-        """Return the value that `text` (a flag or a variable) stands for, or raise ConfigError."""
-        if self.unset and text.lower() == "none":
-            return None
-        if self.kind == "bytes":
-            return self.check(os.fsencode(text), label)
-        if self.kind == "bind":
-            return self.check(text.split(","), label)
-        if self.kind == "switch":
-            if text.lower() not in _SWITCH:
-                raise ConfigError(label, text, "must be yes or no")
-            return _SWITCH[text.lower()]
-        number: object = text
-        if self.kind == "whole":
-            digits = text.removeprefix("-")
-            if digits.isascii() and digits.isdigit() and len(digits) <= 30:
-                number = int(text)
-        elif self.kind == "seconds":
-            try:
-                number = float(text)
-            except ValueError:
-                pass
-        try:
-            return self.check(number, label)
-        except ConfigError as error:
-            raise ConfigError(label, text, error.reason) from None
-
-    def refuse(self, value: object, label: str, must: str) -> NoReturn:
-        """Raise ConfigError with the limits of this setting."""
-        raise ConfigError(label, value, f"must be {must}{', or none' if self.unset else ''}")
-
-
-_SWITCH = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
-
-
-def _check_whole(setting: Setting, value: object, label: str) -> int:
-    low, high = int(setting.low), int(setting.high)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        setting.refuse(value, label, f"a whole number from {low} to {high}")
-    return int(value)
-
-
-def _check_seconds(setting: Setting, value: object, label: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not setting.low <= value <= setting.high:  # type: ignore[operator]
-        setting.refuse(value, label, f"seconds from {setting.low:g} to {setting.high:.0f}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _check_bytes(setting: Setting, value: object, label: str) -> bytes:
-    must = "text or bytes"
-    if isinstance(value, str):
-        try:
-            data = value.encode()
-        except UnicodeEncodeError:
-            setting.refuse(value, label, "text that UTF-8 can encode")
-    elif isinstance(value, (bytes, bytearray, memoryview)):
-        data = bytes(value)
-    elif isinstance(value, list):  # how TOML carries bytes that are not UTF-8
-        try:
-            data = bytes(value)
-        except (TypeError, ValueError):
-            setting.refuse(value, label, must + " (or a list of numbers from 0 to 255)")
-    else:
-        setting.refuse(value, label, must)
-    if len(data) > setting.high:
-        raise ConfigError(label, value, f"has {len(data)} bytes: at most {setting.high:.0f}")
-    return data
-
-
-def _check_switch(setting: Setting, value: object, label: str) -> bool:
-    if not isinstance(value, bool):
-        setting.refuse(value, label, "true or false")
-    return value
-
-
-def _check_choice(setting: Setting, value: object, label: str) -> str:
-    if not isinstance(value, str) or value not in setting.choices:
-        setting.refuse(value, label, f"one of {', '.join(setting.choices)}")
-    return value
-
-
-def _check_bind(setting: Setting, value: object, label: str) -> tuple[Address, ...]:
-    """Check one address or several; a (host, port) pair is one, any other sequence several."""
-    pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int)
-    several = [value] if pair or isinstance(value, (str, Address)) else value
-    if not isinstance(several, (list, tuple)):
-        setting.refuse(value, label, "an address or a list of addresses")
-    if not several:
-        raise ConfigError(label, value, "names no address to listen on")
-    addresses: list[Address] = []
-    for one in several:
-        address = parse_bind(one, label)
-        if address in addresses and address.port != 0:
-            raise ConfigError(label, str(address), "is given twice")
-        addresses.append(address)
-    return tuple(addresses)
-
-
-_CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
-    "bind": _check_bind,
-    "whole": _check_whole,
-    "seconds": _check_seconds,
-    "bytes": _check_bytes,
-    "switch": _check_switch,
-    "choice": _check_choice,
-}
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "bind",
-        "bind",
-        "127.0.0.1:0",
-        "where to listen: HOST:PORT (a name binds every address it resolves to, port 0 picks "
-        "one), [::1]:7, [::]:7 (IPv6 only), :7 (every address, IPv4 and IPv6), unix:PATH, or "
-        "fd://3 (inherited); repeatable",
-        metavar="ADDRESS",
-    ),
-    Setting(
-        "threads",
-        "whole",
-        1,
-        "worker threads, each with its own loop",
-        low=1,
-        high=1024,
-        metavar="N",
-    ),
-    Setting(
-        "backlog",
-        "whole",
-        None,
-        "length of the accept queue, in connections, as for listen(2)",
-        low=0,
-        high=LARGEST_INT,
-        unset="somaxconn",
-        metavar="N",
-    ),
-    Setting(
-        "reuse_port",
-        "switch",
-        False,
-        "one listener for each thread with SO_REUSEPORT, instead of one for all",
-    ),
-    Setting(
-        "frame",
-        "choice",
-        "recv",
-        "how the bytes are cut into messages for prefix and suffix: recv (whatever one recv "
-        "gave), line (up to a newline) or length (4 bytes, big-endian, then the payload)",
-        choices=("recv", "line", "length"),
-        metavar="FORM",
-    ),
-    Setting(
-        "prefix", "bytes", b"", "put before each message of the reply", high=4096, metavar="TEXT"
-    ),
-    Setting(
-        "suffix",
-        "bytes",
-        b"",
-        "put after each message of the reply, before a line's newline",
-        high=4096,
-        metavar="TEXT",
-    ),
-    Setting(
-        "max_frame",
-        "whole",
-        None,
-        "longest message, in bytes; a longer one ends the connection (frames line and length)",
-        low=1,
-        high=LARGEST_BUFFER,
-        unset=f"{DEFAULT_MAX_FRAME}, or high_water if that is less",
-        metavar="BYTES",
-    ),
-    Setting(
-        "high_water",
-        "whole",
-        262144,
-        "stop reading from a peer while so many bytes wait to be sent to it",
-        low=1,
-        high=LARGEST_BUFFER,
-        metavar="BYTES",
-    ),
-    Setting(
-        "low_water",
-        "whole",
-        None,
-        "read again when no more than so many bytes wait",
-        low=0,
-        high=LARGEST_BUFFER,
-        unset="a quarter of high_water",
-        metavar="BYTES",
-    ),
-    Setting(
-        "max_connections",
-        "whole",
-        None,
-        "open connections at a time; a newcomer above it is reset and counted",
-        low=1,
-        high=LARGEST_INT,
-        unset="no limit",
-        metavar="N",
-    ),
-    Setting(
-        "idle_timeout",
-        "seconds",
-        None,
-        "close a connection when no byte went either way for so many seconds",
-        low=0.001,
-        high=LONGEST_TIME,
-        unset="no limit",
-        metavar="SECONDS",
-    ),
-    Setting(
-        "graceful_timeout",
-        "seconds",
-        30.0,
-        "on SIGTERM, seconds that connections have to finish before the rest is reset",
-        high=LONGEST_TIME,
-        metavar="SECONDS",
-    ),
-    Setting(
-        "drain_idle",
-        "seconds",
-        1.0,
-        "while draining, end a connection that was quiet for so many seconds",
-        high=LONGEST_TIME,
-        metavar="SECONDS",
-    ),
-    Setting(
-        "spin_us",
-        "whole",
-        0,
-        "microseconds to look for work before a thread sleeps: less latency for more CPU",
-        high=100_000,
-        metavar="MICROSECONDS",
-    ),
-)
 
 
 class Config:
@@ -360,7 +52,15 @@ class Config:
     high_water: int
     low_water: int
     max_connections: int | None
+    max_per_ip: int | None
+    ipv6_prefix: int
+    accept_rate: int | None
+    first_byte_timeout: float | None
     idle_timeout: float | None
+    user_timeout: float | None
+    keepalive: float | None
+    send_buffer: int | None
+    receive_buffer: int | None
     graceful_timeout: float
     drain_idle: float
     spin_us: int
@@ -379,7 +79,15 @@ class Config:
         high_water: int = 262144,
         low_water: int | None = None,
         max_connections: int | None = None,
+        max_per_ip: int | None = None,
+        ipv6_prefix: int = 64,
+        accept_rate: int | None = None,
+        first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        user_timeout: float | None = None,
+        keepalive: float | None = None,
+        send_buffer: int | None = None,
+        receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,

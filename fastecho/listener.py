@@ -29,20 +29,28 @@ import stat
 import sys
 import time
 
-from .address import Address, format_host_port
+from .address import Address, format_host_port, is_loopback
 from .errors import StartError, shown
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .config import Config
 
     SocketAddress = tuple[str, int] | tuple[str, int, int, int]
     Targets = list[tuple[int, SocketAddress]]
 
-__all__ = ["Listener", "open_listeners", "read_somaxconn"]
+__all__ = ["Listener", "handshake_grace", "open_listeners", "read_somaxconn"]
 
 PORT_TRIES = 16
 """Free ports to try when one port has to be free on several addresses at once."""
+HANDSHAKE_LOOPBACK = 0.002
+"""Seconds that a handshake over loopback may take: the grace at the end of accepting."""
+HANDSHAKE_ELSEWHERE = 0.1
+"""The same for any other address: one round trip, with room for most of the world."""
+KEEPALIVE_QUESTIONS = 3
+"""Questions without an answer after which TCP gives a silent peer up."""
 DIRECTORY_LOCK_WAIT = 0.5
 """Seconds; a program may hold the lock for ever (systemd-tmpfiles(8) suggests it)."""
 TCP_INFO_LIMIT = slice(28, 32)
@@ -151,9 +159,9 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
             if address.kind == "unix":
                 listeners.append(_open_unix(address, config.backlog))
             elif address.kind == "fd":
-                listeners.append(_adopt(address, config.backlog))
+                listeners.append(_adopt(address, config))
             else:
-                opened = _open_tcp(address, config.backlog, config.reuse_port, copies)
+                opened = _open_tcp(address, config, copies)
                 twice = {one.address for one in opened} & {one.address for one in listeners}
                 listeners.extend(opened)
                 if twice:  # the kernel allows that with SO_REUSEPORT
@@ -163,6 +171,15 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def handshake_grace(listeners: Sequence[Listener]) -> float:
+    """Return the seconds to wait for handshakes that are under way when accepting ends."""
+    tcp = [one for one in listeners if one.family != socket.AF_UNIX and one.owned]
+    if not tcp:
+        return 0.0
+    loopback = all(is_loopback(one.address.host or "") for one in tcp)
+    return HANDSHAKE_LOOPBACK if loopback else HANDSHAKE_ELSEWHERE
 
 
 def read_somaxconn() -> int:
@@ -177,9 +194,7 @@ def read_somaxconn() -> int:
 # --- TCP ---------------------------------------------------------------------------------------
 
 
-def _open_tcp(
-    address: Address, backlog: int | None, reuse_port: bool, copies: int
-) -> list[Listener]:
+def _open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
     """Open every socket of one TCP address, all on one port."""
     assert address.host is not None and address.port is not None
     if address.host == "":
@@ -194,9 +209,9 @@ def _open_tcp(
         try:
             for family, target in targets:
                 for copy in range(copies):
-                    worker = copy if reuse_port else None
+                    worker = copy if config.reuse_port else None
                     listener = _listen_tcp(
-                        family, (target[0], port, *target[2:]), backlog, worker, dual_stack
+                        family, (target[0], port, *target[2:]), config, worker, dual_stack
                     )
                     listeners.append(listener)
                     assert listener.address.port is not None
@@ -252,7 +267,7 @@ def _has_ipv6(host: str) -> bool:
 
 
 def _listen_tcp(
-    family: int, target: SocketAddress, backlog: int | None, worker: int | None, dual_stack: bool
+    family: int, target: SocketAddress, config: Config, worker: int | None, dual_stack: bool
 ) -> Listener:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -261,14 +276,35 @@ def _listen_tcp(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_options(sock, config)
         sock.bind(target)
-        asked = read_somaxconn() if backlog is None else backlog
+        asked = read_somaxconn() if config.backlog is None else config.backlog
         sock.listen(asked)
         return Listener(sock, _tcp_address(sock), backlog=asked, worker=worker)
     except BaseException:
         sock.close()
         raise
+
+
+def _set_options(sock: socket.socket, config: Config) -> None:
+    """Set what every connection inherits from its TCP listener: no call for each of them.
+
+    The buffers stand before listen(): the window's scale is settled in the handshake.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if config.send_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer)
+    if config.receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, config.receive_buffer)
+    if config.user_timeout is not None:
+        milliseconds = int(-(-config.user_timeout * 1000 // 1))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    if config.keepalive is not None:
+        seconds = int(-(-config.keepalive // 1))  # the kernel takes whole ones only
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_QUESTIONS)
 
 
 def _tcp_address(sock: socket.socket) -> Address:
@@ -396,7 +432,7 @@ def _lock(directory: str) -> int | None:
 # --- inherited descriptors ---------------------------------------------------------------------
 
 
-def _adopt(address: Address, backlog: int | None) -> Listener:
+def _adopt(address: Address, config: Config) -> Listener:
     """Take an inherited listening socket over by a duplicate of its descriptor."""
     import fcntl
 
@@ -417,16 +453,16 @@ def _adopt(address: Address, backlog: int | None) -> Listener:
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise _unfit(address, errno.EINVAL, "the socket does not listen")
         sock.setblocking(False)
-        if backlog is not None:
-            sock.listen(backlog)
+        if config.backlog is not None:
+            sock.listen(config.backlog)
         if sock.family == socket.AF_UNIX:
             name = sock.getsockname()
             path = os.fsdecode(name) if isinstance(name, bytes) else str(name)
             real = Address("unix", path=path)
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_options(sock, config)
             real = _tcp_address(sock)
-        return Listener(sock, real, backlog=backlog, owned=False)
+        return Listener(sock, real, backlog=config.backlog, owned=False)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, StartError):

@@ -29,7 +29,8 @@ from . import _core, process
 from .admission import ask_for_each
 from .config import Config
 from .errors import ForkedError
-from .listener import Listener, open_listeners
+from .limits import change_limits, limits_of, milliseconds
+from .listener import Listener, handshake_grace, open_listeners
 from .signals import block_signals, ending_signals
 from .stats import Stats
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
     from types import TracebackType
-    from typing import Literal
+    from typing import Any, Literal
 
     from .config import Bind, Bytes, Frame
     from .peer import Peer
@@ -50,10 +51,6 @@ __all__ = ["Server"]
 log = logging.getLogger("fastecho")
 
 FRAMES = {"recv": 0, "line": 1, "length": 2}
-HANDSHAKE_LOOPBACK = 0.002
-"""Seconds that a handshake over loopback may take: the grace at the end of accepting."""
-HANDSHAKE_ELSEWHERE = 0.1
-"""The same for any other address: one round trip, with room for most of the world."""
 CLOSE_WAIT = 5.0
 """Seconds to wait for workers to leave their listeners; they need microseconds and the grace."""
 THREAD_WAIT = 0.2
@@ -77,7 +74,17 @@ class Server:
         max_frame: longest message of line and length frames, in bytes.
         high_water, low_water: bytes pending at which reading pauses, and goes on.
         max_connections: open connections; a newcomer above it is reset. None for no limit.
+        max_per_ip: open connections of one peer address; None for no limit. Of an IPv6 address
+            the first `ipv6_prefix` bits count.
+        accept_rate: newcomers a second, with bursts of a tenth of that; None for no limit. One
+            above it is reset.
+        first_byte_timeout: seconds until the first byte must have come; None for no limit.
         idle_timeout: seconds without a byte in either direction; None for no limit.
+        user_timeout: seconds that a TCP peer has to acknowledge what was sent; None: the system's.
+        keepalive: seconds of silence after which TCP asks the peer, three times so far apart,
+            whether it is there; None: never.
+        send_buffer, receive_buffer: kernel memory of a TCP connection in each direction, in
+            bytes; None for what the system gives, which grows to some MB.
         graceful_timeout: seconds that stop() gives connections by default.
         drain_idle: seconds of quiet after which a draining connection is ended.
         spin_us: microseconds to poll before blocking: less latency for more CPU.
@@ -103,29 +110,22 @@ class Server:
         high_water: int = 262144,
         low_water: int | None = None,
         max_connections: int | None = None,
+        max_per_ip: int | None = None,
+        ipv6_prefix: int = 64,
+        accept_rate: int | None = None,
+        first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        user_timeout: float | None = None,
+        keepalive: float | None = None,
+        send_buffer: int | None = None,
+        receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         on_accept: OnAccept | None = None,
     ) -> None:
-        self.config = Config(
-            bind,
-            threads=threads,
-            backlog=backlog,
-            reuse_port=reuse_port,
-            frame=frame,
-            prefix=prefix,
-            suffix=suffix,
-            max_frame=max_frame,
-            high_water=high_water,
-            low_water=low_water,
-            max_connections=max_connections,
-            idle_timeout=idle_timeout,
-            graceful_timeout=graceful_timeout,
-            drain_idle=drain_idle,
-            spin_us=spin_us,
-        )
+        given = locals()
+        self.config = Config(**{name: given[name] for name in Config.__slots__})
         if on_accept is not None and not callable(on_accept):
             raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
         self._on_accept = on_accept
@@ -149,6 +149,8 @@ class Server:
             state = "ended"
         else:
             state = "not started" if self._core is None else "ending"
+        if not self._is_mine():
+            state = f"of process {self._pid}"
         where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
         return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
 
@@ -196,7 +198,6 @@ class Server:
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
-        limit, idle = config.max_connections, config.idle_timeout
         return _core.Core(
             config.threads,
             [
@@ -214,11 +215,10 @@ class Server:
             config.max_frame,
             config.high_water,
             config.low_water,
-            -1 if limit is None else limit,
-            0 if idle is None else _milliseconds(idle),
             # On one CPU whoever could bring work is waiting for us to sleep.
             config.spin_us if (os.cpu_count() or 1) > 1 else 0,
             self._on_accept is not None,
+            limits_of(config),
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -344,6 +344,26 @@ class Server:
         core = self._core
         return self._stats if core is None or self._ended.is_set() else Stats(core.counters())
 
+    def set_limits(self, **limits: Any) -> None:
+        """Change limits of a server, running or not; no connection is ended for that at once.
+
+        What is open stays open, also above a lower max_connections. A connection of which no
+        time was measured so far has the whole of a new timeout. max_per_ip counts connections
+        that came while there was such a limit.
+
+        Args:
+            limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, first_byte_timeout,
+                idle_timeout, graceful_timeout or drain_idle, as in Server().
+        Raises:
+            ConfigError: a value is wrong, or another setting is named; nothing has changed.
+        Thread: any.   Cost: each worker looks at all its connections once.
+        """
+        self._check_process()
+        with self._lock:
+            self.config = change_limits(self.config, limits)
+            if self._core is not None:
+                self._core.set_limits(**limits_of(self.config))
+
     # --- ending ----------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -355,7 +375,7 @@ class Server:
         self._check_process()
         core = self._core
         if core is not None and not self._ended.is_set():
-            core.stop_accepting(_milliseconds(self._grace()))
+            core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
             self._close_listeners(core)
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -430,36 +450,28 @@ class Server:
         return True
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
-        core.stop_accepting(_milliseconds(self._grace()))
-        core.drain(_milliseconds(timeout), _milliseconds(idle))
+        core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
+        core.drain(milliseconds(timeout), milliseconds(idle))
         if self._starting is not threading.current_thread():
             self._close_listeners(core)
 
-    def _grace(self) -> float:
-        """Seconds to wait for handshakes that are under way when accepting ends."""
-        from .address import is_loopback
-
-        tcp = [one for one in self._listeners if one.family != socket.AF_UNIX and one.owned]
-        if not tcp:
-            return 0.0
-        loopback = all(is_loopback(one.address.host or "") for one in tcp)
-        return HANDSHAKE_LOOPBACK if loopback else HANDSHAKE_ELSEWHERE
-
     def _close_listeners(self, core: _core.Core) -> None:
         """Close the listeners once no worker uses them; frees the port before connections end."""
-        if core.wait_not_accepting(_milliseconds(CLOSE_WAIT)):
+        if core.wait_not_accepting(milliseconds(CLOSE_WAIT)):
             for listener in self._listeners:
                 listener.close()
             self._accepting = False
 
     # --- serving in this thread ------------------------------------------------------------
 
-    def serve_forever(self) -> bool:
+    def serve_forever(self, on_hangup: Callable[[], object] | None = None) -> bool:
         """Start, unless it was started, and wait until the server has ended.
 
         In the main thread SIGINT, SIGTERM and SIGHUP drain it, and a second one of these ends it
         at once; signals that are ignored stay ignored. The handlers found are put back.
 
+        Args:
+            on_hangup: called at each SIGHUP, which then does not drain; in the main thread.
         Returns:
             bool: True if every connection ended by itself or was quiet, False if any was reset.
         """
@@ -467,7 +479,7 @@ class Server:
         if self._core is None:
             self.start()
         if threading.current_thread() is threading.main_thread():
-            with ending_signals(self._on_signal) as watch:
+            with ending_signals(self._on_signal, on_hangup) as watch:
                 self._wakers.append(watch.wake)
                 while not self._ended.is_set():
                     watch.wait()
@@ -564,11 +576,6 @@ class Server:
         """For process.py: end every connection in order, for at most `timeout` seconds."""
         if self._core is not None:
             self._begin_drain(self._core, timeout, 0.0)
-
-
-def _milliseconds(seconds: float) -> int:
-    """Round up: a deadline is never early."""
-    return int(-(-seconds * 1000 // 1))
 
 
 def _seconds(timeout: float) -> float:

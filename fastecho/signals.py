@@ -50,11 +50,15 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
 
     Args:
         ended: called by wait(), with 1 for the first such signal, 2 for the second, and so on.
+        on_hangup: called by wait() at SIGHUP, which then is no such signal; None: it is one.
     Thread: the main thread only, but for wake().
     """
 
-    def __init__(self, ended: Callable[[int], None]) -> None:
+    def __init__(
+        self, ended: Callable[[int], None], on_hangup: Callable[[], object] | None = None
+    ) -> None:
         self._ended = ended
+        self._on_hangup = on_hangup
         self._count = 0
         self._handlers: dict[int, object] = {}
         self._wakeup = -1
@@ -92,7 +96,11 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
     def wait(self) -> None:
         """Block until a signal came or wake() was called, and report the signals."""
         for number in self._receiver.recv(64):
-            if number in self._handlers:
+            if number not in self._handlers:
+                continue
+            if number == signal.SIGHUP and self._on_hangup is not None:
+                self._on_hangup()
+            else:
                 self._count += 1
                 self._ended(self._count)
 

@@ -29,18 +29,20 @@ class WorkerStats:
         bytes_pending: reply bytes that the kernel has not taken yet, now.
         bytes_dropped: of bytes_out, what the kernel never took because the connection ended.
         bytes_discarded: input that came after we had decided to end the connection.
-        messages: frames answered; with recv framing, recv calls that gave bytes.
+        messages: frames answered; with recv framing, rounds of reading (bulk: several recv calls).
         frames_incomplete: connections that ended inside a frame which was not answered.
         short_writes: sends that took less than they were offered, or nothing.
         ended_by_peer: the peer's FIN came first, and everything was echoed.
         ended_by_error: recv, send or epoll_ctl failed; `errors` has the errno.
-        ended_by_idle_timeout, ended_by_frame_too_long: the limit of that name was broken.
+        ended_by_idle_timeout, ended_by_first_byte_timeout, ended_by_frame_too_long: the limit of
+            that name was broken.
         ended_by_denial: the accept callback said no, or raised.
         ended_by_drain: quiet during a drain.
         ended_by_abort: reset at a drain's deadline, or by abort().
         ended_by_no_memory: memory for its bytes or its registration was refused.
         linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
-        shed_max_connections, shed_no_descriptors: accepted and reset at once, never served.
+        shed_max_connections, shed_max_per_ip, shed_accept_rate, shed_no_descriptors: accepted and
+            reset at once, never served.
         accept_errors: accept4 failed other than by EAGAIN; `errors` has the errno.
         accept_pauses: times that accepting rested for want of descriptors or memory.
         iterations, events: rounds of the loop, and events that epoll_wait delivered.
@@ -62,6 +64,7 @@ class WorkerStats:
         "ended_by_denial",
         "ended_by_drain",
         "ended_by_error",
+        "ended_by_first_byte_timeout",
         "ended_by_frame_too_long",
         "ended_by_idle_timeout",
         "ended_by_no_memory",
@@ -72,7 +75,9 @@ class WorkerStats:
         "iterations",
         "linger_timeouts",
         "messages",
+        "shed_accept_rate",
         "shed_max_connections",
+        "shed_max_per_ip",
         "shed_no_descriptors",
         "short_writes",
     )
@@ -91,6 +96,7 @@ class WorkerStats:
     ended_by_denial: int
     ended_by_drain: int
     ended_by_error: int
+    ended_by_first_byte_timeout: int
     ended_by_frame_too_long: int
     ended_by_idle_timeout: int
     ended_by_no_memory: int
@@ -101,7 +107,9 @@ class WorkerStats:
     iterations: int
     linger_timeouts: int
     messages: int
+    shed_accept_rate: int
     shed_max_connections: int
+    shed_max_per_ip: int
     shed_no_descriptors: int
     short_writes: int
 

@@ -147,6 +147,8 @@ enum fe_reason {
     FE_BY_ABORT,
     /* Memory for its bytes was refused. */
     FE_BY_NO_MEMORY,
+    /* Not one byte came within first_byte_timeout. */
+    FE_BY_FIRST_BYTE_TIMEOUT,
     FE_REASONS
 };
 
@@ -164,7 +166,9 @@ enum fe_connection_flag {
     /* The last recv or send failed for want of kernel memory. */
     FE_WAS_REFUSED = 32,
     /* The peer's FIN has been read. */
-    FE_HAS_EOF = 64
+    FE_HAS_EOF = 64,
+    /* No byte has come yet, and first_byte_timeout counts. */
+    FE_AWAITS_FIRST = 128
 };
 
 /* No slot: the end of a list of slots. */

@@ -27,7 +27,7 @@
     X(bytes_dropped)                                                                               \
     /* Input that came after we had decided to end the connection. */                              \
     X(bytes_discarded)                                                                             \
-    /* Frames answered; with recv framing: recv calls that gave bytes. */                          \
+    /* Frames answered; with recv framing: rounds of reading that gave bytes. */                   \
     X(messages)                                                                                    \
     /* Incomplete length frames, or lines at a drain, dropped at the end. */                       \
     X(frames_incomplete)                                                                           \
@@ -38,6 +38,7 @@
     /* Ended: an errno of recv, send or epoll_ctl. */                                              \
     X(ended_by_error)                                                                              \
     X(ended_by_idle_timeout)                                                                       \
+    X(ended_by_first_byte_timeout)                                                                 \
     X(ended_by_frame_too_long)                                                                     \
     X(ended_by_denial)                                                                             \
     X(ended_by_drain)                                                                              \
@@ -47,6 +48,9 @@
     X(linger_timeouts)                                                                             \
     /* Accepted and aborted at once: max_connections. */                                           \
     X(shed_max_connections)                                                                        \
+    /* The same: max_per_ip, accept_rate. */                                                       \
+    X(shed_max_per_ip)                                                                             \
+    X(shed_accept_rate)                                                                            \
     /* Accepted and aborted at once: no descriptor was left (EMFILE, ENFILE). */                   \
     X(shed_no_descriptors)                                                                         \
     /* accept4 failed in another way than 'nothing there'; by number in errnos. */                 \

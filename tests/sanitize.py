@@ -76,6 +76,8 @@ NOT_UNDER = (
     Skip("test_benchmarks.py", ANY, NOT_OURS),
     Skip("test_c_headers.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
+    Skip("wheel/test_contents.py", ANY, NOT_OURS),
+    Skip("wheel/test_everywhere.py", ANY, NOT_OURS),
     Skip("test_cli_connect_pipe.py::test_closed_standard_input", THREAD, SHELL),
     Skip("test_cli_serve.py::test_a_signal_that_was_ignored_stays", THREAD, SHELL),
 )

@@ -11,7 +11,7 @@ from commands import COMMAND, DEADLINE, assert_refused, environment, run
 
 import fastecho
 from fastecho.cli import COMMANDS, serve
-from fastecho.config import SETTINGS
+from fastecho.settings import SETTINGS
 
 
 def test_version() -> None:

@@ -520,7 +520,7 @@ def test_signals_are_held_back_while_the_server_starts() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
-        early = serve._EarlySignals()
+        early = serve._EarlySignals(hangup_ends=True)
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(serve._Stopped):
             early.release()

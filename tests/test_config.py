@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastecho.address import parse_bind
-from fastecho.config import SETTINGS, Config, Setting, format_toml, merge
+from fastecho.config import Config, format_toml, merge
 from fastecho.errors import ConfigError
+from fastecho.settings import SETTINGS, Setting
 
 
 def values(config: Config) -> dict[str, object]:
@@ -50,7 +51,15 @@ def test_the_defaults() -> None:
         "high_water": 262144,
         "low_water": 65536,
         "max_connections": None,
+        "max_per_ip": None,
+        "ipv6_prefix": 64,
+        "accept_rate": None,
+        "first_byte_timeout": None,
         "idle_timeout": None,
+        "user_timeout": None,
+        "keepalive": None,
+        "send_buffer": None,
+        "receive_buffer": None,
         "graceful_timeout": 30.0,
         "drain_idle": 1.0,
         "spin_us": 0,

@@ -89,7 +89,25 @@ def test_error_in_the_middle_of_bulk_ends_that_connection(
     with served.paused():
         victim.sendall(pattern(100_000))
     ends(victim)
-    expect_stats(served, ended_by_error=1, errors={"ETIMEDOUT": 1})
+    expect_stats(
+        served,
+        ended_by_error=1,
+        errors={"ETIMEDOUT": 1},
+        bytes_in=40_012,
+        bytes_out=40_012,
+        bytes_dropped=40_000,
+    )
+
+
+def test_want_of_memory_in_the_middle_of_bulk_is_counted_and_costs_nothing(
+    served: Served, victim: socket.socket
+) -> None:
+    served.rule("recv", port=port_of(victim), limit=40_000, times=1)
+    served.rule("recv", port=port_of(victim), error="ENOMEM", times=1)
+    with served.paused():
+        victim.sendall(pattern(100_000))
+    assert same(recv_exactly(victim, 100_000), pattern(100_000))
+    expect_stats(served, ended_by_error=0, errors={"ENOMEM": 1})
 
 
 def test_error_of_a_flush_drops_what_was_pending(served: Served, victim: socket.socket) -> None:

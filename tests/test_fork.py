@@ -303,6 +303,8 @@ def test_a_child_that_touches_the_server_is_told(
     with child_of(fork, lambda: touch_everything(server)) as child:
         assert child.answer() == ""
         assert exchange(peer, b"while it lives") == b"while it lives"
+    with child_of(fork, lambda: repr(server)) as child:
+        assert child.answer() == f"<fastecho.Server {server.address} of process {os.getpid()}>"
     assert exchange(peer, b"after") == b"after"
     assert server.is_serving()
     assert exchange(join(server), b"a newcomer") == b"a newcomer"

@@ -21,7 +21,8 @@ LEAVES: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "address": {"errors"},
-    "config": {"address", "errors"},
+    "config": {"address", "errors", "settings"},
+    "settings": {"address", "errors"},
     "stats": set(),
 }
 ARROWS: dict[str, set[str]] = {
@@ -30,12 +31,13 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
     "client": {"address", "errors"},
+    "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors"},
     "peer": {"listener"},
     "process": {"server"},
     "server": {
-        "_core", "address", "admission", "config", "errors", "listener", "peer", "process",
-        "signals", "stats",
+        "_core", "address", "admission", "config", "errors", "limits", "listener", "peer",
+        "process", "signals", "stats",
     },
     "signals": set(),
 }  # fmt: skip

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from load_servers import echo, exact, framed, hold, serving
@@ -461,6 +461,14 @@ def test_closing_ends_every_connection() -> None:
         load.connect()
         load.close()
         server.wait_for_ends(10)
+
+
+@pytest.mark.parametrize("mode", ["closed", "reconnect"])
+def test_a_closed_load_cannot_connect(mode: Literal["closed", "reconnect"]) -> None:
+    load = Load(socket.AF_INET, ("127.0.0.1", 1), mode=mode)
+    load.close()
+    with pytest.raises(RuntimeError, match="the load is closed"):
+        load.connect()
 
 
 def test_a_load_goes_on_with_new_connections_after_a_disconnect() -> None:

@@ -1,4 +1,4 @@
-"""`make` says in one line what a machine lacks, before it makes anything.
+"""`make` says in one line what a machine lacks, before it makes anything; workflows call it.
 
 Each lack is faked: a Python that calls itself older, one without ensurepip, one whose headers
 are elsewhere, a compiler that is not there or finds no C library.
@@ -48,6 +48,13 @@ def make(tree: Path, *words: str, **environment: str) -> subprocess.CompletedPro
         text=True,
         timeout=30,
     )
+
+
+def targets() -> list[str]:
+    """Return the targets that the Makefile offers."""
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert phony
+    return phony[1].split()
 
 
 def complaint(result: subprocess.CompletedProcess[str]) -> str:
@@ -101,7 +108,9 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
     assert not (tree / ".venv").exists()
 
 
-@pytest.mark.parametrize("target", ["serve", "test", "lint", "bench", "debug", "sanitize"])
+@pytest.mark.parametrize(
+    "target", ["serve", "test", "lint", "bench", "debug", "sanitize", "sdist", "wheel"]
+)
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
     assert said.startswith("no-such-python is missing: install Python 3.11 or later")
@@ -127,7 +136,18 @@ def test_nothing_is_missing_where_fastecho_was_built(tree: Path) -> None:
 def test_make_alone_lists_every_target(tree: Path) -> None:
     result = make(tree)
     assert (result.returncode, result.stderr) == (0, "")
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
-    assert phony
-    assert re.findall(r"^  (\w+)", result.stdout, re.M) == phony[1].split()
+    assert re.findall(r"^  (\w+)", result.stdout, re.M) == targets()
     assert not (tree / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda path: path.stem
+)
+def test_workflow_calls_targets_and_awaits_jobs_that_exist(path: Path) -> None:
+    text = path.read_text()
+    called = set(re.findall(r"^ *(?:- )?run: make (\w+)", text, re.M))
+    assert called
+    assert called - {*targets(), "sanitize"} == set()
+    jobs = set(re.findall(r"^  ([\w-]+):$", text[text.index("\njobs:\n") :], re.M))
+    awaited = " ".join(re.findall(r"^ +needs: \[?([\w, -]+)", text, re.M))
+    assert set(re.findall(r"[\w-]+", awaited)) - jobs == set()

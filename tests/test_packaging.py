@@ -95,8 +95,8 @@ def test_sdist_holds_the_sources_and_nothing_generated(tmp_path: Path) -> None:
     wanted |= {
         "LICENSE", "MANIFEST.in", "Makefile", "README.md", "README.zh-CN.md", "CHANGELOG.md",
         "CONTRIBUTING.md", "pyproject.toml", "setup.py", ".ci/run", ".ci/missing",
-        ".ci/stubtest-allowed",
-        "fastecho/py.typed",
+        ".ci/stubtest-allowed", ".ci/wheel-builds", ".gitignore", ".github/zizmor.yml",
+        ".github/workflows/tests.yml", ".github/workflows/release.yml", "fastecho/py.typed",
     }  # fmt: skip
     assert wanted - names == set()
     made = {name for name in names if name.startswith(("build/", "dist/")) or ".so" in name}

@@ -110,8 +110,8 @@ def test_a_source_tree_that_is_not_compiled_says_what_it_is(tree: Tree) -> None:
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
         "fastecho.errors.ExtensionMissingError: fastecho.Server needs the compiled core, which is"
-        f" not compiled in {tree.folder}/fastecho: run make in that source tree, or leave it if"
-        " fastecho is installed elsewhere"
+        f" not compiled in {tree.folder}/fastecho: make serve compiles it there; or leave"
+        " that folder, if fastecho is installed elsewhere"
     )
 
 

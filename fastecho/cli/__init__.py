@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _drop_stdout()
+        _drop(1)
         return EXIT_FAILED
     except Exception as error:
         if os.environ.get("FASTECHO_TRACEBACK"):
@@ -58,12 +58,14 @@ def one_line(text: str) -> str:
 
 
 def complain(name: str, message: str) -> None:
-    """Write one line on stderr; a stderr that is closed is no error."""
+    """Write one line on stderr; a stderr that is closed, full or read by nobody is no error."""
     if sys.stderr is None:
         return
     try:
         print(f"{name}: {one_line(message)}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
+    except OSError:
+        _drop(2)  # what is buffered would be tried again at exit, and make its code 120
+    except ValueError:
         pass
 
 
@@ -121,10 +123,10 @@ def _unknown(first: str) -> int:
     return EXIT_USAGE
 
 
-def _drop_stdout() -> None:
-    """Point stdout at nothing, so that the last flush of the interpreter stays silent."""
+def _drop(stream: int) -> None:
+    """Point stdout or stderr at nothing, so that the last flush of the interpreter succeeds."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    os.dup2(nowhere, stream)
     os.close(nowhere)
 
 
@@ -138,7 +140,7 @@ def _explain(name: str, error: Exception) -> int:
             return EXIT_USAGE
         return EXIT_START if isinstance(error, StartError | ExtensionMissingError) else EXIT_FAILED
     if isinstance(error, OSError):
-        _drop_stdout()  # it may be the one that refused, and would again at exit
+        _drop(1)  # it may be the one that refused, and would again at exit
         where = f"{error.filename}: " if error.filename is not None else ""
         complain(name, f"{where}{error.strerror or error}")
         return EXIT_FAILED

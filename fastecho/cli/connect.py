@@ -73,7 +73,7 @@ option."""
 EXAMPLE = """\
 examples:
   fastecho connect
-  fastecho connect [::1]:7777
+  fastecho connect '[::1]:7777'
   printf 'a\\nb\\n' | fastecho connect unix:/run/echo.sock"""
 
 

@@ -1,6 +1,6 @@
 """`fastecho serve`: configuration in, a running server, what happened out; no socket here.
 
-The settings come from the table in config.py; this file only adds what concerns the command: the
+The settings come from the table in settings.py; this file only adds what concerns the command: the
 file to read, the descriptor for scripts, how much is said, and the process-wide things that a
 library must not touch (the descriptor limit, signals before the server waits for them).
 """
@@ -12,12 +12,14 @@ import signal
 import sys
 
 from fastecho.cli import complain
-from fastecho.config import SETTINGS, Setting, format_toml, merge
+from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
+from fastecho.settings import SETTINGS, Setting
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from types import FrameType
 
     from fastecho.config import Merged
@@ -40,10 +42,11 @@ DESCRIPTION = """\
 Run the echo server. What a peer sends comes back to it, byte for byte; with --prefix
 or --suffix, cut into messages by --frame. The real addresses are printed on stderr.
 
-SIGTERM, SIGINT (Ctrl-C) and SIGHUP, also with --config, drain: no new connections, the
-open ones may finish within --graceful-timeout. A second signal stops at once. Exit code
-0 after a clean drain, 1 if the time ran out, 2 for a wrong option, 4 if the server could
-not start.
+SIGTERM and SIGINT (Ctrl-C) drain: no new connections, the open ones may finish within
+--graceful-timeout. A second signal stops at once. SIGHUP with --config reads the file
+again and takes the limits from it, without touching a connection; without --config it
+drains. Exit code 0 after a clean drain, 1 if the time ran out, 2 for a wrong option, 4 if
+the server could not start.
 
 Every setting can also come from a variable, FASTECHO_MAX_FRAME for --max-frame, or from
 a TOML file, max_frame = 1024. Flags win over variables, those over the file."""
@@ -51,7 +54,7 @@ a TOML file, max_frame = 1024. Flags win over variables, those over the file."""
 EXAMPLE = """\
 examples:
   fastecho serve
-  fastecho serve --bind [::1]:7 --bind unix:/run/echo.sock --threads 2
+  fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --frame line --prefix 'you said: '"""
 
 
@@ -84,19 +87,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; return the exit code."""
     ready_fd = _ready_fd(args.ready_fd)  # first: later, N could be a descriptor of ours
-    settings = (*SETTINGS, LOG_LEVEL)
-    merged = merge(
-        {setting.name: getattr(args, setting.name) for setting in settings},
-        os.environ,
-        args.config,
-        defaults={"bind": DEFAULT_BIND, "threads": usable_cpus()},
-        extra=(LOG_LEVEL,),
-    )
+    threads = usable_cpus()
+
+    def read() -> Merged:
+        return merge(
+            {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, LOG_LEVEL)},
+            os.environ,
+            args.config,
+            defaults={"bind": DEFAULT_BIND, "threads": threads},
+            extra=(LOG_LEVEL,),
+        )
+
+    merged = read()
     if args.print_config:
         if sys.stdout is not None:
-            sys.stdout.buffer.write(format_toml(merged, settings).encode())
+            sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, LOG_LEVEL)).encode())
         return 0
-    return _Serving(merged).run(ready_fd)
+    return _Serving(merged, None if args.config is None else read).run(ready_fd)
 
 
 class _Stopped(KeyboardInterrupt):
@@ -110,9 +117,12 @@ class _EarlySignals:
     and the totals are printed. Otherwise each raises _Stopped wherever the main thread is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hangup_ends: bool) -> None:
         self.held = True
         self.seen = False
+        # SIGHUP came, and is to make the settings be read again.
+        self.hung_up = False
+        self._hangup_ends = hangup_ends
         self.install()
 
     def install(self) -> None:
@@ -121,7 +131,10 @@ class _EarlySignals:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
 
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and not self._hangup_ends:
+            self.hung_up = True
+            return
         self.seen = True
         if not self.held:
             raise _Stopped
@@ -136,12 +149,16 @@ class _EarlySignals:
 class _Serving:
     """One run of the server, from the first system call to the line of totals."""
 
-    def __init__(self, merged: Merged) -> None:
+    def __init__(self, merged: Merged, read: Callable[[], Merged] | None) -> None:
         self.config = merged.config
+        # Reads the settings again; None: there is no file that could have changed.
+        self.read = read
         self.level = LEVELS.index(str(merged.values["log_level"]))
 
     def run(self, ready_fd: int | None) -> int:
-        early = _EarlySignals()  # first: an import that is broken off may leave half a module
+        early = _EarlySignals(
+            self.read is None
+        )  # first: an import that is broken off may leave half a module
         from fastecho import Server
 
         self._raise_descriptor_limit()
@@ -152,7 +169,7 @@ class _Serving:
             self._banner(server)
             if ready_fd is not None:
                 self._tell_ready(server, ready_fd)
-            drained = server.serve_forever()
+            drained = server.serve_forever(self._hangup(server, early))
         except _Stopped:
             early.install()  # serve_forever() may have replaced some already
             drained = _stop(server)
@@ -169,10 +186,37 @@ class _Serving:
             why = (error.strerror or str(error)).lower()
             raise StartError(error.errno or 0, f"cannot start: {why}") from None
 
+    def _hangup(self, server: Server, early: _EarlySignals) -> Callable[[], None] | None:
+        """Return what SIGHUP does; None: it drains. One that came too early is made up for."""
+        if self.read is None:
+            return None
+        if early.hung_up:
+            self._reload(server)
+        return lambda: self._reload(server)
+
+    def _reload(self, server: Server) -> None:
+        """Read the settings again and take over those that may change; say what has changed."""
+        assert self.read is not None
+        try:
+            merged = self.read()
+        except ConfigError as error:
+            self.say("error", f"nothing reloaded: {error}")
+            return
+        self.level = LEVELS.index(str(merged.values["log_level"]))
+        old, new = server.config.keywords(), merged.config.keywords()
+        changed = [setting for setting in SETTINGS if old[setting.name] != new[setting.name]]
+        limits = {setting.name: new[setting.name] for setting in changed if setting.live}
+        server.set_limits(**limits)
+        now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
+        self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
+        for setting in changed:
+            if not setting.live:
+                self.say("warning", f"{setting.name} changes at the next start only")
+
     def say(self, level: str, message: str) -> None:
         """Write one line on stderr if the log level asks for it."""
         if LEVELS.index(level) <= self.level:
-            complain("fastecho", f"warning: {message}" if level == "warning" else message)
+            complain("fastecho", message if level == "info" else f"{level}: {message}")
 
     def _raise_descriptor_limit(self) -> None:
         """Raise the soft limit of open descriptors to the hard one."""
@@ -222,9 +266,16 @@ class _Serving:
             "bytes in": stats.bytes_in,
             "bytes out": stats.bytes_out,
         }
+        refused = (
+            stats.shed_max_connections
+            + stats.shed_max_per_ip
+            + stats.shed_accept_rate
+            + stats.shed_no_descriptors
+        )
         trouble = {
             "bytes dropped": stats.bytes_dropped,
-            "connections refused": stats.shed_max_connections + stats.shed_no_descriptors,
+            "connections refused": refused,
+            "first byte too late": stats.ended_by_first_byte_timeout,
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
             "connections reset": stats.ended_by_abort,

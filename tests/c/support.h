@@ -24,22 +24,32 @@ static inline uint64_t random_below(uint64_t *state, uint64_t limit)
     return (next_random(state) >> 16) % limit;
 }
 
-/* While it is set, no memory is given. */
+/* While it is set, no memory is given, but for so many more allocations. */
 static int memory_is_refused;
+static int memory_spare;
+
+static inline int refuses_memory(void)
+{
+    if (!memory_is_refused || memory_spare > 0) {
+        memory_spare -= memory_is_refused;
+        return 0;
+    }
+    return 1;
+}
 
 static inline void *refusable_malloc(size_t n)
 {
-    return memory_is_refused ? NULL : malloc(n);
+    return refuses_memory() ? NULL : malloc(n);
 }
 
 static inline void *refusable_realloc(void *block, size_t n)
 {
-    return memory_is_refused ? NULL : realloc(block, n);
+    return refuses_memory() ? NULL : realloc(block, n);
 }
 
 static inline void *refusable_aligned_alloc(size_t alignment, size_t n)
 {
-    return memory_is_refused ? NULL : aligned_alloc(alignment, n);
+    return refuses_memory() ? NULL : aligned_alloc(alignment, n);
 }
 
 #define malloc refusable_malloc

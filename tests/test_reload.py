@@ -1,0 +1,160 @@
+"""SIGHUP to `fastecho serve --config FILE`: limits are read again, no connection is touched.
+
+What cannot change while a server runs is said, a file that is wrong changes nothing, and a signal
+that comes before the server waits for signals is not lost. (Limits themselves: test_limits.py.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import COMMAND, DEADLINE, Serving, environment, serving
+from peers import exchange, is_turned_away, read_to_eof, recv_exactly
+
+BIND = 'bind = "127.0.0.1:0"\n'
+
+
+def said(server: Serving) -> str:
+    """Return the next line of stderr: the server says something after each SIGHUP."""
+    assert server.process.stderr is not None
+    return server.process.stderr.readline().decode().strip()
+
+
+def started(server: Serving) -> Serving:
+    """Skip what is said at the start."""
+    while not said(server).startswith("fastecho: threads"):
+        pass
+    return server
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a configuration file."""
+    path = tmp_path / "fastecho.toml"
+    path.write_text(BIND)
+    return path
+
+
+def test_limits_are_taken_over_and_nobody_is_touched(file: Path) -> None:
+    with serving(f"--config={file}") as server, server.connect() as inside:
+        started(server)
+        inside.sendall(b"before")
+        file.write_text(f"{BIND}max_connections = 1\nidle_timeout = 60\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == "fastecho: reloaded: max_connections 1, idle_timeout 60.0"
+        assert recv_exactly(inside, 6) == b"before"
+        assert is_turned_away(server.addresses[0])
+        file.write_text(BIND)
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == "fastecho: reloaded: max_connections none, idle_timeout none"
+        with server.connect() as second:
+            assert exchange(second, b"x") == b"x"
+        assert exchange(inside, b"after") == b"after"
+        inside.shutdown(socket.SHUT_WR)
+        assert read_to_eof(inside) == b""
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_flags_win_over_the_file_again(file: Path) -> None:
+    with serving(f"--config={file}", "--max-connections=5") as server:
+        started(server)
+        file.write_text(f"{BIND}max_connections = 1\n")
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == "fastecho: reloaded: nothing has changed"
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("max_connections = 0\n", "max_connections 0 must be a whole number from 1 to"),
+        ("max_conections = 1\n", "is not a setting: did you mean max_connections?"),
+        ("max_connections = \n", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_file_changes_nothing(file: Path, text: str, reason: str) -> None:
+    file.write_text(f"{BIND}max_connections = 1\n")
+    with serving(f"--config={file}") as server, server.connect() as inside:
+        started(server)
+        assert exchange(inside, b"x") == b"x"
+        file.write_text(BIND + text)
+        server.process.send_signal(signal.SIGHUP)
+        line = said(server)
+        assert line.startswith("fastecho: error: nothing reloaded: ")
+        assert reason in line
+        assert is_turned_away(server.addresses[0])
+        assert exchange(inside, b"y") == b"y"
+
+
+def test_what_cannot_change_now_is_said(file: Path) -> None:
+    with serving(f"--config={file}") as server:
+        started(server)
+        file.write_text(f'{BIND}threads = 7\nprefix = "x"\ngraceful_timeout = 5\n')
+        server.process.send_signal(signal.SIGHUP)
+        lines = [said(server) for _ in range(3)]
+        assert lines == [
+            "fastecho: reloaded: graceful_timeout 5.0",
+            "fastecho: warning: threads changes at the next start only",
+            "fastecho: warning: prefix changes at the next start only",
+        ]
+        with server.connect() as client:
+            assert exchange(client, b"x") == b"x"
+
+
+def test_the_log_level_is_taken_over(file: Path) -> None:
+    with serving(f"--config={file}") as server:
+        started(server)
+        file.write_text(f'{BIND}log_level = "error"\n')
+        server.process.send_signal(signal.SIGHUP)
+        with server.connect() as client:
+            assert exchange(client, b"x") == b"x"
+        code, lines = server.end(signal.SIGTERM)
+        # Nothing about the reload, and no totals: unless the signals came in one wake-up, when
+        # the reload was done first all the same.
+        assert (code, lines) == (0, [])
+
+
+def test_a_drain_ends_it_as_ever_after_a_reload(file: Path) -> None:
+    with serving(f"--config={file}", "--drain-idle=0.05") as server, server.connect() as client:
+        started(server)
+        server.process.send_signal(signal.SIGHUP)
+        said(server)
+        assert exchange(client, b"x") == b"x"
+        code, lines = server.end(signal.SIGTERM)
+        assert client.recv(1) == b""
+    assert code == 0
+    assert lines[-1].startswith("fastecho: drained: connections 1, ")
+
+
+def test_a_signal_before_the_server_waits_for_signals_is_made_up_for(file: Path) -> None:
+    """The server is held up between start() and serve_forever() by a pipe that is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, bytes(65536))
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    command = [*COMMAND, "serve", f"--config={file}", "--ready-fd", str(writer)]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, pass_fds=[writer], env=environment()
+    )
+    os.close(writer)
+    try:
+        with process:
+            server = started(Serving(process, []))
+            file.write_text(f"{BIND}max_connections = 1\n")
+            process.send_signal(signal.SIGHUP)
+            while os.read(reader, 1 << 20).count(b"\n") == 0:
+                pass
+            assert said(server) == "fastecho: reloaded: max_connections 1"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DEADLINE) == 0
+    finally:
+        os.close(reader)
+        process.kill()

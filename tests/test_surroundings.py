@@ -1,0 +1,283 @@
+"""Whatever surrounds the process: it echoes, ends in order, and leaves nothing in the way.
+
+As the first process of a container, without standard streams, behind a full disk, after SIGKILL,
+where the clock of milliseconds turns over, and in a second interpreter. (Signals and exit codes:
+test_cli_serve.py; fork: test_fork.py; the interpreter's exit: test_exit.py.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from commands import COMMAND, environment, serving
+from conftest import open_descriptors, running_threads
+from peers import connect, exchange, has_ipv6, read_to_eof, wait_until
+from programs import Program
+
+import fastecho
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def can_unshare(*options: str) -> bool:
+    """Tell whether this process may make namespaces of its own."""
+    command = ["unshare", *options, "true"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def child_of(pid: int) -> int:
+    """Return the only child of a process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: children.read_text().split())
+    (child,) = children.read_text().split()
+    return int(child)
+
+
+# --- the process -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not can_unshare("--pid", "--fork"), reason="needs a namespace of processes")
+def test_the_first_process_of_a_container_drains_at_sigterm() -> None:
+    """The kernel ignores signals that process 1 has no handler for."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", *COMMAND, "serve"]
+    process = subprocess.Popen(
+        [*command, "--bind=127.0.0.1:0", "--drain-idle=0.05"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            address = process.stderr.readline().split()[3]
+            with connect(address) as client:
+                assert exchange(client, b"hello") == b"hello"
+                os.kill(child_of(process.pid), signal.SIGTERM)
+                assert client.recv(1) == b""
+            said = process.communicate(timeout=20)[1].splitlines()
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert said[-1] == "fastecho: drained: connections 1, bytes in 5, bytes out 5"
+
+
+REDIRECTED = {
+    "no stdin": "<&-",
+    "no stdout": ">&-",
+    "no stderr": "2>&-",
+    "no stream at all": "<&- >&- 2>&-",
+    "a full disk": ">/dev/full 2>/dev/full",
+}
+
+
+@pytest.mark.parametrize("how", REDIRECTED)
+def test_standard_streams_may_be_closed_or_full(how: str, tmp_path: Path) -> None:
+    file = tmp_path / "fastecho.toml"
+    file.write_text('bind = "127.0.0.1:0"\n')
+    shell = ("sh", "-c", f'exec "$@" {REDIRECTED[how]}', "sh", *COMMAND)
+    with serving(f"--config={file}", "--drain-idle=0.05", program=shell) as server:
+        with server.connect() as client:
+            assert exchange(client, b"hello") == b"hello"
+            server.process.send_signal(signal.SIGHUP)  # it has something to say
+            assert exchange(client, b"hello") == b"hello"
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_whoever_read_its_log_may_be_gone(tmp_path: Path) -> None:
+    file = tmp_path / "fastecho.toml"
+    file.write_text('bind = "127.0.0.1:0"\n')
+    with serving(f"--config={file}", "--drain-idle=0.05") as server, server.connect() as client:
+        assert server.process.stderr is not None
+        server.process.stderr.close()
+        server.process.send_signal(signal.SIGHUP)
+        assert exchange(client, b"hello") == b"hello"
+        server.process.send_signal(signal.SIGTERM)
+        assert client.recv(1) == b""
+        client.close()
+        assert server.process.wait(20) == 0
+
+
+BINDS = ["127.0.0.1", "[::1]", "unix"]
+
+
+@pytest.fixture(params=BINDS)
+def bind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return an address that is free, with a port that nobody else is given."""
+    if request.param == "unix":
+        yield f"unix:{tmp_path}/s"
+        return
+    if request.param == "[::1]" and not has_ipv6():
+        pytest.skip("needs IPv6")
+    family = socket.AF_INET if request.param == "127.0.0.1" else socket.AF_INET6
+    with socket.socket(family) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((request.param.strip("[]"), 0))
+        yield f"{request.param}:{taken.getsockname()[1]}"
+
+
+def test_after_sigkill_it_serves_again_within_a_second(bind: str) -> None:
+    """Fifty connections were open, some with bytes under way; the peers have not closed theirs."""
+    with ExitStack() as stack:
+        with serving("--bind", bind) as server:
+            peers = [stack.enter_context(server.connect()) for _ in range(50)]
+            for peer in peers:
+                assert exchange(peer, b"x") == b"x"
+            for peer in peers[:10]:
+                peer.sendall(bytes(10_000))
+            server.process.kill()
+            server.process.wait(20)
+        begun = time.monotonic()
+        with serving("--bind", bind) as again:
+            took = time.monotonic() - begun
+            with again.connect() as client:
+                assert exchange(client, b"again") == b"again"
+            assert again.end(signal.SIGTERM)[0] == 0
+    assert took < 1
+
+
+# --- the clock -------------------------------------------------------------------------------
+
+TURNING = """
+    import socket, sys, time
+    import fastecho
+
+    # The low 32 bits of the milliseconds turn over while the connection is held.
+    left = 2**32 - time.monotonic_ns() // 1_000_000 % 2**32
+    server = fastecho.Server(idle_timeout=1.0)
+    server.start()
+    peer = socket.create_connection((server.host, server.port), 20)
+    silent = socket.create_connection((server.host, server.port), 20)
+    last = time.monotonic()
+    turned = False
+    while True:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        sent = time.monotonic()
+        now = time.monotonic_ns() // 1_000_000 % 2**32
+        if now < 2**31:
+            turned = True
+            break
+        time.sleep(0.02)
+    ended = silent.recv(1)
+    silent_for = time.monotonic() - last
+    assert peer.recv(1) == b""
+    print(left, turned, ended, silent_for >= 1.0, silent_for < 10, time.monotonic() - sent >= 1.0)
+    peer.close()
+    silent.close()
+    wait = server.stop(5)
+    print(server.stats().ended_by_idle_timeout)
+"""
+
+
+@pytest.mark.skipif(not can_unshare("--time"), reason="needs a namespace of time")
+def test_timeouts_hold_where_the_milliseconds_turn_over() -> None:
+    """Every 49.7 days. The process starts some seconds before."""
+    turn = 2**32 / 1000
+    offset = round(turn * (time.monotonic() // turn + 1) - time.monotonic()) - 2
+    unshare = ["unshare", "--time", "--monotonic", str(offset), "--fork"]
+    done = subprocess.run(
+        [*unshare, sys.executable, "-W", "error", "-c", textwrap.dedent(TURNING)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    left, *facts = first.split()
+    assert int(left) < 10_000
+    assert facts == ["True", "b''", "True", "True", "True"]
+    assert second == "2"
+
+
+# --- many times ------------------------------------------------------------------------------
+
+
+def cycles(count: int, errors: list[BaseException]) -> None:
+    """Start a server, echo once, end it: one after the other."""
+    try:
+        for number in range(count):
+            server = fastecho.Server(threads=1 + number % 2, drain_idle=0.0)
+            with server, connect(server) as client:
+                assert exchange(client, b"x") == b"x"
+                client.shutdown(socket.SHUT_WR)
+                assert read_to_eof(client) == b""
+    except BaseException as error:
+        errors.append(error)
+
+
+def resident() -> int:
+    """Return the resident memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_thousand_servers_leave_nothing() -> None:
+    errors: list[BaseException] = []
+    cycles(100, errors)
+    descriptors, threads, before = len(open_descriptors()), len(running_threads()), resident()
+    cycles(1000, errors)
+    assert errors == []
+    assert len(open_descriptors()) == descriptors
+    wait_until(lambda: len(running_threads()) <= threads)  # the kernel needs a moment for each
+    if "san.so" not in os.environ.get("LD_PRELOAD", ""):
+        assert resident() - before < 2_000_000
+
+
+def test_a_hundred_threads_may_start_and_end_servers_at_once() -> None:
+    errors: list[BaseException] = []
+    threads = [threading.Thread(target=cycles, args=(3, errors)) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+# --- a second interpreter --------------------------------------------------------------------
+
+SECOND = """
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    import sys
+    import fastecho
+
+    with fastecho.Server() as server:
+        other = interpreters.create()
+        interpreters.run_string(other, '''if True:
+            import fastecho
+            try:
+                fastecho.Server
+            except fastecho.ExtensionMissingError as error:
+                print(error, flush=True)
+        ''')
+        interpreters.destroy(other)
+        with fastecho.Client(server.address, timeout=20) as client:
+            print(client.echo(b"still here"), flush=True)
+"""
+
+
+def test_another_interpreter_is_told_and_does_no_harm() -> None:
+    with Program(SECOND) as program:
+        assert program.line() == (
+            "fastecho.Server needs the compiled core, which works in the main interpreter of a"
+            " process only"
+        )
+        assert program.line() == "b'still here'"
+        assert (program.end(), program.errors()) == (0, "")
