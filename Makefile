@@ -3,7 +3,10 @@
 
 PYTHON ?= python3
 ARGS ?=
-SANITIZE ?=
+SANITIZE ?= address,undefined thread
+QUICK ?=
+CLANG ?= clang
+FUZZ_SECONDS ?= 60
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,11 +25,12 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults debug sdist wheel clean
+.PHONY: help serve test lint bench faults debug sanitize fuzz sdist wheel clean
+.PHONY: .libfuzzer
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
@@ -58,16 +62,35 @@ faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one 
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
 
 # The debug build takes the place of the ordinary one in the tree. Without its stamp the
-# ordinary one comes back with the next target. A sanitizer must be loaded first.
-debug: $(INSTALLED) $(VENV)/.test ## tests on a build with -O0 -g and assertions; SANITIZE=address
+# ordinary one comes back with the next target.
+debug: $(INSTALLED) $(VENV)/.test ## tests on a build with -O0 -g and assertions
 	@rm -f $(COMPILED)
-	FASTECHO_DEBUG=1 FASTECHO_SANITIZE='$(SANITIZE)' $(BIN)/python setup.py --quiet build_ext --inplace
-	@case ',$(SANITIZE),' in \
-	*,address,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
-	    ASAN_OPTIONS=detect_leaks=0 ;; \
-	*,undefined,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libubsan.so)" ;; \
-	*,thread,*) export LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=66 ;; \
-	esac; exec $(BIN)/python -m pytest $(ARGS)
+	FASTECHO_DEBUG=1 $(BIN)/python setup.py --quiet build_ext --inplace
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+# Built and run in build/sanitize: the ordinary build stays. One set of sanitizers after the other.
+sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread, QUICK=1 choose
+	@set -e; for names in $(SANITIZE); do \
+	    $(BIN)/python tests/sanitize.py $(if $(QUICK),--quick) $$names $(ARGS); \
+	done
+
+# What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
+FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
+    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
+	@set -e; for target in frame buffer timers; do \
+	    mkdir -p build/fuzz/corpus/$$target; \
+	    $(CLANG) $(FUZZ) tests/fuzz/$$target.c -o build/fuzz/$$target; \
+	    echo "fuzz: $$target"; \
+	    build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -verbosity=0 \
+	        -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
+	        build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; \
+	done
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_state_machine.py
+
+.libfuzzer:
+	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \
+libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
 
 # Nothing is taken from the tree but what the sdist holds: unpacked, it makes its own .venv.
 sdist: $(TOOLS) $(VENV)/.wheel ## build the sdist; build and test from it; ARGS chooses tests

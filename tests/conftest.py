@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from peers import connect
+from sanitize import LEAKS_OF_PYTHON, NOT_UNDER, chosen, reason_in
 from served import Served
 from shimmed import build_shim, has_compiler
 
@@ -39,8 +41,36 @@ MakeServer = Callable[..., "fastecho.Server"]
 Join = Callable[..., socket.socket]
 Serve = Callable[..., Served]
 
+settings.register_profile("fuzz")  # `make fuzz` asks for it; test_state_machine.py obeys
+
 SETTLE = 5.0
 """Seconds that descriptors and threads have to go away; they usually need none."""
+
+
+def place_of(item: pytest.Item) -> str:
+    """Return a test's id as the tables of sanitize.py spell it."""
+    folder = Path(__file__).resolve().parent
+    return f"{item.path.relative_to(folder)}{item.nodeid.partition('.py')[2]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is no use under the sanitizers that watch this process, if any do."""
+    names = chosen()
+    for item in items if names else ():
+        if reason := reason_in(NOT_UNDER, place_of(item), names):
+            item.add_marker(pytest.mark.skip(reason=f"under {','.join(names)}: {reason}"))
+
+
+@pytest.fixture(autouse=True)
+def leaks_of_python(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Do not search the processes of some tests for leaks (see sanitize.py)."""
+    if not reason_in(LEAKS_OF_PYTHON, place_of(request.node), chosen()):
+        yield
+        return
+    before = os.environ["ASAN_OPTIONS"]
+    os.environ["ASAN_OPTIONS"] = f"{before}:detect_leaks=0"
+    yield
+    os.environ["ASAN_OPTIONS"] = before
 
 
 def open_descriptors() -> dict[int, str]:

@@ -39,10 +39,11 @@ def can_sanitize(folder: Path) -> bool:
     return compile_c(probe, folder / "probe", SANITIZERS).returncode == 0
 
 
-def run_program(program: Path) -> subprocess.CompletedProcess[str]:
+def run_program(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a built test. Only what the sanitizers need is taken from the environment."""
     environment = {"PATH": os.environ["PATH"], "ASAN_OPTIONS": "detect_leaks=1"}
-    return subprocess.run([program], capture_output=True, text=True, timeout=50, env=environment)
+    command = [str(program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=50, env=environment)
 
 
 @pytest.mark.parametrize("build", BUILDS)

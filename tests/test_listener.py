@@ -143,6 +143,8 @@ def test_a_name_tries_another_port_when_one_of_its_addresses_has_none_free(
             super().bind(address)
             if address == ("127.0.0.1", 0) and len(blockers) < 3:
                 port = self.getsockname()[1]
+                if port in {blocker.getsockname()[1] for blocker in blockers}:
+                    return  # the kernel picked it again, and it is taken already
                 monkeypatch.undo()
                 blockers.append(socket.create_server(("127.0.0.2", port)))
                 patch()

@@ -1,0 +1,80 @@
+"""The fuzz targets hold on every input that is kept, and would notice a header that is wrong.
+
+Lives here: the corpus of tests/fuzz, run with an ordinary compiler through a plain main. Does not
+live here: looking for new inputs (`make fuzz`). An input that once failed goes into the corpus of
+its target, and so into every run of the tests.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_c_headers import COMPILER, SANITIZERS, can_sanitize, run_program
+
+ROOT = Path(__file__).resolve().parent.parent
+FUZZ = ROOT / "tests" / "fuzz"
+TARGETS = sorted(path.stem for path in FUZZ.glob("*.c") if path.stem != "replay")
+
+
+def corpus(target: str) -> list[Path]:
+    """Return the inputs that are kept for a target."""
+    return sorted((FUZZ / "corpus" / target).iterdir())
+
+
+def replay(target: str, headers: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build a target against these headers, and run it on its corpus."""
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-g", f"-I{headers}"]
+    if can_sanitize(folder):
+        flags += SANITIZERS
+    sources = [str(FUZZ / f"{target}.c"), str(FUZZ / "replay.c")]
+    program = folder / target
+    command = [*COMPILER, *flags, *sources, "-o", str(program)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (built.returncode, built.stderr) == (0, "")
+    return run_program(program, *map(str, corpus(target)))
+
+
+def test_targets_are_those_of_make_fuzz() -> None:
+    (line,) = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "for target in" in line
+    ]
+    assert sorted(line.split(" in ")[1].split(";")[0].split()) == TARGETS
+    assert sorted(path.name for path in (FUZZ / "corpus").iterdir()) == TARGETS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
+    assert 10 <= len(corpus(target)) <= 100, "enough to mean something, few enough to keep"
+    result = replay(target, ROOT / "src_c", tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "right", "wrong"),
+    [
+        ("frame", "if (n > f->max_frame) /*", "if (n >= f->max_frame) /*"),
+        ("frame", "if (size > f->max_frame)", "if (size > f->max_frame + 1)"),
+        ("frame", "*scanned = n;", "*scanned = n + 1;"),
+        ("frame", "newline[-1] == '\\r' ? 2 : 1", "newline[-1] == '\\n' ? 2 : 1"),
+        ("frame", "if (eof && n > 0)", "if (eof && n > 1)"),
+        ("buffer", "b->start >= held", "b->start + 1 >= held"),
+        ("buffer", "b->scanned > n ? b->scanned - n : 0", "b->scanned"),
+        ("buffer", "while (capacity < wanted)", "while (capacity + 1 < wanted)"),
+        ("timers", "t->capacity - t->count <= t->spare", "t->capacity - t->count < t->spare"),
+        ("timers", "for (child = first + 1; child", "for (child = first + 2; child"),
+        (
+            "timers",
+            "    fe_timers_up(t, i);\n    fe_timers_down(t, last",
+            "    fe_timers_down(t, last",
+        ),
+    ],
+)
+def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:
+    text = (ROOT / "src_c" / f"{target}.h").read_text()
+    assert text.count(right) == 1
+    headers = tmp_path / "headers"
+    headers.mkdir()
+    (headers / f"{target}.h").write_text(text.replace(right, wrong))
+    assert replay(target, headers, tmp_path).returncode != 0
