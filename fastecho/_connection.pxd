@@ -17,7 +17,8 @@ from fastecho._stream cimport (
     stream_flush, stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of,
+    worker_clock, worker_deadline,
 )
 
 

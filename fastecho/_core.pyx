@@ -39,8 +39,7 @@ from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Limits, Listener, Shared,
     Worker, reap_all, ready_remove, shared_close_locks, shared_open_locks, worker_clock,
-    worker_close_descriptors, worker_deadline,
-    worker_free, worker_open, worker_take_limits,
+    worker_close_descriptors, worker_deadline, worker_free, worker_open, worker_take_limits,
 )
 cimport fastecho._sys as _sys
 

@@ -31,6 +31,7 @@ import time
 
 from .address import Address, format_host_port, is_loopback
 from .errors import StartError, shown
+from .limits import milliseconds
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -297,8 +298,8 @@ def _set_options(sock: socket.socket, config: Config) -> None:
     if config.receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, config.receive_buffer)
     if config.user_timeout is not None:
-        milliseconds = int(-(-config.user_timeout * 1000 // 1))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        span_ms = milliseconds(config.user_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, span_ms)
     if config.keepalive is not None:
         seconds = int(-(-config.keepalive // 1))  # the kernel takes whole ones only
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

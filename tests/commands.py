@@ -108,6 +108,22 @@ def serving(
                 process.kill()
 
 
+@contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """Give the ends of a pipe that takes no byte more; the caller closes the writing one."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        try:
+            while True:
+                os.write(writer, bytes(65536))
+        except BlockingIOError:
+            os.set_blocking(writer, True)
+        yield reader, writer
+    finally:
+        os.close(reader)
+
+
 def read_ready(reader: int) -> list[str]:
     """Return the lines that arrive before the other side is closed."""
     data, deadline = b"", time.monotonic() + DEADLINE

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from commands import (
     assert_refused,
     environment,
     exchange,
+    full_pipe,
     read_ready,
     run,
     serving,
@@ -486,15 +486,7 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
 def test_a_signal_before_serve_forever_drains_too(tmp_path: Path) -> None:
     """The server is held up between start() and serve_forever() by a pipe that is full."""
     path = tmp_path / "s"
-    with ExitStack() as stack:
-        reader, writer = os.pipe()
-        stack.callback(os.close, reader)
-        os.set_blocking(writer, False)
-        try:
-            while True:
-                os.write(writer, bytes(65536))
-        except BlockingIOError:
-            os.set_blocking(writer, True)
+    with full_pipe() as (_, writer):
         command = [*COMMAND, "serve", "--bind", f"unix:{path}", "--ready-fd", str(writer)]
         process = subprocess.Popen(
             command, stderr=subprocess.PIPE, pass_fds=[writer], env=environment()

@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "admission": {"_core", "listener", "peer", "signals"},
     "client": {"address", "errors"},
     "limits": {"config", "errors", "settings"},
-    "listener": {"address", "config", "errors"},
+    "listener": {"address", "config", "errors", "limits"},
     "peer": {"listener"},
     "process": {"server"},
     "server": {

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, DEADLINE, Serving, environment, serving
+from commands import COMMAND, DEADLINE, Serving, environment, full_pipe, serving
 from peers import exchange, is_turned_away, read_to_eof, recv_exactly
 
 BIND = 'bind = "127.0.0.1:0"\n'
@@ -133,28 +133,21 @@ def test_a_drain_ends_it_as_ever_after_a_reload(file: Path) -> None:
 
 def test_a_signal_before_the_server_waits_for_signals_is_made_up_for(file: Path) -> None:
     """The server is held up between start() and serve_forever() by a pipe that is full."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    try:
-        while True:
-            os.write(writer, bytes(65536))
-    except BlockingIOError:
-        os.set_blocking(writer, True)
-    command = [*COMMAND, "serve", f"--config={file}", "--ready-fd", str(writer)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, pass_fds=[writer], env=environment()
-    )
-    os.close(writer)
-    try:
-        with process:
-            server = started(Serving(process, []))
-            file.write_text(f"{BIND}max_connections = 1\n")
-            process.send_signal(signal.SIGHUP)
-            while os.read(reader, 1 << 20).count(b"\n") == 0:
-                pass
-            assert said(server) == "fastecho: reloaded: max_connections 1"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(DEADLINE) == 0
-    finally:
-        os.close(reader)
-        process.kill()
+    with full_pipe() as (reader, writer):
+        command = [*COMMAND, "serve", f"--config={file}", "--ready-fd", str(writer)]
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, pass_fds=[writer], env=environment()
+        )
+        os.close(writer)
+        try:
+            with process:
+                server = started(Serving(process, []))
+                file.write_text(f"{BIND}max_connections = 1\n")
+                process.send_signal(signal.SIGHUP)
+                while os.read(reader, 1 << 20).count(b"\n") == 0:
+                    pass
+                assert said(server) == "fastecho: reloaded: max_connections 1"
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
