@@ -17,6 +17,7 @@ from libc.string cimport memset
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport connection_end, connection_handle, connection_refused
+from fastecho._log cimport log_begin, log_refused, log_trouble
 from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
@@ -67,12 +68,15 @@ cdef inline int choose_worker(Worker *w, const Listener *l) noexcept nogil:
 cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     """Makes the record of a newcomer that was placed here, and serves it or asks for a verdict."""
     cdef fe_connection *c = fe_slab_take(&w.connections)
-    if c != NULL and peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0:
+    if c != NULL and (
+        peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0 or log_begin(w, c.slot, newcomer) < 0
+    ):
         fe_slab_give(&w.connections, c)
         c = NULL
     if c == NULL:
         peer_leave(w.shared, <uint32_t>newcomer.value2)
         fe_count(&w.counters.ended_by_no_memory, 1)
+        log_refused(w, newcomer, FE_BY_NO_MEMORY)
         fe_count(&w.counters.connections_closed, 1)
         fe_atomic_add(&w.placed, -1)
         fe_atomic_add(&w.shared.places, -1)
@@ -134,9 +138,11 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
         and not fe_rate_take(&shared.accept_rate, _sys.sys_now_ns())
     ):
         fe_count(&w.counters.shed_accept_rate, 1)
+        log_refused(w, newcomer, FE_BY_ACCEPT_RATE)
         return False
     if not fe_place_reserve(&shared.places, w.limits.max_connections):
         fe_count(&w.counters.shed_max_connections, 1)
+        log_refused(w, newcomer, FE_BY_MAX_CONNECTIONS)
         return False
     if w.limits.max_per_ip == 0 or l.is_unix:
         return True
@@ -153,28 +159,35 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
         fe_count_errno(&w.counters, rc)
     fe_count(&w.counters.shed_max_per_ip, 1)
     fe_atomic_add(&shared.places, -1)
+    log_refused(w, newcomer, FE_BY_MAX_PER_IP)
     return False
+
+
+cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexcept nogil:
+    """accept4: a descriptor or -errno. Who it is stands in newcomer, if anybody wants to know."""
+    cdef _sys.socklen_t size = sizeof(newcomer.address)
+    memset(newcomer, 0, sizeof(newcomer[0]))
+    newcomer.value2 = FE_NO_PEER
+    newcomer.listener = index
+    if w.shared.log_sample:
+        newcomer.began_ns = _sys.sys_now_ns()
+    elif not w.shared.admits and not w.limits.max_per_ip:
+        newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, NULL, NULL)
+        return newcomer.fd
+    newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, newcomer.address, &size)
+    newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
+    return newcomer.fd
 
 
 cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcept nogil:
     """Takes one newcomer: 0, also when a limit had it shed; or -errno."""
     cdef Message newcomer
-    cdef _sys.socklen_t size = sizeof(newcomer.address)
-    cdef int fd
-    memset(&newcomer, 0, sizeof(newcomer))
-    newcomer.value2 = FE_NO_PEER
-    if w.shared.admits or w.limits.max_per_ip:
-        fd = _sys.sys_accept(l.fd, newcomer.address, &size)
-        newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
-    else:
-        fd = _sys.sys_accept(l.fd, NULL, NULL)
+    cdef int fd = accept_take(w, index, &newcomer)
     if fd < 0:
         return fd
     if not has_room(w, l, &newcomer):
         abort_descriptor(fd)
         return 0
-    newcomer.fd = fd
-    newcomer.listener = index
     newcomer_place(w, l, &newcomer)
     return 0
 
@@ -209,6 +222,7 @@ cdef inline void accept_pause(Worker *w) noexcept nogil:
     accept_unwatch(w)
     w.accept_paused = True
     fe_count(&w.counters.accept_pauses, 1)
+    log_trouble(w)
     fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, ACCEPT_PAUSE_MS))
 
 
@@ -225,21 +239,24 @@ cdef inline void accept_resume(Worker *w) noexcept nogil:
         accept_pause(w)
 
 
-cdef inline int accept_shed(Worker *w, const Listener *l) noexcept nogil:
+cdef inline int accept_shed(Worker *w, uint32_t index) noexcept nogil:
     """No descriptor is left: spends the reserve to abort one newcomer. 0, or -EAGAIN: enough.
 
     The reserve can be lost to another thread between close and open, and the system can be out
     of descriptors whatever this process gives back: then accepting pauses.
     """
+    cdef Message newcomer
     cdef int fd
     if w.reserve_fd < 0:
         accept_pause(w)
         return -EAGAIN
     _sys.sys_close(w.reserve_fd)
-    fd = _sys.sys_accept(l.fd, NULL, NULL)
+    fd = accept_take(w, index, &newcomer)
     if fd >= 0:
         abort_descriptor(fd)
         fe_count(&w.counters.shed_no_descriptors, 1)
+        log_refused(w, &newcomer, FE_BY_NO_DESCRIPTORS)
+        log_trouble(w)
     w.reserve_fd = _sys.sys_open_null()
     if w.reserve_fd < 0 or (fd < 0 and fd != -EAGAIN):
         accept_pause(w)
@@ -247,21 +264,21 @@ cdef inline int accept_shed(Worker *w, const Listener *l) noexcept nogil:
     return 0 if fd >= 0 else -EAGAIN
 
 
-cdef inline int accept_failed(Worker *w, const Listener *l, int rc) noexcept nogil:
+cdef inline int accept_failed(Worker *w, uint32_t index, int rc) noexcept nogil:
     """Applies the rule for -errno of accept4. 0: one was shed, 1: one failed, go on with the
     next; -EAGAIN: enough."""
     cdef int rule = fe_accept_rule_for(-rc)
     if rule == FE_ACCEPT_DONE:
         return -EAGAIN
     if rule == FE_ACCEPT_OVER:
-        _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, l.fd, 0, 0)
+        _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, w.shared.listeners[index].fd, 0, 0)
         return -EAGAIN
     fe_count(&w.counters.accept_errors, 1)
     fe_count_errno(&w.counters, rc)
     if rule == FE_ACCEPT_NEXT:
         return 1
     if rule == FE_ACCEPT_SHED:
-        return accept_shed(w, l)
+        return accept_shed(w, index)
     accept_pause(w)
     return -EAGAIN
 
@@ -279,7 +296,7 @@ cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nog
     for _ in range(budget):
         rc = accept_one(w, l, index)
         if rc < 0:
-            rc = accept_failed(w, l, rc)
+            rc = accept_failed(w, index, rc)
             if rc < 0:
                 return False
             failed += rc

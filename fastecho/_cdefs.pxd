@@ -99,6 +99,10 @@ cdef extern from "connection.h" nogil:
         FE_BY_ABORT
         FE_BY_NO_MEMORY
         FE_BY_FIRST_BYTE_TIMEOUT
+        FE_BY_MAX_CONNECTIONS
+        FE_BY_MAX_PER_IP
+        FE_BY_ACCEPT_RATE
+        FE_BY_NO_DESCRIPTORS
 
         FE_IS_REGISTERED
         FE_IS_READY
@@ -140,6 +144,7 @@ cdef extern from "connection.h" nogil:
         uint8_t flags
         uint8_t reason
 
+    const char *fe_reason_name(int reason) noexcept
     fe_connection *fe_connection_of(fe_timer *timer) noexcept
     fe_transition fe_transition_for(int state, int event) noexcept
 
@@ -175,6 +180,7 @@ cdef extern from "counters.h" nogil:
         uint64_t shed_no_descriptors
         uint64_t accept_errors
         uint64_t accept_pauses
+        uint64_t access_log_dropped
         uint64_t iterations
         uint64_t events
         uint64_t bytes_pending
@@ -201,6 +207,37 @@ cdef extern from "errors.h" nogil:
 
     int fe_accept_rule_for(int error) noexcept
     int fe_io_rule_for(int error) noexcept
+
+
+cdef extern from "access_log.h" nogil:
+    enum:
+        FE_ADDRESS_MAX
+
+    ctypedef struct fe_log_entry:
+        uint64_t number
+        uint64_t began_ns
+        uint64_t ended_ns
+        uint64_t bytes_in
+        uint64_t bytes_out
+        int32_t error
+        uint16_t listener
+        uint8_t reason
+        uint32_t address_size
+        uint8_t *address
+
+    ctypedef struct fe_log_table:
+        fe_log_entry *entries
+        uint32_t size
+
+    ctypedef struct fe_log_ring:
+        pass
+
+    fe_log_entry *fe_log_begin(fe_log_table *t, uint32_t slot) noexcept
+    void fe_log_table_free(fe_log_table *t) noexcept
+    int fe_log_ring_init(fe_log_ring *r) noexcept
+    void fe_log_ring_free(fe_log_ring *r) noexcept
+    bint fe_log_put(fe_log_ring *r, const fe_log_entry *entry) noexcept
+    bint fe_log_take(fe_log_ring *r, fe_log_entry *entry) noexcept
 
 
 cdef extern from "slab.h" nogil:

@@ -12,9 +12,11 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
+from fastecho._log cimport log_connection, log_error
 from fastecho._stream cimport (
-    STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_drop, stream_drop_input, stream_feed,
-    stream_flush, stream_room, stream_send,
+    STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_count_dropped, stream_count_in,
+    stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_room,
+    stream_send,
 )
 from fastecho._worker cimport (
     READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of,
@@ -75,6 +77,7 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     ready_remove(w, c)
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
+    log_connection(w, c)
     if c.flags & FE_IS_REGISTERED:
         _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, fd, 0, 0)
         c.flags &= <uint8_t>~FE_IS_REGISTERED
@@ -120,12 +123,14 @@ cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reas
 cdef inline void connection_failed(Worker *w, fe_connection *c, int rc) noexcept nogil:
     """A call on its socket failed with rc (-errno): the kernel has given it up."""
     fe_count_errno(&w.counters, rc)
+    log_error(w, c, rc)
     connection_end(w, c, FE_ON_ABORT, FE_BY_ERROR)
 
 
 cdef inline void connection_refused(Worker *w, fe_connection *c, int rc) noexcept nogil:
     """Memory or a registration for it was refused with rc (-errno). RST: something is lost."""
     fe_count_errno(&w.counters, rc)
+    log_error(w, c, rc)
     connection_end(w, c, FE_ON_ABORT, FE_BY_NO_MEMORY)
 
 
@@ -246,9 +251,9 @@ cdef inline ssize_t read_bulk(Worker *w, fe_connection *c, ssize_t n) noexcept n
                 fe_count_errno(&w.counters, <int>more)
             if rule != FE_IO_LOST:
                 return n
-            fe_count(&w.counters.bytes_in, n)
-            fe_count(&w.counters.bytes_out, n)
-            fe_count(&w.counters.bytes_dropped, n)
+            stream_count_in(&w.stream, c, n)
+            stream_count_out(&w.stream, c, n)
+            stream_count_dropped(&w.stream, c, n)
             return more
         n += more
     return n
@@ -311,7 +316,7 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
     if w.tracks_activity:
         c.active_ms = <uint32_t>w.now_ms
     c.flags &= <uint8_t>~(FE_WAS_REFUSED | FE_AWAITS_FIRST)
-    fe_count(&w.counters.bytes_in, n)
+    stream_count_in(&w.stream, c, n)
     if c.path == FE_PATH_RAW:
         fe_count(&w.counters.messages, 1)
         rc = stream_send(&w.stream, c, w.buffer, n)

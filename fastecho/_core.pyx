@@ -1,9 +1,9 @@
 # cython: language_level=3
 """The server's core: workers that echo without the GIL.
 
-Lives here: the loop of a worker, what its mailbox messages do, and Core, the one object that
-server.py talks to. Does not live here: bytes (_stream.pxd), connections (_connection.pxd),
-newcomers (_accept.pxd), anything that a user configures (config.py) or sees (server.py).
+Lives here: the loop of a worker, and Core, the one object that server.py talks to. Does not live
+here: bytes (_stream.pxd), connections (_connection.pxd), newcomers (_accept.pxd), what mailbox
+messages do (_orders.pxd), anything that a user configures (config.py) or sees (server.py).
 
 An iteration: wait, then events (mailbox, newcomers, connections), then the ready list, then
 timers, then the closed connections are given back. While the ready list holds anything,
@@ -22,24 +22,21 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fastecho._accept cimport (
-    accept_end, accept_event, accept_stop, accept_timer_expired, accept_watch, connection_begin,
-)
+from fastecho._accept cimport accept_event, accept_timer_expired, accept_watch
 from fastecho._cdefs cimport *
-from fastecho._connection cimport (
-    connection_drain, connection_end, connection_event, connection_expired, connection_go_on,
-    connection_handle, connection_limits,
-)
+from fastecho._connection cimport connection_event, connection_expired, connection_go_on
+from fastecho._log cimport log_wake
+from fastecho._orders cimport end_all, mail_read
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_close_if_empty,
     mailbox_free, mailbox_open, mailbox_post, mailbox_take, poll_wait, pthread_cond_timedwait,
-    pthread_mutex_lock, pthread_mutex_unlock,
+    pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Limits, Listener, Shared,
     Worker, reap_all, ready_remove, shared_close_locks, shared_open_locks, worker_clock,
-    worker_close_descriptors, worker_deadline, worker_free, worker_open, worker_take_limits,
+    worker_close_descriptors, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
 
@@ -55,84 +52,11 @@ cdef enum:
     WAIT_FAILURES_MAX = 100
     # Longest wait in ms: a heap of far deadlines does not overflow epoll's int.
     WAIT_MAX_MS = 3600 * 1000
-
-
-# --- everything at once --------------------------------------------------------------------
-
-cdef void end_all(Worker *w, bint in_order) noexcept nogil:
-    """Ends every connection by RST, and accepting without a look at the queue.
-
-    in_order spares those that have our FIN already: what is left is the kernel's to deliver.
-    """
-    cdef uint32_t slot
-    cdef fe_connection *c
-    w.aborting = True
-    accept_end(w, 0)
-    for slot in range(w.connections.used):
-        c = fe_slab_at(&w.connections, slot)
-        if in_order and c.state == FE_LINGER:
-            connection_handle(w, c, FE_ON_OVERDUE)
-        elif c.state != FE_FREE and c.state != FE_REAP:
-            connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
-
-
-cdef void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) noexcept nogil:
-    """From now on quiet connections end; at the deadline, all. Said again, only an earlier
-    deadline counts."""
-    cdef uint64_t at_ms = worker_deadline(w, deadline_ms)
-    cdef uint32_t slot
-    if not w.draining or at_ms < w.drain_at_ms:
-        w.drain_at_ms = at_ms
-        fe_timers_set_spare(&w.timers, &w.drain_timer, at_ms)
-    if w.draining and idle_ms >= w.drain_idle_ms:
-        return
-    w.draining = True
-    w.tracks_activity = True
-    w.drain_idle_ms = idle_ms
-    for slot in range(w.connections.used):
-        connection_drain(w, fe_slab_at(&w.connections, slot))
-
-
-cdef void limits_all(Worker *w) noexcept nogil:
-    """The limits have changed: takes them, and sees to the timers of all connections."""
-    cdef uint32_t slot
-    worker_take_limits(w)
-    worker_clock(w)
-    for slot in range(w.connections.used):
-        connection_limits(w, fe_slab_at(&w.connections, slot))
+    # Entries of the access log that become Python objects at a time.
+    LOG_ENTRIES_MAX = 1000
 
 
 # --- dispatch ------------------------------------------------------------------------------
-
-cdef void mail_read(Worker *w) noexcept nogil:
-    """Does what the mailbox says."""
-    cdef Message *messages
-    cdef Message *m
-    cdef Message newcomer
-    cdef fe_connection *c
-    cdef uint32_t i, n = mailbox_take(&w.mailbox, &messages)
-    for i in range(n):
-        m = &messages[i]
-        if m.kind == MESSAGE_CONNECTION:
-            newcomer = m[0]
-            m.fd = -1  # from here on it has an owner: a forked child finds it there, not here
-            connection_begin(w, &newcomer)
-        elif m.kind == MESSAGE_VERDICT:
-            c = fe_slab_find(&w.connections, m.slot, m.generation)
-            if c != NULL and c.state == FE_ADMIT:
-                if m.value:
-                    connection_handle(w, c, FE_ON_ADMITTED)
-                else:
-                    connection_end(w, c, FE_ON_ABORT, FE_BY_DENIAL)
-        elif m.kind == MESSAGE_STOP_ACCEPTING:
-            accept_stop(w, m.value)
-        elif m.kind == MESSAGE_DRAIN:
-            drain_all(w, m.value, m.value2)
-        elif m.kind == MESSAGE_ABORT:
-            end_all(w, False)
-        elif m.kind == MESSAGE_LIMITS:
-            limits_all(w)
-
 
 cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nogil:
     """One event of epoll_wait. Tags of connections that are gone are ignored."""
@@ -228,6 +152,9 @@ cdef int worker_run(Worker *w) noexcept nogil:
         if w.timers.count:
             timers_run(w)
         reap_all(w)
+        if w.has_news:
+            w.has_news = False
+            log_wake(w.shared)
     return 0
 
 
@@ -238,6 +165,15 @@ cdef void close_once(int *fd) noexcept nogil:
     if fd[0] >= 0:
         _sys.sys_close(fd[0])
         fd[0] = -1
+
+
+cdef _sys.timespec time_in(uint64_t ms) noexcept nogil:
+    """The time of the monotonic clock in so many ms."""
+    cdef uint64_t at_ns = _sys.sys_now_ns() + ms * 1000000
+    cdef _sys.timespec at
+    at.tv_sec = <long>(at_ns // 1000000000)
+    at.tv_nsec = <long>(at_ns % 1000000000)
+    return at
 
 
 cdef object os_error(int rc, str what):
@@ -279,6 +215,8 @@ cdef class Core:
         spin_us: how long to poll before blocking; 0 for not at all.
         admits: newcomers wait for verdict().
         limits: the keywords of set_limits().
+        log_sample: of so many connections one has an entry in the access log; 0: none has.
+        log_rate: entries a second; 0: no limit.
     Raises:
         OSError: epoll, eventfd or memory was refused; nothing is left behind.
     Thread: any thread may call any method; run() once for each worker.
@@ -291,7 +229,7 @@ cdef class Core:
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
                   size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us, bint admits,
-                  dict limits not None):
+                  dict limits not None, uint64_t log_sample, uint64_t log_rate):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -306,6 +244,8 @@ cdef class Core:
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
         shared.admits = admits
+        shared.log_sample = log_sample
+        fe_rate_set(&shared.log_rate, log_rate)
         shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
         size = threads * sizeof(Worker)
         shared.workers = <Worker *>aligned_alloc(64, (size + 63) & ~<size_t>63)
@@ -351,6 +291,7 @@ cdef class Core:
         self._end_admissions()
         for i in range(self.shared.worker_count):
             mailbox_free(&self.shared.workers[i].mailbox)
+            fe_log_ring_free(&self.shared.workers[i].log)
         mailbox_free(&self.shared.admissions)
         shared_close_locks(self.shared)
         fe_peers_free(&self.shared.peers)
@@ -472,11 +413,8 @@ cdef class Core:
     def wait_not_accepting(self, uint64_t timeout_ms):
         """True once no worker accepts any more, False after the timeout."""
         cdef Shared *shared = self.shared
-        cdef uint64_t until_ns = _sys.sys_now_ns() + timeout_ms * 1000000
-        cdef _sys.timespec until
+        cdef _sys.timespec until = time_in(timeout_ms)
         cdef int rc = 0
-        until.tv_sec = <long>(until_ns // 1000000000)
-        until.tv_nsec = <long>(until_ns % 1000000000)
         with nogil:
             pthread_mutex_lock(&shared.accept_lock)
             while fe_atomic_load(&shared.accepting) != 0 and rc == 0:
@@ -530,6 +468,57 @@ cdef class Core:
         message.generation = generation
         message.value = accept
         return mailbox_post(&self.shared.workers[worker].mailbox, &message) != -ENOMEM
+
+    def news(self, int timeout_ms):
+        """Waits until a worker has something for the log, wake_log() was called, or the timeout
+        is over; negative: without one.
+
+        Returns:
+            tuple: newcomers shed for want of a descriptor, times that accepting rested, and entries
+            of the access log that were dropped, each since the start.
+        Thread: one thread, the one that writes the log.
+        """
+        cdef Shared *shared = self.shared
+        cdef _sys.timespec until = time_in(max(timeout_ms, 0))
+        cdef int i, rc = 0
+        with nogil:
+            pthread_mutex_lock(&shared.news_lock)
+            while not shared.has_news and rc == 0:
+                if timeout_ms < 0:
+                    pthread_cond_wait(&shared.news, &shared.news_lock)
+                else:
+                    rc = pthread_cond_timedwait(&shared.news, &shared.news_lock, &until)
+            shared.has_news = False
+            pthread_mutex_unlock(&shared.news_lock)
+        shed = pauses = dropped = 0
+        for i in range(shared.worker_count):
+            shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
+            pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
+            dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
+        return shed, pauses, dropped
+
+    def log_entries(self, int worker):
+        """Entries of the access log that a worker has finished, oldest first, at most 1,000.
+
+        Returns:
+            list of (number, address, listener, began_ns, ended_ns, bytes_in, bytes_out, reason,
+            error): address is the raw sockaddr as bytes, reason one of src_c/connection.h's names,
+            error an errno or 0, number 0 for a newcomer that was refused. Times are of the
+            monotonic clock.
+        Thread: as news().
+        """
+        cdef fe_log_ring *ring = &self.shared.workers[worker].log
+        cdef fe_log_entry e
+        entries = []
+        while len(entries) < LOG_ENTRIES_MAX and fe_log_take(ring, &e):
+            address = PyBytes_FromStringAndSize(<char *>e.address, e.address_size)
+            entries.append((e.number, address, e.listener, e.began_ns, e.ended_ns, e.bytes_in,
+                            e.bytes_out, fe_reason_name(e.reason).decode("ascii"), e.error))
+        return entries
+
+    def wake_log(self):
+        """Makes news() return."""
+        log_wake(self.shared)
 
     def counters(self):
         """What each worker has counted so far.

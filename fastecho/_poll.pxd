@@ -37,6 +37,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_init(pthread_cond_t *condition, const pthread_condattr_t *attributes)
     int pthread_cond_destroy(pthread_cond_t *condition)
     int pthread_cond_broadcast(pthread_cond_t *condition)
+    int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
     int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex,
                                const _sys.timespec *until)
 
@@ -131,12 +132,14 @@ cdef struct Message:
     uint32_t generation
     uint32_t listener
     uint64_t number
+    # When it came, on the monotonic clock; 0 where nobody wants to know.
+    uint64_t began_ns
     # Whatever the kind needs.
     int64_t value
     int64_t value2
     # The peer's socket address, address_size bytes of it.
     uint32_t address_size
-    uint8_t address[28]
+    uint8_t address[112]
 
 
 # The list that a mailbox starts with, and how much of it control messages find free when there

@@ -24,6 +24,8 @@ cdef struct StreamShare:
     # Where replies are put together; room for one round and the longest reply.
     unsigned char *out
     fe_counters *counters
+    # With an access log: the entries of open connections, by slot.
+    fe_log_table log
 
 
 # Replies are gathered up to this size before they are sent: as large as a read, so that one
@@ -37,6 +39,32 @@ cdef enum:
     # Memory of ours was refused; some bytes are lost.
     STREAM_NO_MEMORY = 2
 
+
+# --- counting: for the worker, and for the connection's own line in the log ----------------
+
+cdef inline void stream_count_in(StreamShare *s, const fe_connection *c, size_t n) noexcept nogil:
+    """n bytes were received."""
+    fe_count(&s.counters.bytes_in, n)
+    if s.log.entries != NULL:
+        s.log.entries[c.slot].bytes_in += n
+
+
+cdef inline void stream_count_out(StreamShare *s, const fe_connection *c, size_t n) noexcept nogil:
+    """n bytes of reply are about to be offered to the kernel."""
+    fe_count(&s.counters.bytes_out, n)
+    if s.log.entries != NULL:
+        s.log.entries[c.slot].bytes_out += n
+
+
+cdef inline void stream_count_dropped(StreamShare *s, const fe_connection *c,
+                                      size_t n) noexcept nogil:
+    """Of those, n will never be taken."""
+    fe_count(&s.counters.bytes_dropped, n)
+    if s.log.entries != NULL:
+        s.log.entries[c.slot].bytes_out -= n
+
+
+# --- sending -------------------------------------------------------------------------------
 
 cdef inline int stream_not_taken(StreamShare *s, fe_connection *c, int failed) noexcept nogil:
     """send failed with -errno: 0 when the bytes may wait, else that -errno.
@@ -58,7 +86,7 @@ cdef inline int stream_keep(StreamShare *s, fe_connection *c, const unsigned cha
                             size_t n) noexcept nogil:
     """Copies n reply bytes behind what is pending; 0 or STREAM_NO_MEMORY (they are dropped)."""
     if fe_buffer_append(&c.pending, data, n) < 0:
-        fe_count(&s.counters.bytes_dropped, n)
+        stream_count_dropped(s, c, n)
         return STREAM_NO_MEMORY
     fe_count(&s.counters.bytes_pending, n)
     return 0
@@ -73,7 +101,7 @@ cdef inline int stream_send(StreamShare *s, fe_connection *c, const unsigned cha
     """
     cdef ssize_t sent
     cdef int rc
-    fe_count(&s.counters.bytes_out, n)
+    stream_count_out(s, c, n)
     if c.pending != NULL:
         return stream_keep(s, c, data, n)
     sent = _sys.sys_send(c.fd, data, n)
@@ -83,7 +111,7 @@ cdef inline int stream_send(StreamShare *s, fe_connection *c, const unsigned cha
     if sent < 0:
         rc = stream_not_taken(s, c, <int>sent)
         if rc < 0:
-            fe_count(&s.counters.bytes_dropped, n)
+            stream_count_dropped(s, c, n)
             return rc
         sent = 0
     return stream_keep(s, c, data + sent, n - sent)
@@ -184,7 +212,7 @@ cdef inline void stream_drop(StreamShare *s, fe_connection *c) noexcept nogil:
     """Forgets all bytes of a connection that has ended, and counts them."""
     cdef size_t pending = fe_buffer_size(c.pending)
     if pending:
-        fe_count(&s.counters.bytes_dropped, pending)
+        stream_count_dropped(s, c, pending)
         fe_uncount(&s.counters.bytes_pending, pending)
         fe_buffer_free(&c.pending)
     stream_drop_input(s, c)

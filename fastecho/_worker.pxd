@@ -93,6 +93,15 @@ cdef struct Shared:
     pthread_mutex_t peers_lock
     # Read by the thread that runs the accept callback.
     Mailbox admissions
+    # The access log: of so many connections one has a line (0: there is none), so many lines a
+    # second; and those that were refused so far, whose lines are sampled by that. Atomic.
+    uint64_t log_sample
+    fe_rate log_rate
+    int64_t refused
+    # There is news for the thread that writes the log; under its lock (a leaf).
+    bint has_news
+    pthread_mutex_t news_lock
+    pthread_cond_t news
 
 
 cdef struct Worker:
@@ -135,6 +144,11 @@ cdef struct Worker:
     fe_slab connections
     Mailbox mailbox
     fe_counters counters
+    # Lines for the access log, and whether the thread that writes them is to be told after this
+    # iteration; when it was last told of trouble.
+    fe_log_ring log
+    bint has_news
+    uint64_t trouble_ns
     # Where each slot's peer stands in the book of max_per_ip, FE_NO_PEER for nowhere. Nothing
     # beyond peer_of_size does.
     uint32_t *peer_of
@@ -274,6 +288,8 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
     rc = fe_timers_init(&w.timers, 2)
+    if rc == 0 and shared.log_sample:
+        rc = fe_log_ring_init(&w.log)
     if rc < 0:
         return rc
     rc = mailbox_open(&w.mailbox)
@@ -304,18 +320,22 @@ cdef inline void shared_open_locks(Shared *shared) noexcept nogil:
     pthread_condattr_init(&attributes)
     pthread_condattr_setclock(&attributes, _sys.CLOCK_MONOTONIC)
     pthread_cond_init(&shared.accept_ended, &attributes)
+    pthread_cond_init(&shared.news, &attributes)
     pthread_condattr_destroy(&attributes)
     pthread_mutex_init(&shared.accept_lock, NULL)
     pthread_mutex_init(&shared.limits_lock, NULL)
     pthread_mutex_init(&shared.peers_lock, NULL)
+    pthread_mutex_init(&shared.news_lock, NULL)
 
 
 cdef inline void shared_close_locks(Shared *shared) noexcept nogil:
     """Nobody holds or waits for any of them."""
     pthread_cond_destroy(&shared.accept_ended)
+    pthread_cond_destroy(&shared.news)
     pthread_mutex_destroy(&shared.accept_lock)
     pthread_mutex_destroy(&shared.limits_lock)
     pthread_mutex_destroy(&shared.peers_lock)
+    pthread_mutex_destroy(&shared.news_lock)
 
 
 cdef inline size_t longest_frame(const StreamShare *stream) noexcept nogil:
@@ -344,8 +364,8 @@ cdef inline void worker_close_descriptors(Worker *w) noexcept nogil:
 
 
 cdef inline void worker_free(Worker *w) noexcept nogil:
-    """Gives back all that worker_open took but the mailbox, where somebody may still post: it
-    refuses. The thread is gone."""
+    """Gives back all that worker_open took but the mailbox, where somebody may still post (it
+    refuses), and the log's ring, which may still be read. The thread is gone."""
     cdef uint32_t slot
     worker_close_descriptors(w)
     for slot in range(w.connections.used):
@@ -356,6 +376,7 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     free(w.buffer)
     free(w.stream.out)
     free(w.peer_of)
+    fe_log_table_free(&w.stream.log)
     w.peer_of = NULL
     w.buffer = NULL
     w.stream.out = NULL

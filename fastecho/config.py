@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .settings import Setting
 
     Frame = Literal["recv", "line", "length"]
+    LogFormat = Literal["text", "json"]
     Bind = str | tuple[str, int] | Address
     Bytes = bytes | bytearray | memoryview | str
 
@@ -64,6 +65,10 @@ class Config:
     graceful_timeout: float
     drain_idle: float
     spin_us: int
+    access_log: bool
+    access_log_sample: int
+    access_log_rate: int | None
+    log_format: LogFormat
 
     def __init__(
         self,
@@ -91,6 +96,10 @@ class Config:
         graceful_timeout: float = 30.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
+        access_log: bool = False,
+        access_log_sample: int = 1,
+        access_log_rate: int | None = None,
+        log_format: LogFormat = "text",
     ) -> None:
         given = locals()
         values = {s.name: s.check(given[s.name], s.name) for s in SETTINGS}

@@ -6,13 +6,16 @@ live here: deciding about it (the accept callback, run by server.py).
 
 from __future__ import annotations
 
+import os
 import socket
+
+from .address import Address, format_host_port
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .listener import Listener
 
-__all__ = ["Peer", "read_peer"]
+__all__ = ["Peer", "read_name", "read_peer"]
 
 
 class Peer:
@@ -50,18 +53,33 @@ class Peer:
 
 def read_peer(address: bytes, listener: Listener, queue_wait_ms: int) -> Peer:
     """Build a Peer from a raw sockaddr."""
-    host: str | None = None
-    port: int | None = None
-    if listener.family == socket.AF_INET:
+    host, port = _read_host(address, listener.family)
+    known = host is not None and queue_wait_ms >= 0
+    queue_wait = queue_wait_ms / 1000 if known else None
+    return Peer(host, port, listener.family, str(listener.address), queue_wait)
+
+
+def read_name(address: bytes, family: int) -> str:
+    """Return a raw sockaddr as text: HOST:PORT, or unix:PATH (nothing for a socket without)."""
+    host, port = _read_host(address, family)
+    if host is not None and port is not None:
+        return format_host_port(host, port)
+    # sun_path follows the family; a path ends with NUL, an abstract name begins with it.
+    name = address[2:]
+    path = name if name.startswith(b"\0") else name.partition(b"\0")[0]
+    return str(Address("unix", path=os.fsdecode(path)))
+
+
+def _read_host(address: bytes, family: int) -> tuple[str | None, int | None]:
+    """Return host and port; None and None of a Unix socket."""
+    if family == socket.AF_INET:
         host = socket.inet_ntop(socket.AF_INET, address[4:8])
-    elif listener.family == socket.AF_INET6:
+    elif family == socket.AF_INET6:
         packed = address[8:24]
         if packed.startswith(bytes(10) + b"\xff\xff"):
             host = socket.inet_ntop(socket.AF_INET, packed[12:])
         else:
             host = socket.inet_ntop(socket.AF_INET6, packed)
-    if host is not None:
-        port = int.from_bytes(address[2:4], "big")
-    known = host is not None and queue_wait_ms >= 0
-    queue_wait = queue_wait_ms / 1000 if known else None
-    return Peer(host, port, listener.family, str(listener.address), queue_wait)
+    else:
+        return None, None
+    return host, int.from_bytes(address[2:4], "big")

@@ -6,9 +6,9 @@ payload: no byte of a peer ever passes through this file.
 
 Theory of operation. start() opens the listeners, builds the core (_core.Core) and starts one
 daemon thread for each worker; each sits in Core.run() without the GIL until it was told to end
-and nothing is left to serve. With `on_accept` there is one more thread: it takes newcomers from
-the core in batches, asks the callback, and posts the verdict. Nothing waits for it but the
-newcomer.
+and nothing is left to serve. One more thread writes the log (reporter.py), and sleeps unless there
+is something to write. With `on_accept` there is another: it takes newcomers from the core in
+batches, asks the callback, and posts the verdict. Nothing waits for it but the newcomer.
 
 Ending is a message: stop_accepting, then drain with a deadline that the workers keep, or abort.
 The last worker to leave closes the listeners and gives the core's memory back (_finish), so a
@@ -28,9 +28,11 @@ from functools import partial
 from . import _core, process
 from .admission import ask_for_each
 from .config import Config
+from .crew import Crew
 from .errors import ForkedError
 from .limits import change_limits, limits_of, milliseconds
 from .listener import Listener, handshake_grace, open_listeners
+from .reporter import write_log
 from .signals import block_signals, ending_signals
 from .stats import Stats
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
-    from .config import Bind, Bytes, Frame
+    from .config import Bind, Bytes, Frame, LogFormat
     from .peer import Peer
 
     OnAccept = Callable[[Peer], object]
@@ -53,8 +55,8 @@ log = logging.getLogger("fastecho")
 FRAMES = {"recv": 0, "line": 1, "length": 2}
 CLOSE_WAIT = 5.0
 """Seconds to wait for workers to leave their listeners; they need microseconds and the grace."""
-THREAD_WAIT = 0.2
-"""Seconds to wait for a thread that has nothing left to do."""
+LOG_WAIT = 2.0
+"""Seconds that the last lines of the log have; nobody may read them."""
 
 
 class Server:
@@ -88,6 +90,10 @@ class Server:
         graceful_timeout: seconds that stop() gives connections by default.
         drain_idle: seconds of quiet after which a draining connection is ended.
         spin_us: microseconds to poll before blocking: less latency for more CPU.
+        access_log: a line for each connection at its end, by the logger "fastecho.access".
+        access_log_sample: one connection in so many has a line.
+        access_log_rate: lines a second; None for no limit. What is above is counted.
+        log_format: "text" or "json": what the lines of the access log look like.
         on_accept: called with a Peer for each newcomer, on a thread of its own, one at a time;
             the connection is served after it returned. None or True accepts, False resets.
             An exception is logged and resets that newcomer.
@@ -122,6 +128,10 @@ class Server:
         graceful_timeout: float = 30.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
+        access_log: bool = False,
+        access_log_sample: int = 1,
+        access_log_rate: int | None = None,
+        log_format: LogFormat = "text",
         on_accept: OnAccept | None = None,
     ) -> None:
         given = locals()
@@ -135,7 +145,7 @@ class Server:
         self._core: _core.Core | None = None
         self._listeners: list[Listener] = []
         self._stats = Stats([])
-        self._threads: list[threading.Thread] = []
+        self._crew = Crew()
         self._starting: threading.Thread | None = None
         self._accepting = False
         self._admitting = False
@@ -219,6 +229,8 @@ class Server:
             config.spin_us if (os.cpu_count() or 1) > 1 else 0,
             self._on_accept is not None,
             limits_of(config),
+            config.access_log_sample if config.access_log else 0,
+            config.access_log_rate or 0,
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -230,24 +242,21 @@ class Server:
         """
         try:
             for worker in range(self.config.threads):
-                self._start_thread(partial(self._work, core, worker), f"fastecho-{worker}")
+                self._crew.start(partial(self._work, core, worker), f"fastecho-{worker}")
+            write = partial(write_log, core, self.config, self._listeners, self._ended.is_set)
+            self._crew.start(write, "fastecho-log", LOG_WAIT)
             if self._on_accept is not None:
                 ask = partial(
                     ask_for_each, core, self._on_accept, self._listeners, self._ended.is_set
                 )
                 self._admitting = True
-                self._start_thread(ask, "fastecho-accept")
+                self._crew.start(ask, "fastecho-accept")
         except BaseException as error:
             self._admitting = self._admitting and not isinstance(error, RuntimeError)
             self._give_up(core)
             if isinstance(error, RuntimeError):
                 raise OSError(f"a worker's thread could not be started: {error}") from None
             raise
-
-    def _start_thread(self, target: Callable[[], None], name: str) -> None:
-        thread = threading.Thread(target=target, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _give_up(self, core: _core.Core) -> None:
         """End a server of which only some threads have started, or none."""
@@ -278,10 +287,11 @@ class Server:
         core.release()
         process.remove(self)
         self._ended.set()
+        core.wake_log()  # behind _ended, which is what that thread looks at
         if not self._admitting:
             core.end_admissions()
         else:
-            core.wake()  # behind _ended, which is what that thread looks at
+            core.wake()  # the same
         while self._wakers:  # one that is added now finds _ended set
             self._wakers.pop()()
 
@@ -414,8 +424,7 @@ class Server:
 
     def _may_wait(self) -> bool:
         """False in a callback, and in a signal handler that has interrupted start()."""
-        current = threading.current_thread()
-        return current not in self._threads and current is not self._starting
+        return not self._crew.has_current() and self._starting is not threading.current_thread()
 
     def _started(self) -> _core.Core | None:
         """Return the core, after a start() in another thread; without one, there never will be."""
@@ -443,10 +452,8 @@ class Server:
         """Wait for the end, and then for the threads: who asks may look for what is left behind."""
         if not self._ended.wait(timeout):
             return False
-        for thread in self._threads:
-            if thread is not threading.current_thread() and thread.ident is not None:
-                # An accept callback that never returns keeps its thread, but not the server.
-                thread.join(THREAD_WAIT)
+        # An accept callback that never returns keeps its thread, but not the server.
+        self._crew.wait()
         return True
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:

@@ -45,6 +45,8 @@ class WorkerStats:
             reset at once, never served.
         accept_errors: accept4 failed other than by EAGAIN; `errors` has the errno.
         accept_pauses: times that accepting rested for want of descriptors or memory.
+        access_log_dropped: connections without a line in the access log, because there were more
+            than access_log_rate, or than were written in time.
         iterations, events: rounds of the loop, and events that epoll_wait delivered.
         errors: count by errno name, such as {"ECONNRESET": 3}.
     """
@@ -52,6 +54,7 @@ class WorkerStats:
     __slots__ = (
         "accept_errors",
         "accept_pauses",
+        "access_log_dropped",
         "bytes_discarded",
         "bytes_dropped",
         "bytes_in",
@@ -84,6 +87,7 @@ class WorkerStats:
 
     accept_errors: int
     accept_pauses: int
+    access_log_dropped: int
     bytes_discarded: int
     bytes_dropped: int
     bytes_in: int

@@ -128,7 +128,8 @@ static inline fe_transition fe_transition_for(int state, int event)
     return table[state][event];
 }
 
-/* Why a connection ended: the first cause counts. Each has a counter. */
+/* Why a connection ended: the first cause counts. Each has a counter. The last four never began:
+ * accepted and reset at once. */
 enum fe_reason {
     FE_BY_NOBODY = 0,
     /* The peer's FIN came first and everything was echoed. */
@@ -149,8 +150,33 @@ enum fe_reason {
     FE_BY_NO_MEMORY,
     /* Not one byte came within first_byte_timeout. */
     FE_BY_FIRST_BYTE_TIMEOUT,
+    FE_BY_MAX_CONNECTIONS,
+    FE_BY_MAX_PER_IP,
+    FE_BY_ACCEPT_RATE,
+    FE_BY_NO_DESCRIPTORS,
     FE_REASONS
 };
+
+/* The name of a reason, as a log line has it; reason < FE_REASONS. */
+static inline const char *fe_reason_name(int reason)
+{
+    static const char *const names[FE_REASONS] = {
+        [FE_BY_NOBODY] = "nobody",
+        [FE_BY_PEER] = "peer",
+        [FE_BY_ERROR] = "error",
+        [FE_BY_IDLE_TIMEOUT] = "idle_timeout",
+        [FE_BY_FRAME_TOO_LONG] = "frame_too_long",
+        [FE_BY_DENIAL] = "denial",
+        [FE_BY_DRAIN] = "drain",
+        [FE_BY_ABORT] = "abort",
+        [FE_BY_NO_MEMORY] = "no_memory",
+        [FE_BY_FIRST_BYTE_TIMEOUT] = "first_byte_timeout",
+        [FE_BY_MAX_CONNECTIONS] = "max_connections",
+        [FE_BY_MAX_PER_IP] = "max_per_ip",
+        [FE_BY_ACCEPT_RATE] = "accept_rate",
+        [FE_BY_NO_DESCRIPTORS] = "no_descriptors"};
+    return names[reason];
+}
 
 enum fe_connection_flag {
     /* Is in epoll's interest list. */

@@ -57,6 +57,8 @@
     X(accept_errors)                                                                               \
     /* Times that accepting was suspended for want of memory or descriptors. */                    \
     X(accept_pauses)                                                                               \
+    /* Connections without a line in the access log: above its rate, or its ring was full. */      \
+    X(access_log_dropped)                                                                          \
     /* Rounds of the loop. */                                                                      \
     X(iterations)                                                                                  \
     /* Events that epoll_wait delivered. */                                                        \

@@ -63,6 +63,10 @@ def test_the_defaults() -> None:
         "graceful_timeout": 30.0,
         "drain_idle": 1.0,
         "spin_us": 0,
+        "access_log": False,
+        "access_log_sample": 1,
+        "access_log_rate": None,
+        "log_format": "text",
     }
 
 
@@ -164,6 +168,10 @@ WRONG: list[tuple[str, object, str]] = [
     ("drain_idle", -math.inf, "seconds from 0 to 1000000"),
     ("spin_us", -1, "from 0 to 100000"),
     ("spin_us", 0.5, "from 0 to 100000"),
+    ("access_log", 1, "true or false"),
+    ("access_log_sample", 0, "from 1 to 2147483647"),
+    ("access_log_rate", 0, "from 1 to 1000000000"),
+    ("log_format", "xml", "one of text, json"),
 ]
 
 

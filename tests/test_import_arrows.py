@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "fastecho"
 # A new module needs a row. Leaves come first: the standard library and each other only.
 LEAVES: dict[str, set[str]] = {
     "_version": set(),
+    "logs": set(),
     "errors": set(),
     "address": {"errors"},
     "config": {"address", "errors", "settings"},
@@ -31,13 +32,15 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
     "client": {"address", "errors"},
+    "crew": set(),
     "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors", "limits"},
-    "peer": {"listener"},
+    "peer": {"address", "listener"},
     "process": {"server"},
+    "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "config", "errors", "limits", "listener", "peer",
-        "process", "signals", "stats",
+        "_core", "address", "admission", "config", "crew", "errors", "limits", "listener", "peer",
+        "process", "reporter", "signals", "stats",
     },
     "signals": set(),
 }  # fmt: skip
@@ -48,8 +51,10 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "__main__",
     "_core",
     "admission",
+    "crew",
     "listener",
     "process",
+    "reporter",
 }
 
 # Leaves do no input or output; commands open no socket. Asking socket how an address looks

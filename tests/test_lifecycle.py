@@ -357,7 +357,12 @@ def test_threads_are_daemons_with_names(make_server: MakeServer) -> None:
     before = set(threading.enumerate())
     make_server(threads=2, on_accept=lambda _: None)
     made = set(threading.enumerate()) - before
-    assert {thread.name for thread in made} == {"fastecho-0", "fastecho-1", "fastecho-accept"}
+    assert {thread.name for thread in made} == {
+        "fastecho-0",
+        "fastecho-1",
+        "fastecho-accept",
+        "fastecho-log",
+    }
     assert all(thread.daemon for thread in made)
 
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 import os
 import sys
 
+from fastecho.logs import one_line
+
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COMMANDS", "complain", "main", "one_line"]
+__all__ = ["COMMANDS", "complain", "main", "put_line"]
 
 COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
@@ -49,20 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(name, error)
 
 
-def one_line(text: str) -> str:
-    """Return `text` with everything escaped that could end the line or steer a terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
-    )
-
-
 def complain(name: str, message: str) -> None:
-    """Write one line on stderr; a stderr that is closed, full or read by nobody is no error."""
+    """Write what is wrong on stderr, as one line."""
+    put_line(f"{name}: {one_line(message)}")
+
+
+def put_line(line: str) -> None:
+    """Write a line on stderr; a stderr that is closed, full or read by nobody is no error."""
     if sys.stderr is None:
         return
     try:
-        print(f"{name}: {one_line(message)}", file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
     except OSError:
         _drop(2)  # what is buffered would be tried again at exit, and make its code 120
     except ValueError:

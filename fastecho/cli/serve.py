@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 
-from fastecho.cli import complain
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
+from fastecho.logs import LEVELS
 from fastecho.settings import SETTINGS, Setting
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-LEVELS = ("error", "warning", "info")
 LOG_LEVEL = Setting(
     "log_level",
     "choice",
@@ -55,6 +54,7 @@ EXAMPLE = """\
 examples:
   fastecho serve
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
+  fastecho serve --access-log --log-format json
   fastecho serve --frame line --prefix 'you said: '"""
 
 
@@ -153,7 +153,10 @@ class _Serving:
         self.config = merged.config
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
-        self.level = LEVELS.index(str(merged.values["log_level"]))
+        from fastecho.cli._log import Log
+
+        self.log = Log(str(merged.values["log_level"]), self.config.log_format)
+        self.say = self.log.say
 
     def run(self, ready_fd: int | None) -> int:
         early = _EarlySignals(
@@ -162,6 +165,7 @@ class _Serving:
         from fastecho import Server
 
         self._raise_descriptor_limit()
+        self.log.take_over()
         server = Server(**self.config.keywords())
         self._start(server)
         try:
@@ -202,7 +206,7 @@ class _Serving:
         except ConfigError as error:
             self.say("error", f"nothing reloaded: {error}")
             return
-        self.level = LEVELS.index(str(merged.values["log_level"]))
+        self.log.set_level(str(merged.values["log_level"]))
         old, new = server.config.keywords(), merged.config.keywords()
         changed = [setting for setting in SETTINGS if old[setting.name] != new[setting.name]]
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
@@ -212,11 +216,6 @@ class _Serving:
         for setting in changed:
             if not setting.live:
                 self.say("warning", f"{setting.name} changes at the next start only")
-
-    def say(self, level: str, message: str) -> None:
-        """Write one line on stderr if the log level asks for it."""
-        if LEVELS.index(level) <= self.level:
-            complain("fastecho", message if level == "info" else f"{level}: {message}")
 
     def _raise_descriptor_limit(self) -> None:
         """Raise the soft limit of open descriptors to the hard one."""

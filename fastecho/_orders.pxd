@@ -1,0 +1,95 @@
+# What a worker is told: the messages of its mailbox, and what they do.
+#
+# Lives here: serving a newcomer that was placed here, verdicts of the accept callback, the end of
+# accepting, drain, abort, changed limits. Does not live here: the mailbox (_poll.pxd), what
+# happens to one connection (_connection.pxd), who sends a message (_core.pyx, _accept.pxd).
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from fastecho._accept cimport accept_end, accept_stop, connection_begin
+from fastecho._cdefs cimport *
+from fastecho._connection cimport (
+    connection_drain, connection_end, connection_handle, connection_limits,
+)
+from fastecho._poll cimport Message, mailbox_take
+from fastecho._worker cimport (
+    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_STOP_ACCEPTING,
+    MESSAGE_VERDICT, Worker, worker_clock, worker_deadline, worker_take_limits,
+)
+
+
+# --- everything at once --------------------------------------------------------------------
+
+cdef inline void end_all(Worker *w, bint in_order) noexcept nogil:
+    """Ends every connection by RST, and accepting without a look at the queue.
+
+    in_order spares those that have our FIN already: what is left is the kernel's to deliver.
+    """
+    cdef uint32_t slot
+    cdef fe_connection *c
+    w.aborting = True
+    accept_end(w, 0)
+    for slot in range(w.connections.used):
+        c = fe_slab_at(&w.connections, slot)
+        if in_order and c.state == FE_LINGER:
+            connection_handle(w, c, FE_ON_OVERDUE)
+        elif c.state != FE_FREE and c.state != FE_REAP:
+            connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
+
+
+cdef inline void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) noexcept nogil:
+    """From now on quiet connections end; at the deadline, all. Said again, only an earlier
+    deadline counts."""
+    cdef uint64_t at_ms = worker_deadline(w, deadline_ms)
+    cdef uint32_t slot
+    if not w.draining or at_ms < w.drain_at_ms:
+        w.drain_at_ms = at_ms
+        fe_timers_set_spare(&w.timers, &w.drain_timer, at_ms)
+    if w.draining and idle_ms >= w.drain_idle_ms:
+        return
+    w.draining = True
+    w.tracks_activity = True
+    w.drain_idle_ms = idle_ms
+    for slot in range(w.connections.used):
+        connection_drain(w, fe_slab_at(&w.connections, slot))
+
+
+cdef inline void limits_all(Worker *w) noexcept nogil:
+    """The limits have changed: takes them, and sees to the timers of all connections."""
+    cdef uint32_t slot
+    worker_take_limits(w)
+    worker_clock(w)
+    for slot in range(w.connections.used):
+        connection_limits(w, fe_slab_at(&w.connections, slot))
+
+
+# --- the mailbox ---------------------------------------------------------------------------
+
+cdef inline void mail_read(Worker *w) noexcept nogil:
+    """Does what the mailbox says."""
+    cdef Message *messages
+    cdef Message *m
+    cdef Message newcomer
+    cdef fe_connection *c
+    cdef uint32_t i, n = mailbox_take(&w.mailbox, &messages)
+    for i in range(n):
+        m = &messages[i]
+        if m.kind == MESSAGE_CONNECTION:
+            newcomer = m[0]
+            m.fd = -1  # from here on it has an owner: a forked child finds it there, not here
+            connection_begin(w, &newcomer)
+        elif m.kind == MESSAGE_VERDICT:
+            c = fe_slab_find(&w.connections, m.slot, m.generation)
+            if c != NULL and c.state == FE_ADMIT:
+                if m.value:
+                    connection_handle(w, c, FE_ON_ADMITTED)
+                else:
+                    connection_end(w, c, FE_ON_ABORT, FE_BY_DENIAL)
+        elif m.kind == MESSAGE_STOP_ACCEPTING:
+            accept_stop(w, m.value)
+        elif m.kind == MESSAGE_DRAIN:
+            drain_all(w, m.value, m.value2)
+        elif m.kind == MESSAGE_ABORT:
+            end_all(w, False)
+        elif m.kind == MESSAGE_LIMITS:
+            limits_all(w)
