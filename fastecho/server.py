@@ -490,6 +490,7 @@ class Server:
                 self._wakers.append(watch.wake)
                 while not self._ended.is_set():
                     watch.wait()
+                self.wait()  # for the last lines of the log
         else:
             self.wait()
         return self.stats().ended_by_abort == 0

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from commands import COMMAND, full_pipe, run, serving
 from conftest import Join, MakeServer
 from peers import (
     connect,
@@ -87,16 +92,21 @@ def rst(peer: socket.socket, server: fastecho.Server) -> None:
 def silence(peer: socket.socket, server: fastecho.Server) -> None:
     server.set_limits(idle_timeout=0.001)
     assert read_to_eof(peer) == b""
+    peer.close()
 
 
 def too_long(peer: socket.socket, server: fastecho.Server) -> None:
     peer.sendall(bytes(2000))
     assert read_to_eof(peer) == b""
+    peer.close()
 
 
 def drain(peer: socket.socket, server: fastecho.Server) -> None:
-    assert server.stop()
-    assert read_to_eof(peer) == b""
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(server.stop)
+        assert read_to_eof(peer) == b""
+        peer.close()
+        assert ended.result(20)
 
 
 def abort(peer: socket.socket, server: fastecho.Server) -> None:
@@ -319,8 +329,6 @@ def test_json_has_the_documented_keys(make_server: MakeServer, lines: Lines) -> 
 def test_duration_and_time_are_those_of_the_connection(
     make_server: MakeServer, lines: Lines
 ) -> None:
-    import time
-
     server = make_server(access_log=True)
     with connect(server) as peer:
         assert exchange(peer, b"x") == b"x"
@@ -334,3 +342,58 @@ def test_duration_and_time_are_those_of_the_connection(
     (entry,) = lines.entries
     assert 0.2 <= entry.duration < 20
     assert before - 0.01 <= entry.ended_at <= after + 0.01
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_serve_writes_text_on_stderr() -> None:
+    with serving("--access-log", "--drain-idle=0.01", "--log-level=error") as server:
+        with server.connect() as peer:
+            assert exchange(peer, b"hello") == b"hello"
+        code, said = server.end(signal.SIGTERM)
+    assert code == 0
+    (line,) = said  # the level is for the other lines
+    assert line.endswith(
+        f"to {server.addresses[0]}: {line.split()[4]} s, bytes in 5, bytes out 5, ended by peer"
+    )
+
+
+def test_serve_writes_nothing_but_json_if_asked() -> None:
+    with serving("--access-log", "--log-format=json", "--drain-idle=0.01") as server:
+        with server.connect() as peer:
+            assert exchange(peer, b"hello") == b"hello"
+        code, said = server.end(signal.SIGTERM)
+    assert code == 0
+    told = [json.loads(line) for line in said]
+    assert [one["event"] for one in told].count("access") == 1
+    assert told[0]["message"].startswith(f"listening on {server.addresses[0]}")
+    assert told[-1]["message"] == "drained: connections 1, bytes in 5, bytes out 5"
+    assert all(re.fullmatch(r"[-:T0-9]{19}\.\d{3}Z", one["time"]) for one in told)
+
+
+def test_serve_goes_on_and_ends_while_nobody_reads_its_log() -> None:
+    """The thread that writes hangs in a full pipe until the process is gone."""
+    with full_pipe() as (_, writer):
+        program = ("sh", "-c", f'exec "$@" 2>/proc/self/fd/{writer}', "sh", *COMMAND)
+        options = ("--access-log", "--drain-idle=0.01", "--log-level=error")
+        try:
+            with serving(*options, program=program, pass_fds=[writer]) as server:
+                for _ in range(100):
+                    with server.connect() as peer:
+                        assert exchange(peer, b"hello") == b"hello"
+                server.process.send_signal(signal.SIGTERM)
+                assert server.process.wait(20) == 0
+        finally:
+            os.close(writer)
+
+
+def test_wrong_options_of_the_log_are_named() -> None:
+    for options, sentence in (
+        (["--access-log-sample=0"], "--access-log-sample '0' must be a whole number from 1 to"),
+        (["--access-log-rate=x"], "--access-log-rate 'x' must be a whole number from 1 to"),
+        (["--log-format=xml"], "--log-format 'xml' must be one of text, json"),
+    ):
+        done = run("serve", *options)
+        assert done.returncode == 2
+        assert sentence in done.stderr

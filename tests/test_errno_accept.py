@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
+import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
+from commands import COMMAND, serving
 from conftest import Join, MakeServer, Serve
 from peers import (
     connect,
@@ -255,3 +260,55 @@ def test_error_that_does_not_end_makes_accepting_rest(
     accepts = [call for call in served.take_log() if call.name == "accept4"]
     # 1 + 2 + 4 + ... + 64 tries, and then a rest.
     assert len(accepts) <= 127 * served.stats().accept_pauses + 2
+
+
+def test_command_with_64_descriptors_serves_the_first_of_300_peers(join: Join) -> None:
+    """The rest is reset, and told in one line a second; when peers leave there is room again."""
+    program = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *COMMAND)
+    with serving("--drain-idle=0.01", program=program) as server:
+        served, turned_away = [], 0
+        for _ in range(300):
+            try:
+                peer = join(server.addresses[0])
+                peer.sendall(b"x")
+                assert recv_exactly(peer, 1) == b"x"
+                served.append(peer)
+            except ConnectionError:
+                turned_away += 1
+        assert 40 <= len(served) < 64
+        assert turned_away == 300 - len(served)
+        begun, cpu = time.monotonic(), cpu_of(server.process.pid)
+        wait_until(lambda: time.monotonic() > begun + 0.5)
+        assert cpu_of(server.process.pid) - cpu < 0.05 * (time.monotonic() - begun)
+        for peer in served:
+            assert exchange(peer, b"still in") == b"still in"
+            peer.close()
+        again = [join(server.addresses[0]) for _ in served]
+        for peer in again:
+            assert exchange(peer, b"again") == b"again"
+            peer.close()
+        code, said = server.end(signal.SIGTERM)
+    assert code == 0
+    lines = [line for line in said if "no descriptor was left" in line]
+    told = [re.search(r"newcomers reset (\d+) \(a process may have 64\)", line) for line in lines]
+    assert sum(int(one[1]) for one in told if one) == turned_away
+    assert len(lines) <= 1 + (time.monotonic() - begun) + 2
+    assert f"connections refused {turned_away}" in said[-1]
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds that a process was on a CPU."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def test_want_of_descriptors_that_lasts_is_told_once_a_second(served: Served, join: Join) -> None:
+    """Also what came between two lines is told, without another newcomer."""
+    served.rule("accept4", error="EMFILE", times=1)
+    assert is_turned_away(served.address)
+    wait_until(lambda: "no descriptor was left: newcomers reset 1 " in served.errors())
+    for _ in range(20):
+        served.rule("accept4", error="EMFILE", times=1)
+        assert is_turned_away(served.address)
+    wait_until(lambda: sum(map(int, re.findall(r"newcomers reset (\d+)", served.errors()))) == 21)
+    assert served.errors().count("no descriptor was left") <= 4
