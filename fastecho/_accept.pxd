@@ -6,9 +6,10 @@
 #
 # Listeners stand in every worker's epoll with EPOLLEXCLUSIVE. Whoever accepts gives the
 # newcomer to the worker with the fewest connections, as a descriptor in a message: the record
-# is made by its owner. A place under max_connections is taken atomically right after accept4,
-# and given back before our FIN or RST: a peer that has seen the end of one connection finds the
-# place free for the next, and two workers never take the last one both.
+# is made by its owner. A place under max_connections is taken atomically right after accept4 (or
+# before it, where newcomers without one stay in the kernel's queue), and given back before our
+# FIN or RST: a peer that has seen the end of one connection finds the place free for the next, and
+# two workers never take the last one both.
 
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
@@ -23,7 +24,7 @@ from fastecho._poll cimport (
 )
 from fastecho._worker cimport (
     MESSAGE_CONNECTION, MESSAGE_LOOK, TAG_LISTENER, Listener, Shared, Worker, peer_enter,
-    peer_keep, peer_leave, wake_workers, worker_deadline,
+    peer_keep, peer_leave, place_give, wake_workers, worker_deadline,
 )
 
 
@@ -79,7 +80,7 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
         log_refused(w, newcomer, FE_BY_NO_MEMORY)
         fe_count(&w.counters.connections_closed, 1)
         fe_atomic_add(&w.placed, -1)
-        fe_atomic_add(&w.shared.places, -1)
+        place_give(w.shared)
         abort_descriptor(newcomer.fd)
         return
     c.fd = newcomer.fd
@@ -128,7 +129,10 @@ cdef inline void newcomer_place(Worker *w, const Listener *l, Message *newcomer)
 
 
 cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexcept nogil:
-    """Takes what the limits leave for a newcomer, or counts which of them is reached."""
+    """Takes what the limits leave for a newcomer, or counts which of them is reached.
+
+    With a queue at the limit its place is taken already, and given back if another limit is.
+    """
     cdef Shared *shared = w.shared
     cdef fe_peer_key key
     cdef uint32_t node
@@ -139,8 +143,10 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
     ):
         fe_count(&w.counters.shed_accept_rate, 1)
         log_refused(w, newcomer, FE_BY_ACCEPT_RATE)
+        if shared.queues:
+            place_give(shared)
         return False
-    if not fe_place_reserve(&shared.places, w.limits.max_connections):
+    if not shared.queues and not fe_place_reserve(&shared.places, w.limits.max_connections):
         fe_count(&w.counters.shed_max_connections, 1)
         log_refused(w, newcomer, FE_BY_MAX_CONNECTIONS)
         return False
@@ -158,7 +164,7 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
     if rc == -ENOMEM:
         fe_count_errno(&w.counters, rc)
     fe_count(&w.counters.shed_max_per_ip, 1)
-    fe_atomic_add(&shared.places, -1)
+    place_give(shared)
     log_refused(w, newcomer, FE_BY_MAX_PER_IP)
     return False
 
@@ -182,8 +188,14 @@ cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexce
 cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcept nogil:
     """Takes one newcomer: 0, also when a limit had it shed; or -errno."""
     cdef Message newcomer
-    cdef int fd = accept_take(w, index, &newcomer)
+    cdef int fd
+    if w.shared.queues and not fe_place_reserve(&w.shared.places, w.limits.max_connections):
+        accept_hold(w)
+        return -EAGAIN
+    fd = accept_take(w, index, &newcomer)
     if fd < 0:
+        if w.shared.queues:
+            place_give(w.shared)
         return fd
     if not has_room(w, l, &newcomer):
         abort_descriptor(fd)
@@ -237,6 +249,28 @@ cdef inline void accept_resume(Worker *w) noexcept nogil:
     if rc < 0:
         fe_count_errno(&w.counters, rc)
         accept_pause(w)
+
+
+cdef inline void accept_hold(Worker *w) noexcept nogil:
+    """No place is left: leaves the listeners until there is one, unless there is one by now."""
+    cdef bint full
+    if w.accept_held:
+        return
+    pthread_mutex_lock(&w.shared.accept_lock)
+    full = fe_atomic_load(&w.shared.places) >= w.limits.max_connections
+    w.shared.held += full
+    pthread_mutex_unlock(&w.shared.accept_lock)
+    if full:
+        w.accept_held = True
+        accept_unwatch(w)
+
+
+cdef inline void accept_look(Worker *w) noexcept nogil:
+    """There may be a place again."""
+    if w.accept_held:
+        w.accept_held = False
+        if w.accepting and not w.accept_paused:
+            accept_resume(w)
 
 
 cdef inline int accept_shed(Worker *w, uint32_t index) noexcept nogil:

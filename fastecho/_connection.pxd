@@ -19,7 +19,7 @@ from fastecho._stream cimport (
     stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, Worker, peer_leave, peer_of, ready_add, ready_remove, reap_add, tag_of,
+    READ_SIZE, Worker, peer_leave, peer_of, place_give, ready_add, ready_remove, reap_add, tag_of,
     worker_clock, worker_deadline,
 )
 
@@ -64,7 +64,7 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
     fe_count(&n.connections_closed, 1)
     peer_leave(w.shared, peer_of(w, c.slot))
     fe_atomic_add(&w.placed, -1)
-    fe_atomic_add(&w.shared.places, -1)
+    place_give(w.shared)
 
 
 cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:

@@ -16,6 +16,7 @@ class Core:
         low_water: int,
         spin_us: int,
         admits: bool,
+        queues: bool,
         limits: dict[str, int],
         log_sample: int,
         log_rate: int,

@@ -214,6 +214,7 @@ cdef class Core:
         max_frame, high_water, low_water: bytes.
         spin_us: how long to poll before blocking; 0 for not at all.
         admits: newcomers wait for verdict().
+        queues: newcomers above max_connections stay in the kernel's queue.
         limits: the keywords of set_limits().
         log_sample: of so many connections one has an entry in the access log; 0: none has.
         log_rate: entries a second; 0: no limit.
@@ -228,7 +229,7 @@ cdef class Core:
     cdef bytes suffix
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
-                  size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us, bint admits,
+                  size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us, bint admits, bint queues,
                   dict limits not None, uint64_t log_sample, uint64_t log_rate):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
@@ -244,6 +245,7 @@ cdef class Core:
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
         shared.admits = admits
+        shared.queues = queues
         shared.log_sample = log_sample
         fe_rate_set(&shared.log_rate, log_rate)
         shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))

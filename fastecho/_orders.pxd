@@ -6,15 +6,15 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastecho._accept cimport accept_end, accept_stop, connection_begin
+from fastecho._accept cimport accept_end, accept_look, accept_stop, connection_begin
 from fastecho._cdefs cimport *
 from fastecho._connection cimport (
     connection_drain, connection_end, connection_handle, connection_limits,
 )
 from fastecho._poll cimport Message, mailbox_take
 from fastecho._worker cimport (
-    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_STOP_ACCEPTING,
-    MESSAGE_VERDICT, Worker, worker_clock, worker_deadline, worker_take_limits,
+    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Worker, worker_clock, worker_deadline, worker_take_limits,
 )
 
 
@@ -93,3 +93,6 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
             end_all(w, False)
         elif m.kind == MESSAGE_LIMITS:
             limits_all(w)
+            accept_look(w)
+        elif m.kind == MESSAGE_ROOM:
+            accept_look(w)

@@ -44,6 +44,7 @@ cdef enum MessageKind:
     MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
     MESSAGE_ABORT                   # end everything now
     MESSAGE_LIMITS                  # shared.limits has changed
+    MESSAGE_ROOM                    # a place under max_connections is free again
     MESSAGE_LOOK                    # something shared has changed
 
 
@@ -75,6 +76,10 @@ cdef struct Shared:
     int64_t last_number
     # Places taken of max_connections. Atomic.
     int64_t places
+    # Above max_connections newcomers stay in the kernel's queue; and how many workers have left
+    # their listeners for want of a place, under accept_lock.
+    bint queues
+    int held
     # What each worker takes a copy of; under its lock (a leaf: nothing is called while it is held).
     Limits limits
     pthread_mutex_t limits_lock
@@ -128,6 +133,8 @@ cdef struct Worker:
     # Accepting: the worker's part of the listeners is in its epoll, or is paused.
     bint accepting
     bint accept_paused
+    # The same for want of a place under max_connections.
+    bint accept_held
     # The next expiry of accept_timer ends accepting.
     bint accept_ending
     # Newcomers that one event may accept: 1, doubled while there were more.
@@ -170,6 +177,21 @@ cdef inline uint64_t worker_deadline(Worker *w, uint64_t span_ms) noexcept nogil
 
 cdef inline uint64_t tag_of(const fe_connection *c) noexcept nogil:
     return c.slot | <uint64_t>c.generation << 32
+
+
+# --- places under max_connections ----------------------------------------------------------
+
+cdef inline void place_give(Shared *shared) noexcept nogil:
+    """Gives a place back, and tells those who wait for one."""
+    cdef int held = 0
+    fe_atomic_add(&shared.places, -1)
+    if shared.queues:
+        pthread_mutex_lock(&shared.accept_lock)
+        held = shared.held
+        shared.held = 0
+        pthread_mutex_unlock(&shared.accept_lock)
+    if held:
+        wake_workers(shared, MESSAGE_ROOM)
 
 
 # --- the book of max_per_ip ----------------------------------------------------------------

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .address import Address
     from .settings import Setting
 
+    AtLimit = Literal["reset", "queue"]
     Frame = Literal["recv", "line", "length"]
     LogFormat = Literal["text", "json"]
     Bind = str | tuple[str, int] | Address
@@ -53,6 +54,7 @@ class Config:
     high_water: int
     low_water: int
     max_connections: int | None
+    at_limit: AtLimit
     max_per_ip: int | None
     ipv6_prefix: int
     accept_rate: int | None
@@ -84,6 +86,7 @@ class Config:
         high_water: int = 262144,
         low_water: int | None = None,
         max_connections: int | None = None,
+        at_limit: AtLimit = "reset",
         max_per_ip: int | None = None,
         ipv6_prefix: int = 64,
         accept_rate: int | None = None,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
-    from .config import Bind, Bytes, Frame, LogFormat
+    from .config import AtLimit, Bind, Bytes, Frame, LogFormat
     from .peer import Peer
 
     OnAccept = Callable[[Peer], object]
@@ -76,6 +76,7 @@ class Server:
         max_frame: longest message of line and length frames, in bytes.
         high_water, low_water: bytes pending at which reading pauses, and goes on.
         max_connections: open connections; a newcomer above it is reset. None for no limit.
+        at_limit: "reset", or "queue": a newcomer above max_connections waits in the accept queue.
         max_per_ip: open connections of one peer address; None for no limit. Of an IPv6 address
             the first `ipv6_prefix` bits count.
         accept_rate: newcomers a second, with bursts of a tenth of that; None for no limit. One
@@ -116,6 +117,7 @@ class Server:
         high_water: int = 262144,
         low_water: int | None = None,
         max_connections: int | None = None,
+        at_limit: AtLimit = "reset",
         max_per_ip: int | None = None,
         ipv6_prefix: int = 64,
         accept_rate: int | None = None,
@@ -228,6 +230,7 @@ class Server:
             # On one CPU whoever could bring work is waiting for us to sleep.
             config.spin_us if (os.cpu_count() or 1) > 1 else 0,
             self._on_accept is not None,
+            config.at_limit == "queue",
             limits_of(config),
             config.access_log_sample if config.access_log else 0,
             config.access_log_rate or 0,

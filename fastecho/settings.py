@@ -302,12 +302,21 @@ SETTINGS: tuple[Setting, ...] = (
         "max_connections",
         "whole",
         None,
-        "open connections at a time; a newcomer above it is reset and counted",
+        "open connections at a time; at_limit says what becomes of a newcomer above it",
         low=1,
         high=LARGEST_INT,
         unset="no limit",
         metavar="N",
         live=True,
+    ),
+    Setting(
+        "at_limit",
+        "choice",
+        "reset",
+        "what becomes of a newcomer above max_connections: reset (at once, and counted) or queue "
+        "(it waits in the kernel's accept queue until a connection ends)",
+        choices=("reset", "queue"),
+        metavar="WHAT",
     ),
     Setting(
         "max_per_ip",

@@ -51,6 +51,7 @@ def test_the_defaults() -> None:
         "high_water": 262144,
         "low_water": 65536,
         "max_connections": None,
+        "at_limit": "reset",
         "max_per_ip": None,
         "ipv6_prefix": 64,
         "accept_rate": None,
