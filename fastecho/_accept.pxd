@@ -322,7 +322,7 @@ cdef inline int accept_failed(Worker *w, uint32_t index, int rc) noexcept nogil:
 cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nogil:
     """Accepts up to budget newcomers; True: there may be more.
 
-    An error of one newcomer that comes for a whole budget of them is not theirs (a filter of
+    An error of one newcomer that comes ACCEPT_BUDGET_MAX times in a row is not theirs (a filter of
     system calls says EPERM for ever, and takes nobody out of the queue): then accepting pauses.
     """
     cdef Listener *l = &w.shared.listeners[index]
@@ -334,9 +334,11 @@ cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nog
             if rc < 0:
                 return False
             failed += rc
-    if failed == ACCEPT_BUDGET_MAX:
-        accept_pause(w)
-        return False
+            if failed == ACCEPT_BUDGET_MAX:
+                accept_pause(w)
+                return False
+        else:
+            failed = 0
     return True
 
 

@@ -201,13 +201,13 @@ class Served:
         finally:
             os.kill(self.pid, signal.SIGCONT)
 
-    def end(self) -> fastecho.Stats:
-        """End the server by abort(), and the process in order; fails if anything went wrong.
+    def end(self, *, by: str = "abort") -> fastecho.Stats:
+        """End the server by abort() or stop(), and the process; fails if anything went wrong.
 
         Returns the last statistics.
         """
         if self._stats is None:
-            self._stats = read_stats(self.ask("end"))
+            self._stats = read_stats(self.ask("end", by=by))
             assert self._process.wait(ANSWER) == 0, self.errors()
         return self._stats
 
@@ -272,6 +272,8 @@ class Program:
         return {"log": [list(entries[i]) for i in range(count)]}
 
     def end(self, order: dict[str, Any]) -> dict[str, Any]:
+        if order["by"] == "stop":
+            self.server.stop(ANSWER / 2)
         self.server.abort()
         if not self.server.wait(ANSWER / 2):
             raise RuntimeError("the server did not end")

@@ -312,3 +312,12 @@ def test_want_of_descriptors_that_lasts_is_told_once_a_second(served: Served, jo
         assert is_turned_away(served.address)
     wait_until(lambda: sum(map(int, re.findall(r"newcomers reset (\d+)", served.errors()))) == 21)
     assert served.errors().count("no descriptor was left") <= 4
+
+
+def test_error_that_lasts_does_not_hold_up_the_end(served: Served, join: Join) -> None:
+    """The queue is emptied before the listener is closed, but not by trying for ever."""
+    assert exchange(join(served.address), b"served") == b"served"
+    served.start_log()
+    served.rule("accept4", error="ECONNABORTED")
+    stats = served.end(by="stop")
+    assert stats.accept_errors <= 2 * 64

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,37 @@ Numbers = ctypes.c_int * CALLS
 Counts = ctypes.c_int64 * CALLS
 
 
+class AccessLog(logging.Handler):
+    """Sums up the lines of the access log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was there so far."""
+        self.lines = self.bytes_in = self.bytes_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        entry = record.entry  # type: ignore[attr-defined]
+        self.lines += 1
+        self.bytes_in += entry.bytes_in
+        self.bytes_out += entry.bytes_out
+
+    def complaint(self, stats: fastecho.Stats) -> str:
+        """Say where the lines do not sum up to the statistics of a server; '' for nowhere."""
+        sheds = sum(getattr(stats, name) for name in stats.__dir__() if name.startswith("shed_"))
+        if self.lines + stats.access_log_dropped != stats.connections_closed + sheds:
+            return f"{self.lines} lines, {stats}"
+        given = stats.bytes_out - stats.bytes_dropped
+        if not stats.access_log_dropped and (self.bytes_in, self.bytes_out) != (
+            stats.bytes_in,
+            given,
+        ):
+            return f"{self.bytes_in} bytes in and {self.bytes_out} out, {stats}"
+        return ""
+
+
 class Lifer(Program):
     """Starts a server when it is told to, and another one when that has ended."""
 
@@ -33,7 +65,12 @@ class Lifer(Program):
 
         self.Server = fastecho.Server
         # Whatever is loaded later than now would be taken for something that a server left.
-        first = self.Server(on_accept=lambda peer: True)
+        self.access_log = AccessLog()
+        logger = logging.getLogger("fastecho.access")
+        logger.addHandler(self.access_log)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        first = self.Server(on_accept=lambda peer: True, access_log=True)
         first.start()
         with fastecho.Client(first.address) as client:
             client.echo(b"warm")
@@ -53,6 +90,7 @@ class Lifer(Program):
         if config.pop("asks", False):
             config["on_accept"] = lambda peer: True
         server = self.Server(**config)
+        self.access_log.begin()
         try:
             server.start()
         except (OSError, MemoryError) as error:
@@ -68,6 +106,9 @@ class Lifer(Program):
         else:
             server.abort()
         ended = server.wait(ANSWER / 2)
+        wrong = self.access_log.complaint(server.stats()) if server.config.access_log else ""
+        if ended and wrong:
+            raise RuntimeError(f"the access log does not sum up: {wrong}")
         return {"ended": ended, **self.stats(order)}
 
     def belongings(self, order: dict[str, Any]) -> dict[str, Any]:

@@ -42,10 +42,14 @@ LINES: dict[str, Any] = {"frame": "line", "prefix": PREFIX}
 KINDS = [
     Kind("raw", {}),
     Kind("lines", {**LINES, "high_water": 16384, "max_frame": 8192}, PREFIX.encode()),
-    Kind("raw, 2 threads", {"threads": 2, "idle_timeout": 60}),
+    Kind("raw, 2 threads", {"threads": 2, "idle_timeout": 60, "access_log": True}),
     Kind("asked", {"asks": True}),
-    Kind("lines, asked, 2 threads", {**LINES, "asks": True, "threads": 2}, PREFIX.encode()),
-    Kind("crowd", {"idle_timeout": 60}, is_crowd=True),
+    Kind(
+        "lines, asked, 2 threads",
+        {**LINES, "asks": True, "threads": 2, "access_log": True},
+        PREFIX.encode(),
+    ),
+    Kind("crowd", {"idle_timeout": 60, "access_log": True}, is_crowd=True),
 ]
 
 
