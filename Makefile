@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults debug sanitize fuzz sdist wheel clean
+.PHONY: help serve test lint bench faults scale debug sanitize fuzz sdist wheel clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -60,6 +60,9 @@ bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benc
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
+
+scale: $(COMPILED) $(VENV)/.test ## hold a million connections (root); ARGS='--connections 9000'
+	@exec env PYTHONPATH=tests $(BIN)/python tests/scale/scale.py $(ARGS)
 
 # The debug build takes the place of the ordinary one in the tree. Without its stamp the
 # ordinary one comes back with the next target.

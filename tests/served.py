@@ -73,6 +73,8 @@ class Served:
     """What runs in the other process."""
     shim_is_first = False
     """Before a sanitizer, which insists on being first: only there are its callers seen."""
+    patience = ANSWER
+    """Seconds until an answer must have come."""
 
     def __init__(self, shim: Path | None = None, **config: Any) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -104,12 +106,16 @@ class Served:
         """Process id."""
         return self._process.pid
 
+    def has_ended(self) -> bool:
+        """Tell whether the process is no more."""
+        return self._process.poll() is not None
+
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        pipe, line, deadline = self._process.stdout.fileno(), b"", time.monotonic() + ANSWER
+        pipe, line, deadline = self._process.stdout.fileno(), b"", time.monotonic() + self.patience
         while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
-            assert left > 0, f"no answer within {ANSWER} s; its errors: {self.errors()}"
+            assert left > 0, f"no answer within {self.patience} s; its errors: {self.errors()}"
             if select.select([pipe], [], [], left)[0]:
                 data = os.read(pipe, 1 << 20)
                 assert data, f"the server's process has ended: {self.errors()}"
@@ -120,7 +126,10 @@ class Served:
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
         """Send one order and return the answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it has ended: reading says so, and why
         return self._read()
 
     def errors(self) -> str:
