@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults debug sanitize fuzz sdist wheel clean
+.PHONY: help serve test lint bench faults soak debug sanitize fuzz sdist wheel clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -60,6 +60,9 @@ bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benc
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
+
+soak: $(COMPILED) $(VENV)/.test ## a million peers come and go, some stay; nothing is lost or kept
+	@exec env PYTHONPATH=tests $(BIN)/python tests/soak/soak.py $(ARGS)
 
 # The debug build takes the place of the ordinary one in the tree. Without its stamp the
 # ordinary one comes back with the next target.
