@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults scale debug sanitize fuzz sdist wheel clean
+.PHONY: help serve test lint bench faults scale soak debug sanitize fuzz sdist wheel clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -63,6 +63,9 @@ faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one 
 
 scale: $(COMPILED) $(VENV)/.test ## hold a million connections (root); ARGS='--connections 9000'
 	@exec env PYTHONPATH=tests $(BIN)/python tests/scale/scale.py $(ARGS)
+
+soak: $(COMPILED) $(VENV)/.test ## a million peers come and go, some stay; nothing is lost or kept
+	@exec env PYTHONPATH=tests $(BIN)/python tests/soak/soak.py $(ARGS)
 
 # The debug build takes the place of the ordinary one in the tree. Without its stamp the
 # ordinary one comes back with the next target.
