@@ -122,7 +122,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
         "sanitize",
         "sdist",
         "wheel",
-    ],  # fmt: skip
+    ],
 )
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
