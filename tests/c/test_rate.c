@@ -71,7 +71,8 @@ static void one_a_second_lets_one_pass(void)
     assert(fe_rate_take(&rate, 2 * SECOND));
 }
 
-enum { THREADS = 4, TRIES = 200000 };
+/* So many that they meet: one thread finds the number changed under its hands. */
+enum { THREADS = 4, TRIES = 400000 };
 static fe_rate shared;
 
 static void *try_often(void *passed)
@@ -88,14 +89,14 @@ static void threads_share_one_budget(void)
     pthread_t threads[THREADS];
     int passed[THREADS] = {0}, i, all = 0;
 
-    fe_rate_set(&shared, 100000);
+    fe_rate_set(&shared, 10000000);
     for (i = 0; i < THREADS; i++)
         assert(pthread_create(&threads[i], NULL, try_often, &passed[i]) == 0);
     for (i = 0; i < THREADS; i++) {
         assert(pthread_join(threads[i], NULL) == 0);
         all += passed[i];
     }
-    assert(all == 10001);
+    assert(all == 1000001);
 }
 
 int main(void)
