@@ -109,7 +109,8 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "target", ["serve", "test", "lint", "bench", "faults", "debug", "sanitize", "sdist", "wheel"]
+    "target",
+    ["serve", "test", "lint", "bench", "faults", "debug", "sanitize", "coverage", "sdist", "wheel"],
 )
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
