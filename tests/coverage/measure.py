@@ -25,9 +25,7 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from counts import (
-    Headers, Lines, Place, add_cython, add_headers, add_python, add_uncompiled,
-)  # fmt: skip
+from counts import Headers, Lines, Place, add_cython, add_headers, add_python, add_uncompiled
 from sanitize import ROOT, SLOWER, copy_tree
 from test_c_headers import HEADERS, PROGRAMS, compile_c, run_program
 
@@ -157,7 +155,9 @@ def python(*words: str, **more: str) -> int:
 def run_suite(arguments: list[str]) -> tuple[Lines, int]:
     """Build the copy and run its tests; return what was executed, and the tests' exit code."""
     copy_tree(TREE)
-    for stale in [*TREE.rglob("*.gcda"), *TREE.glob(".coverage*")]:
+    # Built anew: objects of another Python would be taken for code that never ran.
+    shutil.rmtree(TREE / "build", ignore_errors=True)
+    for stale in [*TREE.glob("fastecho/*.so"), *TREE.glob(".coverage*")]:
         stale.unlink()
     if python("setup.py", "--quiet", "build_ext", "--inplace", FASTECHO_COVERAGE="1"):
         raise SystemExit("the extensions do not compile")
@@ -173,7 +173,7 @@ def run_suite(arguments: list[str]) -> tuple[Lines, int]:
     python("-m", "coverage", "json", "--quiet", "-o", "coverage.json")
     add_python(lines, json.loads((TREE / "coverage.json").read_text()))
     for record in (TREE / "build").rglob("*.gcno"):
-        generated = TREE / "build" / "coverage" / "cython" / "fastecho" / f"{record.stem}.c"
+        (generated,) = TREE.glob(f"build/*/cython*/fastecho/{record.stem}.c")
         add_cython(lines, gcov(record), generated.name, generated.read_text().splitlines())
     for source in sorted((TREE / "fastecho").glob("*.p[yx][xd]")):
         add_uncompiled(lines, f"fastecho/{source.name}", source.read_text())

@@ -11,8 +11,15 @@ from typing import Any
 
 import pytest
 from counts import (
-    Headers, Lines, Place, add_cython, add_headers, add_python, add_uncompiled, places_in,
-)  # fmt: skip
+    Headers,
+    Lines,
+    Place,
+    add_cython,
+    add_headers,
+    add_python,
+    add_uncompiled,
+    places_in,
+)
 from measure import EXCLUDED, GCOV, Excluded, judge_headers, judge_lines, run_programs, spans
 from test_c_headers import COMPILER, HEADERS
 
@@ -145,9 +152,7 @@ def test_branch_that_cannot_be_taken_may_be_excluded() -> None:
     ],
     ids=["taken", "no-such-branch", "no-such-line", "ambiguous"],
 )
-def test_exclusion_that_is_not_needed_or_fits_nothing_fails(
-    exclusion: Excluded, says: str
-) -> None:
+def test_exclusion_that_is_not_needed_or_fits_nothing_fails(exclusion: Excluded, says: str) -> None:
     wrong = judge_headers(FOUND, (excluded(), exclusion), TEXTS)
     assert wrong == [f"excluded, but {says}: x.h: {exclusion.text}"]
 
