@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults scale soak debug sanitize fuzz sdist wheel clean
+.PHONY: help serve test lint bench faults scale soak debug sanitize fuzz coverage sdist wheel clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -98,6 +98,10 @@ fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server
 	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \
 libFuzzer (Debian, Ubuntu: apt install clang), or name one with CLANG=...))
 
+# Built and run in build/coverage: the ordinary build stays.
+coverage: $(INSTALLED) $(VENV)/.coverage ## lines of fastecho, branches of src_c; ARGS=--headers
+	@exec env PYTHONPATH=tests $(BIN)/python tests/coverage/measure.py $(ARGS)
+
 # Nothing is taken from the tree but what the sdist holds: unpacked, it makes its own .venv.
 sdist: $(TOOLS) $(VENV)/.wheel ## build the sdist; build and test from it; ARGS chooses tests
 	@rm -rf dist/*.tar.gz build/sdist && mkdir -p build/sdist
@@ -148,7 +152,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel: $(TOOLS) pyproject.toml
+$(VENV)/.test $(VENV)/.coverage $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel: $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))
 	@touch $@

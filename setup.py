@@ -10,7 +10,7 @@ Python. Environment switches (0, empty or unset is off, 1 is on):
     FASTECHO_NO_EXTENSION=1   leave the extensions out: pure Python, client only
     FASTECHO_DEBUG=1          -O0, -g3 and the assertions of src_c
     FASTECHO_SANITIZE=NAMES   address, undefined, or thread; address,undefined together
-    FASTECHO_COVERAGE=1       count executed lines for gcov, in terms of the .pyx files
+    FASTECHO_COVERAGE=1       count executed lines for gcov (`make coverage` reads the counts)
 
 Each set of switches has build folders of its own, so that a switch can be turned on
 and off without a stale object file. CFLAGS from the environment come last and win.
@@ -81,7 +81,8 @@ def compiler_flags() -> tuple[list[str], list[str], str]:
         # Without the limited API, Cython 3.3's own conversion of an enum ignores a parameter.
         compile_flags.append("-Wno-unused-parameter")
     if coverage:
-        compile_flags.append("--coverage")
+        # Without atomic counts two threads lose some, and gcov computes others from those.
+        compile_flags += ["--coverage", "-fprofile-update=atomic"]
         link_flags.append("--coverage")
     for name in chosen:
         compile_flags.append(f"-fsanitize={name}")
@@ -135,7 +136,6 @@ class BuildExtensions(build_ext):
             list(self.extensions),
             build_dir=os.path.join(base, "cython-freethreaded" if FREE_THREADED else "cython"),
             compiler_directives=directives,
-            emit_linenums=switch("FASTECHO_COVERAGE"),
             force=self.force,
             quiet=not self.distribution.verbose,
         )

@@ -273,7 +273,8 @@ static inline fe_load_chunk fe_load_next(const fe_load *l, const fe_load_connect
             shape, fe_pattern_body(&l->pattern, c->first, number), at, &bytes);
 
         if (chunk.size == 0 && (run == left || run >= FE_LOAD_IN_PLACE)) {
-            int in_body = at >= shape->head_size && at < shape->head_size + shape->body_size;
+            /* It is no head: those are short, and a body follows. */
+            int in_body = at < shape->head_size + shape->body_size;
 
             if (in_body)
                 chunk.noise_at = bytes - l->pattern.noise;

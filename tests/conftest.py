@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from peers import connect
-from sanitize import LEAKS_OF_PYTHON, NOT_UNDER, chosen, reason_in
+from sanitize import LEAKS_OF_PYTHON, NOT_UNDER, chosen, reason_in, watching
 from served import Served
 from shimmed import build_shim, has_compiler
 
@@ -54,8 +54,8 @@ def place_of(item: pytest.Item) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is no use under the sanitizers that watch this process, if any do."""
-    names = chosen()
+    """Skip what is no use under what watches this process, if anything does."""
+    names = watching()
     for item in items if names else ():
         if reason := reason_in(NOT_UNDER, place_of(item), names):
             item.add_marker(pytest.mark.skip(reason=f"under {','.join(names)}: {reason}"))

@@ -53,7 +53,7 @@ QUICK = (
 
 
 class Skip(NamedTuple):
-    """Tests that are no use under some sanitizers."""
+    """Tests that are no use under some sanitizers, or while lines are counted."""
 
     where: str
     """Start of the test's id, relative to tests/."""
@@ -61,13 +61,17 @@ class Skip(NamedTuple):
     reason: str
 
 
-ANY = frozenset(RUNTIMES)
+COVERAGE = "coverage"
+"""Watches a process as well, while lines are counted (coverage/measure.py)."""
+ANY = frozenset(RUNTIMES) | {COVERAGE}
 ADDRESS, THREAD = frozenset({"address"}), frozenset({"thread"})
+COUNTED = frozenset({COVERAGE})
 NOT_OURS = "runs no compiled code of the package in this process"
 SHELL = "dash, which starts the program, does not start with libtsan loaded"
 DAEMON = "CPython ends a daemon thread without releasing what its frames hold"
 FORKED = "a forked child has lost the stacks that held what the parent's threads used"
 ISOLATED = "python -I ignores PYTHONMALLOC, and LSan does not search the arenas of pymalloc"
+IMPORTS = "coverage.py imports modules of its own"
 NOT_UNDER = (
     Skip("test_source_rules.py", ANY, NOT_OURS),
     Skip("test_makefile.py", ANY, NOT_OURS),
@@ -77,10 +81,22 @@ NOT_UNDER = (
     Skip("test_c_headers.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("soak/test_soak.py", ANY, "its servers may not grow: a sanitizer keeps what was freed"),
+    Skip("coverage/test_measure.py", ANY, NOT_OURS),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),
     Skip("wheel/test_everywhere.py", ANY, NOT_OURS),
     Skip("test_cli_connect_pipe.py::test_closed_standard_input", THREAD, SHELL),
     Skip("test_cli_serve.py::test_a_signal_that_was_ignored_stays", THREAD, SHELL),
+    Skip("test_cli_connect_pipe.py::test_pipe_needs_neither_readline_nor", COUNTED, IMPORTS),
+    Skip(
+        "test_surroundings.py::test_another_interpreter_is_told",
+        COUNTED,
+        "coverage.py cannot be imported into another interpreter of a process",
+    ),
+    Skip(
+        "faults/test_faults.py::test_calls_of_python_itself_are_left_alone",
+        COUNTED,
+        "what writes the counts at exit is linked into the extensions, and gets no memory either",
+    ),
 )
 LEAKS_OF_PYTHON = (
     Skip("test_cli_connect.py", ADDRESS, DAEMON),
@@ -100,7 +116,7 @@ LEAKS_OF_PYTHON = (
 
 
 def reason_in(table: tuple[Skip, ...], test: str, names: list[str]) -> str | None:
-    """Return why a table names a test (its id, from tests/ on) under these sanitizers, or None."""
+    """Return why a table names a test (its id, from tests/ on) under these names, or None."""
     for skip in table:
         if test.startswith(skip.where) and skip.under.intersection(names):
             return skip.reason
@@ -110,6 +126,11 @@ def reason_in(table: tuple[Skip, ...], test: str, names: list[str]) -> str | Non
 def chosen() -> list[str]:
     """Return the sanitizers that watch this process; none in an ordinary run."""
     return [name for name in os.environ.get("FASTECHO_SANITIZE", "").split(",") if name]
+
+
+def watching() -> list[str]:
+    """Return the sanitizers that watch this process, and COVERAGE if its lines are counted."""
+    return chosen() + [COVERAGE] * (os.environ.get("FASTECHO_COVERAGE") == "1")
 
 
 def runtime(names: list[str]) -> Path:

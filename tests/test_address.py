@@ -78,6 +78,7 @@ WRONG = {
     "bell\a:7": "neither a name nor an address",
     "nul\0:7": "neither a name nor an address",
     "\udcff:7": "neither a name nor an address",
+    "ü" * 60 + ":7": "neither a name nor an address",
     "user@host:7": "neither a name nor an address",
     "unix:": "has no path",
     "unix:@name": "abstract",
@@ -106,6 +107,10 @@ def test_a_wrong_form_names_option_and_value_on_one_line(text: str, parse: objec
     assert WRONG[text] in error.reason
     assert str(error).isprintable()
     assert len(str(error)) < 250
+
+
+def test_its_representation_is_its_text() -> None:
+    assert repr(parse_bind("[::1]:7")) == "<Address [::1]:7>"
 
 
 def test_the_longest_unix_path_is_107_bytes() -> None:

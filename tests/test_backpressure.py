@@ -117,7 +117,8 @@ def test_empty_lines_that_grow_in_the_reply_stay_bounded(
 def test_pipelined_lines_are_answered_in_order_after_a_pause(
     make_server: MakeServer, join: Join
 ) -> None:
-    server = make_server(frame="line", suffix="!" * 100, high_water=100_000)
+    # A server that is slow lets the kernel's buffer grow until it holds all of this.
+    server = make_server(frame="line", suffix="!" * 100, high_water=100_000, receive_buffer=65536)
     peer = join(server, receive_buffer=65536, send_buffer=65536)
     lines = b"".join(b"%d\n" % number for number in range(600_000))
     sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 100_000)
@@ -156,7 +157,9 @@ def test_reading_pauses_at_high_water_and_goes_on_at_low_water(
 def test_low_water_zero_empties_the_pending_bytes_first(
     make_server: MakeServer, join: Join
 ) -> None:
-    server = make_server(frame="line", prefix="-", high_water=200_000, low_water=0)
+    server = make_server(
+        frame="line", prefix="-", high_water=200_000, low_water=0, receive_buffer=65536
+    )
     peer = join(server, receive_buffer=65536, send_buffer=65536)
     lines = b"".join(b"%d\n" % number for number in range(1_000_000))
     sent = fill(peer, lines, lambda: server.stats().bytes_pending >= 200_000)

@@ -170,6 +170,25 @@ def test_closed_standard_input_is_an_empty_one(driven: DrivenServer) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
+def test_input_that_cannot_be_read_is_told(driven: DrivenServer) -> None:
+    with driven.serving(echo), Path(os.devnull).open("wb") as unreadable:
+        result = subprocess.run(
+            [*COMMAND, driven.address], cwd=ROOT, stdin=unreadable, capture_output=True, timeout=30
+        )
+    assert (result.returncode, result.stdout) == (1, b"")
+    sentence = b"fastecho connect: cannot read standard input: Bad file descriptor\n"
+    assert result.stderr == sentence
+
+
+def test_closed_standard_output_is_told_before_anything_is_sent(driven: DrivenServer) -> None:
+    words = " ".join([*COMMAND, driven.address])
+    result = subprocess.run(
+        ["sh", "-c", f"{words} >&-"], cwd=ROOT, input=b"x", capture_output=True, timeout=30
+    )
+    assert result.returncode == 1
+    assert result.stderr == b"fastecho connect: standard output is closed\n"
+
+
 def test_piped_input_and_a_terminal_for_output_shows_escapes(driven: DrivenServer) -> None:
     inner, outer = os.pipe()
     os.write(outer, b"x")

@@ -89,6 +89,14 @@ def test_the_keywords_of_a_config_make_the_same_config() -> None:
     assert config != "something else"
 
 
+def test_its_representation_tells_every_setting() -> None:
+    config = Config("127.0.0.1:7", threads=3, prefix=b"\xff")
+    assert repr(config).startswith("Config(bind=")
+    assert all(f" {name}=" in repr(config) for name in list(config.keywords())[1:])
+    assert "127.0.0.1:7" in repr(config)
+    assert " threads=3, " in repr(config)
+
+
 def test_a_config_cannot_be_changed() -> None:
     config = Config()
     with pytest.raises(AttributeError):

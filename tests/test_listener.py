@@ -65,6 +65,11 @@ def test_port_0_gets_a_real_port_and_the_options_of_a_listener(host: str, family
         assert connects(family, host.strip("[]"), listener.address.port)
 
 
+def test_its_representation_tells_the_address_and_the_descriptor() -> None:
+    with listening("127.0.0.1:0") as [listener]:
+        assert repr(listener) == f"<Listener {listener.address} fd={listener.socket.fileno()}>"
+
+
 def test_an_accepted_socket_inherits_nodelay() -> None:
     with (
         listening("127.0.0.1:0") as [listener],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -133,6 +134,15 @@ def test_a_file_that_somebody_put_in_its_place_is_left_alone(tmp_path: Path) -> 
         path.rename(tmp_path / "ours")  # keeps the inode number in use
         path.write_text("theirs")
     assert path.read_text() == "theirs"
+
+
+def test_a_file_that_somebody_removed_with_its_folder_is_no_error(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with listening(f"unix:{folder / 's'}") as [listener]:
+        shutil.rmtree(folder)
+        listener.close()
+        assert listener.socket.fileno() == -1
 
 
 def test_a_failure_after_bind_removes_the_file(

@@ -9,9 +9,11 @@ import errno
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from driven import black_hole
 from load_servers import Handler, echo, exact, framed, hold, serving
 from peers import reset
 
@@ -393,6 +395,15 @@ def test_refused_reconnects_are_counted_and_tried_again_without_haste() -> None:
         assert 4 <= result["refused"] <= 40
         assert result["failures"][0] == "connection 0: refused"
         assert (result["connects"], result["sent"], result["connections_open"]) == (0, 0, 0)
+
+
+def test_a_reconnect_that_is_not_answered_times_out() -> None:
+    with ExitStack() as stack:
+        hole = black_hole(stack, socket.AF_INET, ("127.0.0.1", 0))
+        load = Load(socket.AF_INET, hole.getsockname(), mode="reconnect", timeout=0.1)
+        result = stack.enter_context(load).run(0.05)
+    assert (result["timed_out"], result["sent"], result["connects"]) == (1, 0, 0)
+    assert result["failures"] == ["connection 0: not connected within 0.1 s"]
 
 
 def test_reconnect_goes_on_after_a_connection_failed() -> None:

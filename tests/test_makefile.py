@@ -120,6 +120,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
         "soak",
         "debug",
         "sanitize",
+        "coverage",
         "sdist",
         "wheel",
     ],

@@ -89,6 +89,8 @@ def test_a_wrong_file_changes_nothing(file: Path, text: str, reason: str) -> Non
         assert reason in line
         assert is_turned_away(server.addresses[0])
         assert exchange(inside, b"y") == b"y"
+        inside.close()
+        assert server.end(signal.SIGTERM)[0] == 0
 
 
 def test_what_cannot_change_now_is_said(file: Path) -> None:
@@ -104,6 +106,7 @@ def test_what_cannot_change_now_is_said(file: Path) -> None:
         ]
         with server.connect() as client:
             assert exchange(client, b"x") == b"x"
+        assert server.end(signal.SIGTERM)[0] == 0
 
 
 def test_the_log_level_is_taken_over(file: Path) -> None:

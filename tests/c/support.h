@@ -1,6 +1,6 @@
-/* What the C tests share: checks that are always on, random numbers that repeat, and memory
- * that can be refused. Include it before the header under test, so that the header's own
- * allocations go through refusable memory. */
+/* What the C tests share: checks that are always on, random numbers that repeat, memory that can
+ * be refused, and another thread that meddles. Include it before the header under test, so that
+ * the header's own allocations and exchanges go through these. */
 #ifndef FASTECHO_TESTS_SUPPORT_H
 #define FASTECHO_TESTS_SUPPORT_H
 
@@ -55,5 +55,21 @@ static inline void *refusable_aligned_alloc(size_t alignment, size_t n)
 #define malloc refusable_malloc
 #define realloc refusable_realloc
 #define aligned_alloc refusable_aligned_alloc
+
+/* Not 0: another thread adds so much to the number that is exchanged next, just before. */
+static int64_t added_meanwhile;
+
+static inline void add_meanwhile(void *number)
+{
+    int64_t n = added_meanwhile;
+
+    if (n != 0) {
+        added_meanwhile = 0;
+        __atomic_fetch_add((int64_t *)number, n, __ATOMIC_RELAXED);
+    }
+}
+
+#define __atomic_compare_exchange_n(number, ...)                                                  \
+    (add_meanwhile(number), __atomic_compare_exchange_n(number, __VA_ARGS__))
 
 #endif

@@ -41,6 +41,25 @@ static void places_end_at_the_limit(void)
     assert(fe_place_reserve(&places, 0) == 0 && places == 2);
 }
 
+static void a_place_that_another_took_meanwhile_counts(void)
+{
+    int64_t places = 0;
+
+    added_meanwhile = 1;
+    assert(fe_place_reserve(&places, 2) == 1 && places == 2);
+    places = 1;
+    added_meanwhile = 1;
+    assert(fe_place_reserve(&places, 2) == 0 && places == 2);
+}
+
+static void a_number_that_another_raised_meanwhile_is_left_alone(void)
+{
+    int64_t number = 7;
+
+    added_meanwhile = 1;
+    assert(fe_atomic_raise_from(&number, 7) == 0 && number == 8);
+}
+
 static void without_a_limit_every_place_is_given(void)
 {
     int64_t places = INT64_C(1) << 40;
@@ -135,6 +154,8 @@ int main(void)
     adding_gives_the_value_afterwards();
     raising_succeeds_only_from_the_expected_value();
     places_end_at_the_limit();
+    a_place_that_another_took_meanwhile_counts();
+    a_number_that_another_raised_meanwhile_is_left_alone();
     without_a_limit_every_place_is_given();
     no_addition_is_lost();
     a_value_is_raised_by_one_thread_only();

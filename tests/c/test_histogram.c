@@ -166,6 +166,21 @@ static void a_single_value_survives_a_merge(void)
     }
 }
 
+static void the_extremes_of_both_survive_a_merge(void)
+{
+    fe_histogram *wide = new_histogram(), *narrow = new_histogram();
+
+    fe_histogram_record(wide, 10);
+    fe_histogram_record(wide, 1000000);
+    fe_histogram_record(narrow, 5000);
+    fe_histogram_merge(wide, narrow);
+    assert(wide->count == 3 && wide->min == 10 && wide->max == 1000000);
+    fe_histogram_merge(narrow, wide);
+    assert(narrow->count == 4 && narrow->min == 10 && narrow->max == 1000000);
+    free(wide);
+    free(narrow);
+}
+
 static void a_rank_is_rounded_to_the_nearest(void)
 {
     fe_histogram *h = new_histogram();
@@ -230,6 +245,7 @@ int main(int argc, char **argv)
     values_above_an_hour_are_counted_and_keep_their_rank();
     merging_equals_recording_into_one();
     a_single_value_survives_a_merge();
+    the_extremes_of_both_survive_a_merge();
     a_rank_is_rounded_to_the_nearest();
     recording_nothing_changes_nothing();
     return 0;

@@ -220,6 +220,24 @@ static void a_changed_byte_is_one_wrong_reply_and_the_next_is_right(void)
     free_load(l);
 }
 
+static void a_reply_that_differs_in_every_piece_is_one_wrong_reply(void)
+{
+    fe_load *l = new_load(1, 2, FE_PATTERN_LENGTH, 50, "pre", "suf");
+    fe_load_connection *c = &l->connections[0];
+    unsigned char reply[200];
+    size_t size = right_reply(l, c, 0, reply);
+
+    fe_load_release(l, c, 2, 0, 0);
+    for (size_t i = 0; i < size; i++) {
+        reply[i] ^= 1;
+        fe_load_received(l, c, reply + i, 1, 1);
+    }
+    assert(l->counts.kinds[FE_LOAD_WRONG] == 1 && l->counts.failures[0].offset == 0);
+    assert(fe_load_received(l, c, reply, right_reply(l, c, 1, reply), 1) == 1);
+    assert(l->counts.kinds[FE_LOAD_WRONG] == 1 && l->counts.messages == 1);
+    free_load(l);
+}
+
 static void swapped_and_repeated_replies_are_wrong(void)
 {
     fe_load *l = new_load(2, 3, FE_PATTERN_RAW, 64, "", "");
@@ -308,14 +326,53 @@ static void an_end_without_a_reason_is_no_failure(void)
     free_load(l);
 }
 
-static void only_the_first_failures_are_described(void)
+static void a_connect_or_a_fin_that_times_out_counts_as_one(void)
 {
-    fe_load *l = new_load(1, 1, FE_PATTERN_RAW, 1, "", "");
+    fe_load *l = new_load(1, 1, FE_PATTERN_RAW, 64, "", "");
+
+    l->connections[0].state = FE_LOAD_CONNECTING;
+    fe_load_gone(l, &l->connections[0], FE_LOAD_TIMED_OUT, 0);
+    assert(l->counts.kinds[FE_LOAD_TIMED_OUT] == 1 && l->counts.failures[0].count == 1);
+    assert(l->counts.failures[0].state == FE_LOAD_CONNECTING);
+    free_load(l);
+}
+
+static void a_wrong_reply_whose_rest_times_out_is_counted_as_wrong_only(void)
+{
+    fe_load *l = new_load(1, 1, FE_PATTERN_RAW, 64, "", "");
+    unsigned char reply[64];
+
+    fe_load_release(l, &l->connections[0], 1, 0, 0);
+    right_reply(l, &l->connections[0], 0, reply);
+    reply[0] ^= 1;
+    fe_load_received(l, &l->connections[0], reply, 32, 1);
+    fe_load_gone(l, &l->connections[0], FE_LOAD_TIMED_OUT, 0);
+    assert(l->counts.kinds[FE_LOAD_WRONG] == 1 && l->counts.kinds[FE_LOAD_TIMED_OUT] == 0);
+    assert(l->outstanding == 0 && l->counts.described == 1);
+    free_load(l);
+}
+
+static void only_the_first_failures_are_described_and_all_are_counted(void)
+{
+    fe_load *l = new_load(1, 2, FE_PATTERN_RAW, 1, "", "");
+    fe_load_connection *c = &l->connections[0];
+    fe_load_failure first[FE_LOAD_DESCRIBED];
+    unsigned char reply;
 
     for (int i = 0; i < 3 * FE_LOAD_DESCRIBED; i++)
-        fe_load_received(l, &l->connections[0], (const unsigned char *)"x", 1, 1);
+        fe_load_received(l, c, (const unsigned char *)"x", 1, 1);
     assert(l->counts.described == FE_LOAD_DESCRIBED);
     assert(l->counts.kinds[FE_LOAD_EXTRA] == 3 * FE_LOAD_DESCRIBED);
+    memcpy(first, l->counts.failures, sizeof(first));
+    /* Each of those that could say more about itself. */
+    fe_load_release(l, c, 2, 0, 0);
+    right_reply(l, c, 0, &reply);
+    reply ^= 1;
+    fe_load_received(l, c, &reply, 1, 1);
+    fe_load_gone(l, c, FE_LOAD_RESET, ECONNRESET);
+    assert(l->counts.kinds[FE_LOAD_WRONG] == 1 && l->counts.kinds[FE_LOAD_RESET] == 1);
+    assert(l->counts.lost == 1 && l->counts.described == FE_LOAD_DESCRIBED);
+    assert(memcmp(first, l->counts.failures, sizeof(first)) == 0);
     free_load(l);
 }
 
@@ -418,6 +475,23 @@ static void an_open_loop_ends_with_its_window_and_counts_what_it_could_not_send(
     free_load(l);
 }
 
+static void a_connection_that_cannot_take_a_message_is_passed_over(void)
+{
+    fe_load *l = new_load(3, 1, FE_PATTERN_RAW, 64, "", "");
+
+    l->interval_ns = 1;
+    fe_load_schedule(l, 0);
+    /* Closed: it is not queued. Filled while it was queued: its turn goes to the next. */
+    fe_load_gone(l, &l->connections[0], FE_LOAD_RESET, 0);
+    for (int i = 0; i < 3; i++)
+        fe_load_offer(l, &l->connections[i], 0);
+    assert(l->ring_used == 2);
+    fe_load_release(l, &l->connections[1], 1, 0, 0);
+    assert(fe_load_give(l, 10, 16) == 1 && fe_load_given(l) == &l->connections[2]);
+    assert(l->connections[0].due == 0 && l->connections[1].due == 1 && l->ring_used == 0);
+    free_load(l);
+}
+
 static void depth_and_batch_limit_what_is_given_at_once(void)
 {
     fe_load *l = new_load(1, 5, FE_PATTERN_RAW, 64, "", "");
@@ -461,14 +535,18 @@ int main(void)
     a_message_that_stands_in_the_noise_is_not_copied();
     a_long_line_keeps_bytes_back_so_that_its_end_is_no_send_of_its_own();
     a_changed_byte_is_one_wrong_reply_and_the_next_is_right();
+    a_reply_that_differs_in_every_piece_is_one_wrong_reply();
     swapped_and_repeated_replies_are_wrong();
     bytes_that_are_not_due_are_extra();
     every_message_of_a_dead_connection_is_counted_once();
     an_end_without_a_reason_is_no_failure();
-    only_the_first_failures_are_described();
+    a_connect_or_a_fin_that_times_out_counts_as_one();
+    a_wrong_reply_whose_rest_times_out_is_counted_as_wrong_only();
+    only_the_first_failures_are_described_and_all_are_counted();
     waiting_too_long_is_late_in_every_state();
     an_open_loop_sends_on_time_to_each_in_turn();
     an_open_loop_ends_with_its_window_and_counts_what_it_could_not_send();
+    a_connection_that_cannot_take_a_message_is_passed_over();
     depth_and_batch_limit_what_is_given_at_once();
     a_schedule_does_not_drift();
     an_errno_has_its_kind();

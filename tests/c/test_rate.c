@@ -71,7 +71,23 @@ static void one_a_second_lets_one_pass(void)
     assert(fe_rate_take(&rate, 2 * SECOND));
 }
 
-enum { THREADS = 4, TRIES = 200000 };
+static void what_another_let_through_meanwhile_counts(void)
+{
+    fe_rate rate = {0, 0};
+
+    fe_rate_set(&rate, 1);
+    assert(fe_rate_take(&rate, SECOND) && rate.used_until_ns == 2 * SECOND);
+    /* Another passes at the same moment: there is no room for both. */
+    added_meanwhile = (int64_t)SECOND;
+    assert(!fe_rate_take(&rate, 2 * SECOND) && rate.used_until_ns == 3 * SECOND);
+    /* It uses up less than was left: both pass, and both count. */
+    fe_rate_set(&rate, 100);
+    added_meanwhile = 5;
+    assert(fe_rate_take(&rate, 3 * SECOND));
+    assert(rate.used_until_ns == 3 * SECOND + 5 + SECOND / 100);
+}
+
+enum { THREADS = 4, TRIES = 400000 };
 static fe_rate shared;
 
 static void *try_often(void *passed)
@@ -88,14 +104,14 @@ static void threads_share_one_budget(void)
     pthread_t threads[THREADS];
     int passed[THREADS] = {0}, i, all = 0;
 
-    fe_rate_set(&shared, 100000);
+    fe_rate_set(&shared, 10000000);
     for (i = 0; i < THREADS; i++)
         assert(pthread_create(&threads[i], NULL, try_often, &passed[i]) == 0);
     for (i = 0; i < THREADS; i++) {
         assert(pthread_join(threads[i], NULL) == 0);
         all += passed[i];
     }
-    assert(all == 10001);
+    assert(all == 1000001);
 }
 
 int main(void)
@@ -105,6 +121,7 @@ int main(void)
     below_the_rate_everything_passes();
     a_long_pause_is_not_saved_up();
     one_a_second_lets_one_pass();
+    what_another_let_through_meanwhile_counts();
     threads_share_one_budget();
     return 0;
 }
