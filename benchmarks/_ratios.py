@@ -137,14 +137,15 @@ def judge_value(bar: Bar, value: float, slack: float) -> Verdict:
     return "met within the noise" if slack <= NOISE_LIMIT * bar.value else "too noisy"
 
 
-def judge_tail(bar: Bar, measured: Summary) -> Verdict:
-    """Return whether a ratio of tails reaches the bar, by the interval of its median."""
+def judge_tail(bar: Bar, measured: Summary, noise: float = 0.0) -> Verdict:
+    """Return whether a ratio of tails reaches the bar, by the interval of its median.
+
+    `noise`, a share of 1, excuses a miss as it does for other ratios.
+    """
     if measured.count < TAIL_PAIRS:
         return "too few rounds"
-    median, best_case = measured.median, measured.low
-    limit = bar.value
-    if bar.side == "at least":
-        median, best_case, limit = -median, -measured.high, -limit
-    if median <= limit:
-        return "met"
-    return "met within the noise" if best_case <= limit else "not met"
+    best_case = measured.low if bar.side == "at most" else measured.high
+    verdict = judge_value(bar, measured.median, noise * bar.value)
+    if verdict != "met" and judge_value(bar, best_case, 0.0) == "met":
+        return "met within the noise"
+    return verdict
