@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from benchmarks._errors import MeasurementError
-from benchmarks._servers import Process, Server
+from benchmarks._servers import Process
 from benchmarks.peers._listen import arguments
 
 Kind = Literal["silent", "slow-sender", "non-reader", "slow-reader"]
@@ -57,13 +57,13 @@ class SlowPeers(Process):
     """A process that holds slow peers of one server."""
 
     def __init__(
-        self, server: Server, kind: Kind, count: int, core: int, *, buffer: int = 0
+        self, address: tuple[str, int], kind: Kind, count: int, core: int, *, buffer: int = 0
     ) -> None:
-        """Connect `count` peers to `server`; ready when they are, and blocked if they do not read.
+        """Connect `count` peers to `address`; ready when they are, and blocked if they do not read.
 
         `buffer`: SO_SNDBUF and SO_RCVBUF of each peer, in bytes; 0 leaves them to the kernel.
         """
-        host, port = server.address
+        host, port = address
         command = [sys.executable, "-m", __name__, "--kind", kind, "--count", f"{count}"]
         command += ["--address", f"{host}:{port}", "--buffer", f"{buffer}"]
         self.kind = kind

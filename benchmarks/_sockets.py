@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
 NETLINK_SOCK_DIAG = 4
@@ -26,8 +27,8 @@ REQUEST = struct.Struct("=BBBxIHH44x")
 # of struct inet_diag_msg: its size, where the ports stand
 MESSAGE_SIZE, PORTS_AT = 72, 4
 ATTRIBUTE = struct.Struct("=HH")
-# of the words of SK_MEMINFO: receive queue, send queue, reserved
-RECEIVE_QUEUE, FORWARD, SEND_QUEUE = 0, 4, 5
+# of the words of SK_MEMINFO: what is in the queues, their limits, and what is reserved
+RECEIVE_QUEUE, RECEIVE_LIMIT, SEND_LIMIT, RESERVED, SEND_QUEUE = 0, 1, 3, 4, 5
 MEMINFO = struct.Struct("=9I")
 
 
@@ -38,6 +39,8 @@ class Held:
     connections: int
     # bytes, of all of them together
     memory: int
+    # of all of them together, bytes above which a queue takes nothing more: SO_SNDBUF, SO_RCVBUF
+    limit: int
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -74,16 +77,29 @@ def held(*, port: int, remote: bool = False) -> Held:
         socket.htons(far),
     )
     size = HEADER.size + len(request)
-    count = memory = 0
+    count = memory = limit = 0
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asked:
         asked.send(HEADER.pack(size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0) + request)
         while True:
             for kind, payload in messages(asked.recv(1 << 18)):
                 if kind == NLMSG_DONE:
-                    return Held(count, memory)
+                    return Held(count, memory, limit)
                 if kind == NLMSG_ERROR:
                     code = -struct.unpack_from("=i", payload)[0]
                     raise OSError(code, "the kernel does not tell of sockets (sock_diag)")
                 words = meminfo(payload)
                 count += 1
-                memory += words[RECEIVE_QUEUE] + words[FORWARD] + words[SEND_QUEUE]
+                memory += words[RECEIVE_QUEUE] + words[SEND_QUEUE] + words[RESERVED]
+                limit += words[RECEIVE_LIMIT] + words[SEND_LIMIT]
+
+
+def setting(name: str) -> list[int]:
+    """Return the numbers of a setting of the kernel, such as net.ipv4.tcp_wmem."""
+    text = Path("/proc/sys", *name.split(".")).read_text()
+    return [int(one) for one in text.split()]
+
+
+def tcp_pages() -> int:
+    """Return the pages that the kernel holds for all TCP sockets of the machine."""
+    text = Path("/proc/net/sockstat").read_text()
+    return int(text.partition("TCP:")[2].partition(" mem ")[2].split()[0])

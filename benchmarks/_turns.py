@@ -214,7 +214,7 @@ class Stage:
     def slow_peers(self, server: Server, kind: Kind, count: int, *, buffer: int = 0) -> SlowPeers:
         """Connect slow peers to `server`, held by a process on the load's core."""
         peers = self._processes.enter_context(
-            SlowPeers(server, kind, count, self.load_core, buffer=buffer)
+            SlowPeers(server.address, kind, count, self.load_core, buffer=buffer)
         )
         self._running.append(peers)
         return peers
