@@ -99,7 +99,16 @@ def test_noise_excuses_a_tail_too_where_it_is_given() -> None:
     assert judge_tail(limit, worse) == "not met"
     assert judge_tail(limit, worse, noise=0.05) == "not met"
     assert judge_tail(limit, worse, noise=0.07) == "met within the noise"
-    assert judge_tail(limit, worse, noise=0.20) == "too noisy"
+
+
+def test_a_tail_is_not_excused_by_noise_that_would_hide_anything() -> None:
+    limit = at_most(1.0)
+    wide = summarize([0.3] * 8 + [1.5] + [11.0] * 11)
+    assert wide.low < 1 < wide.median
+    assert judge_tail(limit, wide, noise=0.2) == "met within the noise"
+    assert judge_tail(limit, wide, noise=5.0) == "too noisy"
+    assert judge_tail(limit, summarize([1.06] * 20), noise=0.3) == "too noisy"
+    assert judge_tail(limit, summarize([0.99] * 20), noise=0.3) == "met"
 
 
 def test_ratio_is_taken_round_by_round() -> None:
@@ -164,7 +173,6 @@ def test_kernel_tells_what_it_holds_for_the_connections_of_one_port() -> None:
             limits = socket.SO_RCVBUF, socket.SO_SNDBUF
             one = sum(listener.getsockopt(socket.SOL_SOCKET, limit) for limit in limits)
             assert ours.limit >= 2 * one
-            assert tcp_pages() > 0
     assert held(port=port).connections == 0
 
 
@@ -185,12 +193,14 @@ def test_slow_senders_act_at_their_pace_and_in_turns_of_theirs_only(
 
 
 def test_peers_that_never_read_are_full_when_they_are_ready(make_server: MakeServer) -> None:
-    server = make_server(send_buffer=4096, receive_buffer=4096)
+    server = make_server()
     assert server.host is not None and server.port is not None
     core = min(os.sched_getaffinity(0))
-    with SlowPeers((server.host, server.port), "non-reader", 2, core, buffer=4096):
+    with SlowPeers((server.host, server.port), "non-reader", 2, core):
         full = server.stats()
         assert full.connections_open == 2
         assert full.bytes_pending > 0
-        kernel = held(port=server.port)
-        assert kernel.memory > kernel.limit / 2
+        kernel = held(port=server.port).memory + held(port=server.port, remote=True).memory
+        assert kernel > 2_000_000
+        # Both the kernel's own sum and the system's setting are in pages.
+        assert kernel / 2 < tcp_pages() * os.sysconf("SC_PAGE_SIZE")

@@ -2,16 +2,14 @@
 
 Each kind holds a server of its own, and two more have no such peers; all are the same program.
 Each server takes turns in which 64 ordinary connections send on a schedule. What slow peers do,
-they do in the turns of their own server only. In the turns that these are compared with, others of
-their kind do the same to a server that takes no turns and runs on the load's core, as the peers do.
-So what the peers themselves cost is in both, and the ratio shows what the server has to do for
-them. The load runs at a real-time priority where that is permitted, ahead of the peers.
+they do in the turns of their own server only, from the load's core. Load and servers run at a
+real-time priority where that is permitted: ahead of the slow peers, and of other programs, which
+make a tail what it is on a machine that is not idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from benchmarks._compare import AGAIN, ratio, self_noise
 from benchmarks._errors import MeasurementError
@@ -20,7 +18,7 @@ from benchmarks._plan import Plan
 from benchmarks._programs import fastecho
 from benchmarks._ratios import at_most, judge_tail, summarize
 from benchmarks._servers import Server, first_in_line
-from benchmarks._slow_peers import ACTING, EVERY, SIP, Kind
+from benchmarks._slow_peers import EVERY, SIP, Kind
 from benchmarks._sockets import held
 from benchmarks._turns import Contender, Round, Stage, interleave
 
@@ -28,7 +26,7 @@ PEERS = 1000
 CONNECTIONS = 64
 RATE = 4000.0
 
-# So small that three thousand full ones fit into the kernel's TCP memory of a small machine.
+# So small that two thousand full ones fit into the kernel's TCP memory of a small machine.
 SERVER_BUFFER = 16 * 1024
 PEER_BUFFER = 4 * 1024
 
@@ -57,25 +55,21 @@ COLUMNS = (
 class Holding:
     """A server that is held by slow peers of one kind."""
 
-    def __init__(self, stage: Stage, kind: Kind, cores: Sequence[int] = ()) -> None:
-        self.server = stage.server(SERVER, cores)
+    def __init__(self, stage: Stage, kind: Kind) -> None:
+        self.server = stage.server(SERVER)
         before = self.server.memory()
         self.peers = stage.slow_peers(self.server, kind, PEERS, buffer=PEER_BUFFER)
         # bytes for each peer: in the kernel, on the server's side, and in the server
         self.kernel = held(port=self.server.address[1]).memory / PEERS
         self.user = (self.server.memory() - before) / PEERS
 
-    def turns(self, contender: Contender) -> Contender:
-        """Return `contender`, in whose turns these peers act; it may be on another server."""
-        return replace(contender, around=self.peers.at_work, beside=(self.server, self.peers))
-
-    def verify(self, others: int) -> None:
-        """Raise MeasurementError unless all peers are there, beside `others`, and acted."""
+    def verify(self) -> None:
+        """Raise MeasurementError unless all peers are there, and acted."""
         self.peers.verify()
         present = held(port=self.server.address[1]).connections
-        if present != PEERS + others:
+        if present != PEERS + CONNECTIONS:
             raise MeasurementError(
-                f"{self.peers.name}: {present} connections are open, not {PEERS + others}"
+                f"{self.peers.name}: {present} connections are open, not {PEERS + CONNECTIONS}"
             )
 
 
@@ -83,6 +77,13 @@ def ordinary(stage: Stage, name: str, server: Server) -> Contender:
     """Return a server with its ordinary connections."""
     load = stage.load(server, connections=CONNECTIONS, depth=64, size=64, mode="open", rate=RATE)
     return Contender(name, server, load, lead_in=0.1)
+
+
+def beside(stage: Stage, name: str, holding: Holding) -> Contender:
+    """Return the same for a server that is held by slow peers, which act in its turns."""
+    made = ordinary(stage, name, holding.server)
+    made.around, made.beside = holding.peers.at_work, [holding.peers]
+    return made
 
 
 def row(rounds: Sequence[Round], name: str, holding: Holding | None) -> dict[str, Cell]:
@@ -101,13 +102,13 @@ def row(rounds: Sequence[Round], name: str, holding: Holding | None) -> dict[str
     return cells
 
 
-def line(rounds: Sequence[Round], beside: str, quiet: str) -> Result:
+def line(rounds: Sequence[Round], name: str) -> Result:
     """Return the line of one kind: beside it the p99 is what it is without, but for the noise."""
     limit = at_most(1.0)
-    measured = ratio(rounds, beside, quiet, "p99_us")
+    measured = ratio(rounds, name, QUIET, "p99_us")
     noise = self_noise(rounds, "p99_us")
     verdict = judge_tail(limit, measured, noise or 0.0)
-    return Result(f"p99: {beside} / {quiet}", limit, measured, noise, verdict)
+    return Result(f"p99: {name} / {QUIET}", limit, measured, noise, verdict)
 
 
 def notes(ahead: bool) -> list[str]:
@@ -121,7 +122,7 @@ def notes(ahead: bool) -> list[str]:
         f" {PEER_BUFFER >> 10} KiB on that of the slow peers"
     )
     priority = (
-        "the load ran at a real-time priority (SCHED_FIFO), ahead of the slow peers on its core"
+        "load and servers ran at a real-time priority (SCHED_FIFO), the slow peers did not"
         if ahead
         else "no right to a real-time priority: the load shared its core with the slow peers, and"
         " waiting for that core is part of every p99 in whose turns they acted"
@@ -132,31 +133,25 @@ def notes(ahead: bool) -> list[str]:
 def slow_peers(plan: Plan) -> Figure:
     """Return the figure."""
     with plan.stage() as stage:
-        quiet = ordinary(stage, QUIET, stage.server(SERVER))
-        contenders = [quiet, ordinary(stage, QUIET + AGAIN, stage.server(SERVER))]
-        holdings: dict[str, Holding] = {}
-        compared: dict[str, str] = {}
-        for kind, name in NAMES.items():
-            beside, without = f"{PEERS:,} {name}", QUIET
-            holdings[beside] = Holding(stage, kind)
-            server = holdings[beside].server
-            contenders.append(holdings[beside].turns(ordinary(stage, beside, server)))
-            if kind in ACTING:
-                without = f"{beside} elsewhere"
-                holdings[without] = Holding(stage, kind, cores=(stage.load_core,))
-                contenders.append(holdings[without].turns(replace(quiet, name=without)))
-            compared[beside] = without
+        holdings = {f"{PEERS:,} {name}": Holding(stage, kind) for kind, name in NAMES.items()}
+        contenders = [
+            ordinary(stage, name, stage.server(SERVER)) for name in (QUIET, QUIET + AGAIN)
+        ]
+        contenders += [beside(stage, name, holding) for name, holding in holdings.items()]
         with first_in_line() as ahead:
-            taken = interleave(contenders, plan.rounds(24), plan.seconds(0.5))
-        for name, holding in holdings.items():
-            holding.verify(CONNECTIONS if name in compared else 0)
+            if ahead:
+                for one in contenders:
+                    one.server.put_first()
+            taken = interleave(contenders, plan.rounds(30), plan.seconds(0.5))
+        for holding in holdings.values():
+            holding.verify()
     rounds = taken.rounds
     made = Figure(
         "slow-peers",
         f"{RATE:,.0f} messages/s on a schedule over {CONNECTIONS} connections, beside {PEERS:,}"
         " slow peers",
         Table(COLUMNS, [row(rounds, one.name, holdings.get(one.name)) for one in contenders]),
-        [line(rounds, beside, without) for beside, without in compared.items()],
+        [line(rounds, name) for name in holdings],
     )
     made.notes = notes(ahead)
     if note := taken.note():
