@@ -202,5 +202,5 @@ def test_peers_that_never_read_are_full_when_they_are_ready(make_server: MakeSer
         assert full.bytes_pending > 0
         kernel = held(port=server.port).memory + held(port=server.port, remote=True).memory
         assert kernel > 2_000_000
-        # Both the kernel's own sum and the system's setting are in pages.
+        # The kernel's own sum, of all TCP sockets, comes in pages and leaves out what is reserved.
         assert kernel / 2 < tcp_pages() * os.sysconf("SC_PAGE_SIZE")

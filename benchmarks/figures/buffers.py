@@ -44,8 +44,8 @@ HIGH_WATER = 256 * 1024
 
 # raw: what one read left over
 RAW_MOST = READ
-# frames: replies up to high water and those of one round, and one read of input that waits; twice,
-# since such buffers grow by doubling
+# frames: replies up to high water and one more (a whole read, if that is the frame), and one read
+# of input that waits; twice, since such buffers grow by doubling
 FRAMES_MOST = 2 * (HIGH_WATER + READ + READ)
 
 FRAMES = ("--frame", "line", "--prefix", "-", "--high-water", f"{HIGH_WATER}")
@@ -66,6 +66,8 @@ NOTE = (
     "loopback: over a network, no more than about the send buffer is on its way at a time, so a"
     " connection's rate is at most that divided by the round-trip time"
 )
+
+CUT = "sizes above net.core.wmem_max or net.core.rmem_max were cut to these by the kernel"
 
 PRESSED = (
     "the kernel was short of memory for TCP (net.ipv4.tcp_mem), and gave the peers less than it"
@@ -93,6 +95,8 @@ class Cost:
     both_ends: float
     # in the server
     user: float
+    # the kernel cut the sizes that were asked for
+    cut: bool
     # the kernel was short of memory for TCP: it gave less than it would have given
     pressed: bool
 
@@ -132,6 +136,7 @@ def cost(plan: Plan, size: int | None, *, framed: bool) -> Cost:
         most(ours.limit / PEERS, size),
         (ours.memory + theirs.memory) / PEERS,
         user / PEERS,
+        size is not None and ours.limit < PEERS * 2 * 2 * size,
         pressed,
     )
 
@@ -206,8 +211,9 @@ def buffers(plan: Plan) -> Figure:
         [*kernel, *user, *price],
         [NOTE],
     )
-    if any(one.pressed for one in (*raw.values(), *frames.values())):
-        made.notes.append(PRESSED)
+    costs = [*raw.values(), *frames.values()]
+    made.notes += [CUT] if any(one.cut for one in costs) else []
+    made.notes += [PRESSED] if any(one.pressed for one in costs) else []
     made.notes += [f"{load}: {note}" for load, one in taken.items() if (note := one.note())]
     return made
 

@@ -26,7 +26,7 @@ PEERS = 1000
 CONNECTIONS = 64
 RATE = 4000.0
 
-# So small that two thousand full ones fit into the kernel's TCP memory of a small machine.
+# So small that the kernel's TCP memory holds two thousand full ones on a small machine as well.
 SERVER_BUFFER = 16 * 1024
 PEER_BUFFER = 4 * 1024
 
