@@ -1,7 +1,7 @@
 """How much of the two cores went to programs that are no part of the measurement.
 
 The kernel's count of busy time (/proc/stat, in ticks of 10 ms, the hypervisor's steal included)
-less what the harness and its servers used. A tick is too coarse for one turn and good enough for
+less what the harness and its processes used. A tick is too coarse for one turn and good enough for
 a round of them. Nothing is decided here.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks._servers import Server
+from benchmarks._servers import Process
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -38,20 +38,20 @@ def busy_seconds(cores: Iterable[int]) -> float:
 class Neighbours:
     """Watches the cores of one round: made before it, read after it.
 
-    The cores are those that the servers and the harness are pinned to.
+    The cores are those that the figure's processes and the harness are pinned to.
     """
 
-    def __init__(self, servers: Iterable[Server]) -> None:
-        self.servers = list({server.pid: server for server in servers}.values())
+    def __init__(self, processes: Iterable[Process]) -> None:
+        self.processes = list({process.pid: process for process in processes}.values())
         self.cores = set().union(
-            os.sched_getaffinity(0), *(server.cores for server in self.servers)
+            os.sched_getaffinity(0), *(process.cores for process in self.processes)
         )
         self._began = time.monotonic()
         self._busy = busy_seconds(self.cores)
         self._ours = self._our_seconds()
 
     def _our_seconds(self) -> float:
-        ours = sum(server.cpu_ns() for server in self.servers) + time.process_time_ns()
+        ours = sum(one.cpu_ns() for one in self.processes) + time.process_time_ns()
         return ours / 1e9
 
     def share(self) -> float:

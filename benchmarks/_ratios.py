@@ -29,8 +29,10 @@ TAIL_PAIRS = 20
 # rounds below which there is no interval of CONFIDENCE at all
 LEAST_ROUNDS = 6
 
-# noise, as a share of the bar, that is too large to excuse a miss
+# noise, as a share of the bar, that is too large to excuse a miss; that of a tail, of which a
+# single value is good for a factor of two
 NOISE_LIMIT = 0.10
+TAIL_NOISE_LIMIT = 0.25
 
 Verdict = Literal[
     "met", "met within the noise", "not met", "too noisy", "too few rounds", "not measured"
@@ -137,14 +139,18 @@ def judge_value(bar: Bar, value: float, slack: float) -> Verdict:
     return "met within the noise" if slack <= NOISE_LIMIT * bar.value else "too noisy"
 
 
-def judge_tail(bar: Bar, measured: Summary) -> Verdict:
-    """Return whether a ratio of tails reaches the bar, by the interval of its median."""
+def judge_tail(bar: Bar, measured: Summary, noise: float = 0.0) -> Verdict:
+    """Return whether a ratio of tails reaches the bar, by the interval of its median.
+
+    `noise`, a share of 1, excuses a miss as it does for other ratios. Where it is too large,
+    nothing is excused by an interval that is as wide.
+    """
     if measured.count < TAIL_PAIRS:
         return "too few rounds"
-    median, best_case = measured.median, measured.low
-    limit = bar.value
-    if bar.side == "at least":
-        median, best_case, limit = -median, -measured.high, -limit
-    if median <= limit:
+    best_case = measured.low if bar.side == "at most" else measured.high
+    if judge_value(bar, measured.median, 0.0) == "met":
         return "met"
-    return "met within the noise" if best_case <= limit else "not met"
+    within_noise = judge_value(bar, measured.median, noise * bar.value) != "not met"
+    if not within_noise and judge_value(bar, best_case, 0.0) == "not met":
+        return "not met"
+    return "met within the noise" if noise <= TAIL_NOISE_LIMIT else "too noisy"

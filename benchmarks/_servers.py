@@ -1,4 +1,4 @@
-"""Server processes: start them pinned, learn their address, read their CPU and memory, end them.
+"""Processes of a figure: start them pinned, read their CPU and memory, end them; and servers.
 
 What a server is told to do is in _programs.py, what is sent to it in _turns.py.
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from benchmarks._errors import MeasurementError
 
@@ -80,13 +80,13 @@ def first_in_line() -> Iterator[bool]:
         os.sched_setscheduler(0, *before)
 
 
-class Server:
-    """One running server process; a context manager that ends it."""
+class Process:
+    """A process of a figure; a context manager that ends it."""
 
     def __init__(
         self, name: str, command: Sequence[str], cores: Sequence[int], *, obeys: bool = False
     ) -> None:
-        """Start `command` pinned to `cores` and wait until it says its address.
+        """Start `command` pinned to `cores` and wait until it says that it is ready.
 
         With `obeys`, stdin and stdout are pipes for ask(). It gets a process group of its own,
         so that Ctrl-C reaches the harness alone, which then ends it.
@@ -112,27 +112,27 @@ class Server:
         finally:
             os.close(told_fd)
         try:
-            self.address = self._await_address(ready_fd)
+            self._become_ready(self._await_line(ready_fd))
         except BaseException:
             self.end()
             raise
         finally:
             os.close(ready_fd)
 
-    def _await_address(self, ready_fd: int) -> tuple[str, int]:
+    def _await_line(self, ready_fd: int) -> bytes:
         deadline = time.monotonic() + START_TIMEOUT
         told = b""
         while b"\n" not in told:
             if not readable(ready_fd, deadline - time.monotonic()):
-                raise MeasurementError(f"{self.name} said no address within {START_TIMEOUT:g} s")
+                raise MeasurementError(f"{self.name} was not ready within {START_TIMEOUT:g} s")
             chunk = os.read(ready_fd, 4096)
             if not chunk:
-                break
+                raise MeasurementError(f"{self.name} ended before it was ready: {told!r}")
             told += chunk
-        found = ADDRESS.search(told)
-        if found is None:
-            raise MeasurementError(f"{self.name} ended or said no address: {told!r}")
-        return found[1].decode(), int(found[2])
+        return told
+
+    def _become_ready(self, told: bytes) -> None:
+        """Take what it said when it was ready."""
 
     @property
     def pid(self) -> int:
@@ -160,6 +160,11 @@ class Server:
         for worker, core in zip(workers, cores, strict=True):
             os.sched_setaffinity(worker, {core})
         self.cores = tuple(cores)
+
+    def put_first(self) -> None:
+        """Let its threads run before every ordinary one; permitted where first_in_line() is."""
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_FIFO, os.sched_param(1))
 
     def ask(self, command: str) -> Any:
         """Send one line to its stdin and return the JSON that it answers (peers/hosted.py).
@@ -198,7 +203,7 @@ class Server:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -208,3 +213,16 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.end()
+
+
+class Server(Process):
+    """One running server process."""
+
+    # where it listens
+    address: tuple[str, int]
+
+    def _become_ready(self, told: bytes) -> None:
+        found = ADDRESS.search(told)
+        if found is None:
+            raise MeasurementError(f"{self.name} said no address: {told!r}")
+        self.address = found[1].decode(), int(found[2])

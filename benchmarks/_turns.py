@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks._errors import MeasurementError
 from benchmarks._neighbours import Neighbours
 from benchmarks._programs import Program
-from benchmarks._servers import Server
+from benchmarks._servers import Process, Server
+from benchmarks._slow_peers import Kind, SlowPeers
 
 if TYPE_CHECKING:
     from fastecho._load import Load, RunResult
@@ -97,6 +98,8 @@ class Contender:
     lead_in: float = 0.0
     # each of its turns is on new connections
     fresh: bool = False
+    # processes of ours, beside the server, that do something in its turns
+    beside: Sequence[Process] = ()
 
     def turn(self, seconds: float) -> Turn:
         """Drive the load for `seconds` and return what that showed."""
@@ -174,12 +177,12 @@ def interleave(contenders: Sequence[Contender], rounds: int, seconds: float) -> 
     repeats = rounds // 2 if rounds >= REPEATING else 0
     for contender in contenders:
         contender.turn(min(seconds, 0.1))
-    servers = [one.server for one in contenders]
+    ours = [process for one in contenders for process in (one.server, *one.beside)]
     taken = Taken([])
     while len(taken.rounds) < rounds:
         number = len(taken.rounds)
         taking_part = [one for one in contenders if number % one.every == 0]
-        neighbours = Neighbours(servers)
+        neighbours = Neighbours(ours)
         made = {one.name: one.turn(seconds) for one in rotated(taking_part, number)}
         if neighbours.share() > FOREIGN_LIMIT:
             if taken.repeated < repeats:
@@ -197,16 +200,24 @@ class Stage:
         self.server_core = server_core
         self.load_core = load_core
         self._loads = contextlib.ExitStack()
-        self._servers = contextlib.ExitStack()
-        self._running: list[Server] = []
+        self._processes = contextlib.ExitStack()
+        self._running: list[Process] = []
 
     def server(self, program: Program, cores: Sequence[int] = ()) -> Server:
         """Start `program`, pinned to the server's core unless `cores` says otherwise."""
-        server = self._servers.enter_context(
+        server = self._processes.enter_context(
             Server(program.name, program.command, cores or (self.server_core,), obeys=program.obeys)
         )
         self._running.append(server)
         return server
+
+    def slow_peers(self, server: Server, kind: Kind, count: int, *, buffer: int = 0) -> SlowPeers:
+        """Connect slow peers to `server`, held by a process on the load's core."""
+        peers = self._processes.enter_context(
+            SlowPeers(server.address, kind, count, self.load_core, buffer=buffer)
+        )
+        self._running.append(peers)
+        return peers
 
     def load(self, server: Server, **options: Any) -> Load:
         """Return a connected load on `server`; `options` are those of Load."""
@@ -239,6 +250,6 @@ class Stage:
         try:
             self.close_loads()
         finally:
-            with self._servers:  # leaving it calls end() of every server
-                for server in self._running:
-                    server.begin_end()
+            with self._processes:  # leaving it calls end() of every server
+                for process in self._running:
+                    process.begin_end()

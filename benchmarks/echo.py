@@ -9,7 +9,18 @@ from __future__ import annotations
 import sys
 
 from benchmarks import _command
-from benchmarks.figures import bulk, busy, idle, lines, reconnect, small, spin, workers
+from benchmarks.figures import (
+    buffers,
+    bulk,
+    busy,
+    idle,
+    lines,
+    reconnect,
+    slow_peers,
+    small,
+    spin,
+    workers,
+)
 
 ABOUT = "Measure fastecho beside its peers and print every figure as a ratio, with its noise."
 
@@ -21,6 +32,8 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **spin.FIGURES,
     **idle.FIGURES,
     **reconnect.FIGURES,
+    **buffers.FIGURES,
+    **slow_peers.FIGURES,
     **workers.FIGURES,
 }
 

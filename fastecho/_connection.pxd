@@ -446,7 +446,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
         return
     if (
         not is_quiet(w, c)
-        or c.flags & FE_HAS_FRAMES
+        or (c.flags & FE_HAS_FRAMES and not c.flags & FE_IS_PAUSED)
         or (not w.draining and is_still_taking(c))
     ):
         if w.draining or quiet_span(w, c):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -27,9 +27,16 @@ from peers import (
 )
 
 import fastecho
+from benchmarks._sockets import held
 
 READ = 256 * 1024
 """What the core reads at once."""
+
+
+def fill_all(peers: list[socket.socket]) -> None:
+    """Send from every peer at once, without reading, until nothing more is taken from any."""
+    with ThreadPoolExecutor(len(peers)) as pool:
+        assert all(pool.map(lambda peer: fill(peer, plenty()), peers))
 
 
 def test_server_stops_reading_from_a_peer_that_does_not_read(
@@ -59,24 +66,25 @@ def test_peer_that_has_caught_up_costs_no_iterations(server: fastecho.Server, jo
 
 
 @pytest.mark.parametrize(
-    ("config", "most"),
-    [({}, READ), ({"prefix": "x", "high_water": 100_000}, 100_000 + READ)],
-    ids=["raw", "frames"],
+    ("config", "replies", "most"),
+    [
+        ({}, READ, READ),
+        ({"prefix": "x", "high_water": 100_000}, 100_000 + READ, 100_000 + READ),
+        ({"frame": "line", "prefix": "x", "high_water": 100_000}, 165_537, 165_537 + READ),
+    ],
+    ids=["raw", "recv", "line"],
 )
 def test_peers_that_do_not_read_cost_bounded_memory(
-    serve_apart: Serve, join: Join, config: dict[str, Any], most: int
+    serve_apart: Serve, join: Join, config: dict[str, Any], replies: int, most: int
 ) -> None:
+    """`replies` may wait for each of them, and `most` in all, input that is no reply yet too."""
     count = 30
     served = serve_apart(**config)
     peers = [join(served.address, receive_buffer=65536) for _ in range(count)]
     before = served.usage().resident
-    senders = [threading.Thread(target=fill, args=(peer, plenty())) for peer in peers]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
+    fill_all(peers)
     wait_until(lambda: served.stats().bytes_pending > 0)
-    assert served.stats().bytes_pending <= count * most
+    assert served.stats().bytes_pending <= count * replies
     # Buffers double as they grow: at worst they take twice what they hold. (A sanitizer keeps a
     # shadow of its own beside them, several times as large.)
     if "san.so" not in os.environ.get("LD_PRELOAD", ""):
@@ -85,6 +93,21 @@ def test_peers_that_do_not_read_cost_bounded_memory(
         peer.close()
     wait_until(lambda: served.stats().connections_open == 0)
     assert served.stats().bytes_pending == 0
+
+
+@pytest.mark.parametrize("config", [{}, {"frame": "line", "prefix": "x"}], ids=["raw", "line"])
+def test_set_buffers_bound_what_the_kernel_holds_for_peers_that_do_not_read(
+    serve_apart: Serve, join: Join, config: dict[str, Any]
+) -> None:
+    """Twice what was asked for, as Linux does it, and one segment above it, each way."""
+    count, size, segment = 20, 32768, 65536
+    served = serve_apart(send_buffer=size, receive_buffer=size, **config)
+    port = int(served.address.rpartition(":")[2])
+    peers = [join(served.address) for _ in range(count)]
+    fill_all(peers)
+    full = held(port=port)
+    assert full.connections == count
+    assert 0 < full.memory <= count * 2 * (2 * size + segment)
 
 
 def test_empty_lines_that_grow_in_the_reply_stay_bounded(
@@ -168,14 +191,26 @@ def test_low_water_zero_empties_the_pending_bytes_first(
     assert same(received.replace(b"-", b""), lines[:sent])
 
 
-def test_many_blocked_peers_leave_the_others_alone(server: fastecho.Server, join: Join) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"frame": "line", "prefix": "x"}, {"send_buffer": 4096, "receive_buffer": 4096}],
+    ids=["raw", "line", "buffers"],
+)
+def test_many_blocked_peers_leave_the_others_alone(
+    make_server: MakeServer, join: Join, config: dict[str, Any]
+) -> None:
+    """Who was there before, and who comes while they fill what there is to fill, or later."""
+    server = make_server(**config)
+    lines = (b"-" * 99 + b"\n") * 20_000
+    expected = lines.replace(b"-" * 99, b"x" + b"-" * 99) if "frame" in config else lines
+    before = join(server)
     blocked = [join(server, receive_buffer=4096) for _ in range(10)]
-    senders = [threading.Thread(target=fill, args=(peer, plenty())) for peer in blocked]
-    for sender in senders:
-        sender.start()
-    with connect(server) as peer:
-        assert same(exchange(peer, plenty()[:3_000_000]), plenty()[:3_000_000])
-    for sender in senders:
-        sender.join()
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(fill_all, blocked)
+        wait_until(lambda: server.stats().bytes_pending > 0)
+        assert same(exchange(before, lines, len(expected)), expected)
+        filling.result()
+    with connect(server) as newcomer:
+        assert same(exchange(newcomer, lines, len(expected)), expected)
     assert iterations_at_rest(server) <= 3
-    assert server.stats().bytes_pending <= 10 * READ
+    assert server.stats().bytes_pending <= 10 * 2 * READ

@@ -216,6 +216,46 @@ def test_a_peer_that_half_closed_and_does_not_read_is_reset(
     assert (server.stats().ended_by_idle_timeout, server.stats().ended_by_peer) == (1, 0)
 
 
+@pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half-closed"])
+def test_a_peer_that_does_not_read_is_reset_while_its_lines_wait_at_high_water(
+    make_server: MakeServer, join: Join, half_closed: bool
+) -> None:
+    server = make_server(
+        frame="line", prefix=PREFIX, high_water=100_000, send_buffer=65536, idle_timeout=0.2
+    )
+    begun = time.monotonic()
+    peer = join(server, receive_buffer=RECEIVE_BUFFER)
+    peer.sendall(b"\n" * 2048)
+    if half_closed:
+        peer.shutdown(socket.SHUT_WR)
+    wait_until(lambda: server.stats().connections_closed == 1)
+    assert 0.2 <= time.monotonic() - begun
+    assert is_reset(peer)
+    stats = server.stats()
+    assert stats.ended_by_idle_timeout == 1
+    assert 0 < stats.messages < 2048
+
+
+def test_a_slow_reader_whose_lines_wait_at_high_water_is_not_idle(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(
+        frame="line", prefix=PREFIX, high_water=100_000, send_buffer=65536, idle_timeout=0.6
+    )
+    peer = join(server, receive_buffer=RECEIVE_BUFFER)
+    peer.sendall(b"\n" * 2048)
+    wait_until(lambda: server.stats().bytes_pending >= 100_000)
+    line = PREFIX + b"\n"
+
+    def read_some() -> None:
+        assert recv_exactly(peer, 16 * 4097) == line * 16
+
+    busy_for(1.5, read_some, pause=0.1, limit=0.6)
+    stats = server.stats()
+    assert (stats.connections_open, stats.bytes_dropped) == (1, 0)
+    assert stats.messages < 2048
+
+
 def test_time_before_the_verdict_does_not_count(make_server: MakeServer, join: Join) -> None:
     answered = threading.Event()
     server = make_server(idle_timeout=0.2, on_accept=lambda _: answered.wait(10) and None)
