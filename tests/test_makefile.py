@@ -109,8 +109,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "target",
-    ["serve", "test", "lint", "bench", "faults", "scale", "debug", "sanitize", "sdist", "wheel"],
+    "target", "serve test lint bench faults scale debug sanitize sdist wheel cross".split()
 )
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
