@@ -123,6 +123,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
         "coverage",
         "sdist",
         "wheel",
+        "cross",
     ],
 )
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
