@@ -25,8 +25,9 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults scale soak debug sanitize fuzz coverage sdist wheel cross
-.PHONY: clean .libfuzzer
+.PHONY: help serve test lint bench faults scale soak \
+    debug sanitize fuzz coverage sdist wheel cross clean
+.PHONY: .libfuzzer
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"

@@ -52,7 +52,8 @@ def make(tree: Path, *words: str, **environment: str) -> subprocess.CompletedPro
 
 def targets() -> list[str]:
     """Return the targets that the Makefile offers."""
-    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.M)
     assert phony
     return phony[1].split()
 
