@@ -22,22 +22,13 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, environment, serving
 from conftest import open_descriptors, running_threads
+from namespaces import can_unshare
 from peers import connect, exchange, has_ipv6, read_to_eof, wait_until
 from programs import Program
 
 import fastecho
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def can_unshare(*options: str) -> bool:
-    """Tell whether this process may make namespaces of its own."""
-    # Without what a sanitizer preloads: LeakSanitizer cannot search process 1.
-    command = ["env", "-u", "LD_PRELOAD", "unshare", *options, "true"]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
 
 
 def child_of(pid: int) -> int:
