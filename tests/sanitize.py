@@ -76,6 +76,7 @@ NOT_UNDER = (
     Skip("test_benchmarks.py", ANY, NOT_OURS),
     Skip("test_c_headers.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
+    Skip("test_clock.py", ANY, "libfaketime and the sanitizers take the same calls over"),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),
     Skip("wheel/test_everywhere.py", ANY, NOT_OURS),
     Skip("test_cli_connect_pipe.py::test_closed_standard_input", THREAD, SHELL),
