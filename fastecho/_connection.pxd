@@ -102,7 +102,7 @@ cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexc
         # Not left to close(): while a forked child holds a duplicate, close() sends nothing.
         _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
         c.discarded = 0
-        c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
+        c.unsent = linger_unsent(c)
     if t.actions & FE_DO_RESET:
         _sys.sys_reset(c.fd)
     if t.actions & FE_DO_CLOSE:
@@ -288,6 +288,13 @@ cdef inline void connection_discard(Worker *w, fe_connection *c) noexcept nogil:
             linger_look(w, c, _sys.sys_unsent(c.fd) > 0)
 
 
+cdef inline uint32_t linger_unsent(const fe_connection *c) noexcept nogil:
+    """Bytes that the peer has not taken yet. TCP counts our FIN as one, and its acknowledgement
+    is no progress: it says nothing about a peer that keeps its end open."""
+    cdef int n = _sys.sys_unsent(c.fd)
+    return <uint32_t>(n - 1) if n > 0 else 0
+
+
 cdef inline void linger_look(Worker *w, fe_connection *c, bint go_on) noexcept nogil:
     """The bytes or the time of LINGER are used up: goes on while the peer still takes replies."""
     if go_on:
@@ -381,7 +388,7 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
     """Its timer has expired: linger, idle, or quiet during a drain."""
     cdef uint32_t unsent
     if c.state == FE_LINGER:
-        unsent = <uint32_t>_sys.sys_unsent(c.fd)
+        unsent = linger_unsent(c)
         linger_look(w, c, unsent < c.unsent)
         if c.state == FE_LINGER:
             c.unsent = unsent

@@ -335,7 +335,7 @@ cdef class Core:
         Workers that no thread has come to run are ended here; their run() will return False.
 
         Returns:
-            int: workers that still run.
+            bool: True if it has ended here; False: a worker that leaves will end it, or has.
         """
         cdef int i, n = 0
         for i in range(self.shared.worker_count):
@@ -343,7 +343,7 @@ cdef class Core:
                 worker_fail(&self.shared.workers[i])
                 n += 1
         self.abort()
-        return fe_atomic_add(&self.shared.running, -n)
+        return n > 0 and fe_atomic_add(&self.shared.running, -n) == 0
 
     cdef void _tell(self, int kind, int64_t value, int64_t value2) noexcept:
         """Posts to every worker that still reads its mailbox."""

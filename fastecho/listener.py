@@ -105,8 +105,8 @@ class Listener:
         self.backlog_effective = self._backlog_in_force()
         self.owned = owned
         self.worker = worker
-        self._file = file  # absolute path, device, inode
         self._process = os.getpid()
+        self._file = file  # absolute path, device, inode
 
     def _backlog_in_force(self) -> int | None:
         asked = self.backlog_asked
@@ -124,19 +124,37 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket and remove its own file; a second call does nothing."""
-        file, self._file = self._file, None
-        if file is not None and self._process == os.getpid():
-            path, device, inode = file
+        if self._process == os.getpid():
+            # Taken first: of two threads, one removes it. Put back if a signal handler raises.
+            file, self._file = self._file, None
             try:
-                found = os.lstat(path)
-                if (found.st_dev, found.st_ino) == (device, inode):
-                    os.unlink(path)  # before close: until then nobody takes the name for stale
-            except OSError:
-                pass  # somebody else removed it, or the directory: nothing of ours is left
+                if file is not None:
+                    _remove(*file)
+            except BaseException:
+                self._file = file
+                raise
         self.socket.close()
+
+    def __del__(self) -> None:
+        # Lost on the way to its owner: a signal handler has raised.
+        if getattr(self, "_file", None) is not None:
+            self.close()
 
     def __repr__(self) -> str:
         return f"<Listener {self.address} fd={self.socket.fileno()}>"
+
+
+def _remove(path: str, device: int, inode: int) -> None:
+    """Remove a socket's file, unless the name leads somewhere else by now.
+
+    Before the socket is closed: until then nobody takes the name for stale.
+    """
+    try:
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == (device, inode):
+            os.unlink(path)
+    except OSError:
+        pass  # somebody else removed it, or the directory: nothing of ours is left
 
 
 def open_listeners(config: Config, workers: int) -> list[Listener]:
@@ -350,8 +368,13 @@ def _refused(address: Address, at: str, error: OSError) -> StartError:
 def _open_unix(address: Address, backlog: int | None) -> Listener:
     assert address.path is not None
     path = os.path.abspath(address.path)
+    with _DirectoryLock(os.path.dirname(path)):
+        return _listen_unix(address, path, backlog)
+
+
+def _listen_unix(address: Address, path: str, backlog: int | None) -> Listener:
+    assert address.path is not None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    lock = _lock(os.path.dirname(path))
     try:
         _bind_unix(sock, address.path)
         made = os.lstat(path)
@@ -359,15 +382,12 @@ def _open_unix(address: Address, backlog: int | None) -> Listener:
         sock.listen(asked)
         return Listener(sock, address, backlog=asked, file=(path, made.st_dev, made.st_ino))
     except BaseException as error:
-        if sock.getsockname():  # bound: the file is ours
+        if sock.fileno() >= 0 and sock.getsockname():  # bound: the file is ours
             os.unlink(path)
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, StartError):
             raise _refused(address, str(address), error) from None
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _bind_unix(sock: socket.socket, path: str) -> None:
@@ -403,31 +423,52 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _lock(directory: str) -> int | None:
-    """Take the advisory lock of a directory, which leaves no file behind.
+class _DirectoryLock:
+    """The advisory lock of a directory, which leaves no file behind; in a `with` block.
 
-    Returns a descriptor whose close gives the lock back. None, if it could not be had soon: the
-    lock only helps against another start at the same moment, so that is no error.
+    It is not held if it could not be had soon: it only helps against another start at the same
+    moment, so that is no error.
     """
-    import fcntl
 
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None  # bind(2) will say what is wrong with it, or it is only unreadable
-    deadline = time.monotonic() + DIRECTORY_LOCK_WAIT
-    while True:
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        # At most one. It comes and goes within a single call of C code: between two, a signal
+        # handler may raise, and a number that nobody knows any more stays open.
+        self._descriptors: list[int] = []
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.005)
-                continue
+            self._descriptors.extend(map(os.open, (self._directory,), (flags,)))
         except OSError:
-            pass  # a file system without locks
-        os.close(descriptor)
-        return None
+            return  # bind(2) will say what is wrong with it, or it is only unreadable
+        deadline = time.monotonic() + DIRECTORY_LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(self._descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.005)
+                    continue
+            except OSError:
+                pass  # a file system without locks
+            self._release()
+            return
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._descriptors:
+            list(map(os.close, map(self._descriptors.pop, (0,))))
+
+    def __del__(self) -> None:
+        # Lost, as of Listener; __init__ may not have come that far.
+        if getattr(self, "_descriptors", None):
+            self._release()
 
 
 # --- inherited descriptors ---------------------------------------------------------------------

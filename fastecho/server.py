@@ -22,7 +22,6 @@ import logging
 import os
 import socket
 import threading
-from contextlib import suppress
 from functools import partial
 
 from . import _core, process
@@ -30,6 +29,7 @@ from .admission import ask_for_each
 from .config import Config
 from .crew import Crew
 from .errors import ForkedError
+from .latch import Latch
 from .limits import change_limits, limits_of, milliseconds
 from .listener import Listener, handshake_grace, open_listeners
 from .reporter import write_log
@@ -40,7 +40,6 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
-    from types import TracebackType
     from typing import Any, Literal
 
     from .config import AtLimit, Bind, Bytes, Frame, LogFormat
@@ -151,13 +150,12 @@ class Server:
         self._starting: threading.Thread | None = None
         self._accepting = False
         self._admitting = False
-        self._ended = threading.Event()
-        self._wakers: list[Callable[[], object]] = []
+        self._ended = Latch()
 
     def __repr__(self) -> str:
         if self._accepting:
             state = "listening"
-        elif self._ended.is_set():
+        elif self._ended.is_open():
             state = "ended"
         else:
             state = "not started" if self._core is None else "ending"
@@ -180,33 +178,43 @@ class Server:
         Thread: any.   Cost: some hundred microseconds; a name waits for the resolver.
         """
         self._check_process()
-        with self._lock:
-            if self._core is not None or self._ended.is_set() or self._starting is not None:
-                raise RuntimeError("a Server starts once: make another one")
-            self._starting = threading.current_thread()
-            process.add(self)
-            try:
+        begun = False
+        try:
+            with self._lock:
+                if self._core is not None or self._ended.is_open() or self._starting is not None:
+                    raise RuntimeError("a Server starts once: make another one")
+                self._starting = threading.current_thread()
+                begun = True
+                process.add(self)
                 self._start()
-            except BaseException:
-                process.remove(self)
-                raise
-            finally:
                 self._starting = None
+        except BaseException:
+            # Also that of a signal handler, wherever that came, be everything done.
+            if begun:
+                self._take_back()
+            raise
 
     def _start(self) -> None:
-        try:
-            self._listeners = open_listeners(self.config, self.config.threads)
-            self._core = core = self._make_core(self._listeners)
-        except BaseException:
-            for listener in self._listeners:
-                listener.close()
-            self._listeners = []
-            raise
-        if self._ended.is_set():  # a signal handler in this thread called stop()
-            self._give_up(core)
+        self._listeners = open_listeners(self.config, self.config.threads)
+        self._core = core = self._make_core(self._listeners)
+        if self._ended.is_open():  # a signal handler in this thread called stop()
             raise RuntimeError("the server was stopped while it was starting")
         self._accepting = True
         self._start_threads(core)
+
+    def _take_back(self) -> None:
+        """start() raises: nothing that it has begun goes on."""
+        if self._core is not None:
+            # Threads may still be starting. A worker belongs to the thread that claims it, in
+            # Core.run(), or to nobody, here.
+            if self._core.give_up():
+                self._finish(self._core)
+        else:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners = []
+            process.remove(self)
+        self._starting = None
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
@@ -237,34 +245,21 @@ class Server:
         )
 
     def _start_threads(self, core: _core.Core) -> None:
-        """Start all workers, or none: those that did start are ended again.
-
-        Thread.start() can raise although the thread runs (a signal handler that raises in it).
-        So what has started is not asked here: a worker belongs to the thread that claims it, in
-        Core.run(), or to nobody, in Core.give_up().
-        """
+        for worker in range(self.config.threads):
+            self._crew.add(partial(self._work, core, worker), f"fastecho-{worker}")
+        write = partial(write_log, core, self.config, self._listeners, self._ended.is_open)
+        self._crew.add(write, "fastecho-log", LOG_WAIT)
+        if self._on_accept is not None:
+            self._crew.add(partial(self._ask, core, self._on_accept), "fastecho-accept")
         try:
-            for worker in range(self.config.threads):
-                self._crew.start(partial(self._work, core, worker), f"fastecho-{worker}")
-            write = partial(write_log, core, self.config, self._listeners, self._ended.is_set)
-            self._crew.start(write, "fastecho-log", LOG_WAIT)
-            if self._on_accept is not None:
-                ask = partial(
-                    ask_for_each, core, self._on_accept, self._listeners, self._ended.is_set
-                )
-                self._admitting = True
-                self._crew.start(ask, "fastecho-accept")
-        except BaseException as error:
-            self._admitting = self._admitting and not isinstance(error, RuntimeError)
-            self._give_up(core)
-            if isinstance(error, RuntimeError):
-                raise OSError(f"a worker's thread could not be started: {error}") from None
-            raise
+            self._crew.start()
+        except RuntimeError as error:
+            raise OSError(f"a worker's thread could not be started: {error}") from None
 
-    def _give_up(self, core: _core.Core) -> None:
-        """End a server of which only some threads have started, or none."""
-        if core.give_up() == 0:
-            self._finish(core)
+    def _ask(self, core: _core.Core, on_accept: OnAccept) -> None:
+        """The accept callback's thread."""
+        self._admitting = True
+        ask_for_each(core, on_accept, self._listeners, self._ended.is_open)
 
     def _work(self, core: _core.Core, worker: int) -> None:
         """A worker's thread."""
@@ -289,14 +284,12 @@ class Server:
         self._stats = Stats(core.counters())
         core.release()
         process.remove(self)
-        self._ended.set()
+        self._ended.open()
         core.wake_log()  # behind _ended, which is what that thread looks at
         if not self._admitting:
             core.end_admissions()
         else:
             core.wake()  # the same
-        while self._wakers:  # one that is added now finds _ended set
-            self._wakers.pop()()
 
     # --- looking ---------------------------------------------------------------------------
 
@@ -355,7 +348,7 @@ class Server:
         """
         self._check_process()
         core = self._core
-        return self._stats if core is None or self._ended.is_set() else Stats(core.counters())
+        return self._stats if core is None or self._ended.is_open() else Stats(core.counters())
 
     def set_limits(self, **limits: Any) -> None:
         """Change limits of a server, running or not; no connection is ended for that at once.
@@ -387,7 +380,7 @@ class Server:
         """
         self._check_process()
         core = self._core
-        if core is not None and not self._ended.is_set():
+        if core is not None and not self._ended.is_open():
             core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
             self._close_listeners(core)
 
@@ -433,7 +426,7 @@ class Server:
         """Return the core, after a start() in another thread; without one, there never will be."""
         with self._lock:
             if self._core is None:
-                self._ended.set()
+                self._ended.open()
             return self._core
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -489,9 +482,11 @@ class Server:
         if self._core is None:
             self.start()
         if threading.current_thread() is threading.main_thread():
-            with ending_signals(self._on_signal, on_hangup) as watch:
-                self._wakers.append(watch.wake)
-                while not self._ended.is_set():
+            with (
+                ending_signals(self._on_signal, on_hangup) as watch,
+                self._ended.calling(watch.wake),
+            ):
+                while not self._ended.is_open():
                     watch.wait()
                 self.wait()  # for the last lines of the log
         else:
@@ -513,34 +508,36 @@ class Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._is_mine():
-            return  # a forked child that leaves by SystemExit is to leave by that
-        if kind is None:
-            self.stop()
-        else:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if not self._is_mine():
+                return  # a forked child that leaves by SystemExit is to leave by that
+            if kind is None:
+                self.stop()
+            else:
+                self.abort()
+        except BaseException:  # Ctrl-C: nobody could end it any more
             self.abort()
+            raise
 
     async def __aenter__(self) -> Server:
         import asyncio
 
-        await asyncio.to_thread(self.start)
+        try:
+            await asyncio.to_thread(self.start)
+        except asyncio.CancelledError:  # the thread goes on
+            await asyncio.to_thread(self.abort)
+            raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         import asyncio
 
-        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+        try:
+            await asyncio.to_thread(self.__exit__, kind)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self.abort)
+            raise
 
     async def wait_closed(self) -> None:
         """Wait in a coroutine until the server has ended."""
@@ -556,13 +553,9 @@ class Server:
             except RuntimeError:
                 pass  # that loop was closed: nobody waits any more
 
-        self._wakers.append(wake)
-        try:
-            if not self._ended.is_set():
+        with self._ended.calling(wake):
+            if not self._ended.is_open():
                 await ended
-        finally:
-            with suppress(ValueError):  # it was called
-                self._wakers.remove(wake)
 
     # --- fork ------------------------------------------------------------------------------
 
@@ -585,8 +578,12 @@ class Server:
 
     def _begin_exit(self, timeout: float) -> None:
         """For process.py: end every connection in order, for at most `timeout` seconds."""
+        if self._lock.acquire(timeout=timeout):  # a start in another thread comes to its end
+            self._lock.release()
         if self._core is not None:
             self._begin_drain(self._core, timeout, 0.0)
+        else:
+            self._ended.open()
 
 
 def _seconds(timeout: float) -> float:

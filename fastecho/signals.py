@@ -4,8 +4,8 @@ Lives here: the mask of a worker's thread, and the main thread's wait in serve_f
 live here: what ending means (server.py).
 
 A handler of Python's runs only when the main thread executes bytecode, so a main thread that
-waits in a lock would never see it. signal.set_wakeup_fd makes the C handler write the signal's
-number to a socket at once: the main thread waits there.
+waits in a lock would never see it. signal.set_wakeup_fd makes the C handler write to a socket at
+once: the main thread waits there, and by then the handler of Python's has noted the signal.
 """
 
 from __future__ import annotations
@@ -60,19 +60,25 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
         self._ended = ended
         self._on_hangup = on_hangup
         self._count = 0
+        # Signals that came and were not reported yet, oldest first.
+        self._seen: list[int] = []
         self._handlers: dict[int, object] = {}
-        self._wakeup = -1
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._wakeup: int | None = None
 
     def __enter__(self) -> ending_signals:
-        self._receiver, self._sender = socket.socketpair()
-        self._sender.setblocking(False)
-        # The descriptor before the handlers: a signal in between waits there as a byte.
-        self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         try:
+            # The handlers first: from here on no Ctrl-C raises. What comes before there is
+            # something to wake is seen all the same.
             for number in ENDING:
                 # None: the handler was not set from Python and could not be put back.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._handlers[number] = signal.signal(number, _do_nothing)
+                    self._handlers[number] = signal.signal(number, self._note)
+            self._sockets = socket.socketpair()
+            self._sockets[1].setblocking(False)
+            self._wakeup = signal.set_wakeup_fd(
+                self._sockets[1].fileno(), warn_on_full_buffer=False
+            )
         except BaseException:
             self._put_back()
             raise
@@ -87,17 +93,20 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
         self._put_back()
 
     def _put_back(self) -> None:
-        for number, handler in self._handlers.items():
+        """The handlers last, and that of Ctrl-C after all others: it may raise at once."""
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(self._wakeup)
+        for one in self._sockets:
+            one.close()
+        for number, handler in reversed(self._handlers.items()):
             signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._wakeup)
-        self._receiver.close()
-        self._sender.close()
 
     def wait(self) -> None:
         """Block until a signal came or wake() was called, and report the signals."""
-        for number in self._receiver.recv(64):
-            if number not in self._handlers:
-                continue
+        if not self._seen:
+            self._sockets[0].recv(64)
+        while self._seen:
+            number = self._seen.pop(0)
             if number == signal.SIGHUP and self._on_hangup is not None:
                 self._on_hangup()
             else:
@@ -107,10 +116,9 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
     def wake(self) -> None:
         """Make wait() return. Any thread."""
         try:
-            self._sender.send(b"\0")
+            self._sockets[1].send(b"\0")
         except OSError:
             pass  # full: it wakes anyway; closed: nobody waits
 
-
-def _do_nothing(number: int, frame: object) -> None:
-    """A handler of Python's own is what makes a signal reach the wakeup descriptor."""
+    def _note(self, number: int, _: object) -> None:
+        self._seen.append(number)

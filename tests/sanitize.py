@@ -82,6 +82,7 @@ NOT_UNDER = (
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("soak/test_soak.py", ANY, "its servers may not grow: a sanitizer keeps what was freed"),
     Skip("coverage/test_measure.py", ANY, NOT_OURS),
+    Skip("test_clock.py", ANY, "libfaketime and the sanitizers take the same calls over"),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),
     Skip("wheel/test_everywhere.py", ANY, NOT_OURS),
     Skip("test_cli_connect_pipe.py::test_closed_standard_input", THREAD, SHELL),

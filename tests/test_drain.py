@@ -169,16 +169,19 @@ def test_stop_0_resets_at_once(make_server: MakeServer, join: Join) -> None:
 
 
 def test_a_peer_that_keeps_its_end_open_is_waited_for_a_second(
-    make_server: MakeServer, join: Join
+    make_server: MakeServer, join: Join, bind: str
 ) -> None:
-    """It has everything and our FIN: nothing is lost by leaving it, so that is no failure."""
-    server = make_server(drain_idle=0.05)
+    """It has everything and our FIN: nothing is lost by leaving it, so that is no failure.
+
+    That it has acknowledged our FIN does not give it another second.
+    """
+    server = make_server(bind, drain_idle=0.05)
     peer = join(server)
     begun = time.monotonic()
     with stopping(server) as stopped:
         assert read_to_eof(peer) == b""
         assert stopped.result(10) is True
-    assert time.monotonic() - begun >= 1.0
+    assert 1.0 <= time.monotonic() - begun < 1.9
     stats = server.stats()
     assert (stats.ended_by_drain, stats.linger_timeouts) == (1, 1)
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
@@ -24,6 +25,7 @@ from peers import connect, exchange, is_refused, is_reset, is_turned_away, read_
 
 import fastecho
 from fastecho import Server, StartError
+from fastecho.listener import open_listeners
 
 BLOCKED_NOT = (
     signal.SIGSEGV,
@@ -215,16 +217,16 @@ def test_a_coroutine_that_no_longer_waits_does_no_harm(make_server: MakeServer) 
             await waiting
 
     asyncio.run(cancelled())
-    assert server._wakers == []
+    assert server._ended._calls == []
     loop = asyncio.new_event_loop()
     waiting = loop.create_task(server.wait_closed())
     loop.run_until_complete(asyncio.sleep(0))
-    assert len(server._wakers) == 1
-    wakers = list(server._wakers)
+    assert len(server._ended._calls) == 1
+    wakers = list(server._ended._calls)
     waiting.cancel()
     loop.run_until_complete(asyncio.gather(waiting, return_exceptions=True))
     loop.close()
-    server._wakers += wakers  # as if the loop had been closed without ending its tasks
+    server._ended._calls += wakers  # as if the loop had been closed without ending its tasks
     assert server.stop() is True
     assert server.wait(0) is True
 
@@ -304,6 +306,79 @@ def test_an_exception_inside_async_with_aborts() -> None:
             await writer.wait_closed()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["stop", "abort"])
+def test_ctrl_c_while_with_is_left_ends_it_all_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has it any more who could stop it."""
+    end = getattr(Server, name)
+
+    def interrupted(server: Server) -> None:
+        monkeypatch.setattr(Server, name, end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), Server() as server:
+        if name == "abort":
+            raise KeyError
+    assert server.wait(0) is True
+
+
+def test_a_task_that_is_cancelled_while_it_starts_a_server_leaves_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As asyncio does with Ctrl-C. The start goes on in its thread, and nobody will stop it."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    def open_slowly(*arguments: Any) -> Any:
+        opening.set()
+        assert go_on.wait(10)
+        return open_listeners(*arguments)
+
+    async def serve() -> None:
+        async with server:
+            pytest.fail("entered")
+
+    async def main() -> None:
+        serving = asyncio.create_task(serve())
+        await asyncio.to_thread(opening.wait)
+        serving.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    monkeypatch.setattr("fastecho.server.open_listeners", open_slowly)
+    server = Server()
+    asyncio.run(main())
+    assert server.wait(5) is True
+
+
+def test_a_task_that_is_cancelled_while_it_leaves_a_server_does_not_wait(join: Join) -> None:
+    """What is left is reset."""
+
+    async def serve() -> None:
+        async with server:
+            peers.append(join(server))
+            assert await asyncio.to_thread(exchange, peers[0], b"x") == b"x"
+
+    async def main() -> None:
+        serving = asyncio.create_task(serve())
+        while not server.listeners or server.is_serving():
+            await asyncio.sleep(0.001)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    peers: list[socket.socket] = []
+    server = Server(drain_idle=30.0, graceful_timeout=30.0)
+    begun = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - begun < 10
+    assert server.wait(0) is True
+    assert is_reset(peers[0])
 
 
 # --- from the accept callback ----------------------------------------------------------------

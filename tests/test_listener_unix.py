@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import socket
@@ -209,5 +210,58 @@ def test_a_lock_that_somebody_keeps_does_not_stop_the_start(
         fcntl.flock(held, fcntl.LOCK_EX)
         with listening(f"unix:{tmp_path}/s"):
             assert (tmp_path / "s").exists()
+    finally:
+        os.close(held)
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------
+
+
+def interrupt_once(patch: pytest.MonkeyPatch, where: object, name: str) -> None:
+    """Have the next call of a function raise KeyboardInterrupt, as Ctrl-C does behind it."""
+    call = getattr(where, name)
+
+    def interrupted(*arguments: object) -> None:
+        patch.setattr(where, name, call)
+        call(*arguments)
+        raise KeyboardInterrupt
+
+    patch.setattr(where, name, interrupted)
+
+
+@pytest.mark.parametrize("name", ["lstat", "unlink"])
+def test_close_that_is_interrupted_can_be_called_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(f"unix:{tmp_path}/s") as [listener]:
+        interrupt_once(monkeypatch, os, name)
+        with pytest.raises(KeyboardInterrupt):
+            listener.close()
+        listener.close()
+        assert os.listdir(tmp_path) == []
+
+
+def test_a_listener_that_nobody_has_any_more_leaves_no_file(tmp_path: Path) -> None:
+    """As when a signal handler raises between open_listeners() and an assignment."""
+    open_listeners(Config(f"unix:{tmp_path}/s"), 1)
+    gc.collect()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(fcntl, "flock"), (os, "lstat"), (socket.socket, "listen")]
+)
+def test_a_start_that_is_interrupted_leaves_neither_file_nor_lock(
+    where: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a descriptor (the look behind every test)."""
+    with monkeypatch.context() as patch:
+        interrupt_once(patch, where, name)
+        with pytest.raises(KeyboardInterrupt):
+            open_listeners(Config(f"unix:{tmp_path}/s"), 1)
+    assert os.listdir(tmp_path) == []
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(held)

@@ -6,9 +6,11 @@ The main thread's part runs in processes of its own: a signal handler belongs to
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
@@ -200,6 +202,51 @@ def test_a_signal_right_after_the_start_is_not_lost() -> None:
             assert program.end() == 0
     assert said == "no such line"
     assert place > 5
+
+
+def test_ctrl_c_while_it_prepares_to_wait_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises nowhere once it is to drain, and everything is put back."""
+    make_pair = socket.socketpair
+
+    def interrupted() -> tuple[socket.socket, socket.socket]:
+        signal.raise_signal(signal.SIGINT)
+        return make_pair()
+
+    handlers = [signal.getsignal(number) for number in ENDING]
+    monkeypatch.setattr("fastecho.signals.socket.socketpair", interrupted)
+    server = Server()
+    try:
+        assert server.serve_forever() is True
+    except KeyboardInterrupt:
+        pytest.fail("it was raised")
+    finally:
+        server.abort()
+    assert [signal.getsignal(number) for number in ENDING] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_ctrl_c_while_it_puts_handlers_back_finds_all_of_them_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of SIGINT is the last: what raises from there on finds nothing left to do."""
+    put_back = signal.signal
+
+    def interrupting(number: int, handler: Any) -> Any:
+        before = put_back(number, handler)
+        if number == signal.SIGINT and handler is own:
+            signal.raise_signal(signal.SIGINT)
+        return before
+
+    own = signal.default_int_handler
+    monkeypatch.setattr("fastecho.signals.signal.signal", interrupting)
+    handlers = [signal.getsignal(number) for number in ENDING]
+    server = Server()
+    server.start()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt):
+        pool.submit(server.stop)
+        server.serve_forever()
+    assert [signal.getsignal(number) for number in ENDING] == handlers
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_other_handlers_run_while_it_waits() -> None:

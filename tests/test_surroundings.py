@@ -1,8 +1,8 @@
 """Whatever surrounds the process: it echoes, ends in order, and leaves nothing in the way.
 
 As the first process of a container, without standard streams, behind a full disk, after SIGKILL,
-where the clock of milliseconds turns over, and in a second interpreter. (Signals and exit codes:
-test_cli_serve.py; fork: test_fork.py; the interpreter's exit: test_exit.py.)
+and in other interpreters. (Signals and exit codes: test_cli_serve.py; fork: test_fork.py; the
+interpreter's exit: test_exit.py; clocks: test_clock.py.)
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -139,62 +137,6 @@ def test_after_sigkill_it_serves_again_within_a_second(bind: str) -> None:
                 assert exchange(client, b"again") == b"again"
             assert again.end(signal.SIGTERM)[0] == 0
     assert took < 1
-
-
-# --- the clock -------------------------------------------------------------------------------
-
-TURNING = """
-    import select, socket, sys, time
-    import fastecho
-
-    # The low 32 bits of the milliseconds turn over while the connection is held.
-    left = 2**32 - time.monotonic_ns() // 1_000_000 % 2**32
-    server = fastecho.Server(idle_timeout=1.0)
-    server.start()
-    peer = socket.create_connection((server.host, server.port), 20)
-    silent = socket.create_connection((server.host, server.port), 20)
-    last = time.monotonic()
-    turned = False
-    while True:
-        peer.sendall(b"x")
-        assert peer.recv(1) == b"x"
-        sent = time.monotonic()
-        now = time.monotonic_ns() // 1_000_000 % 2**32
-        if now < 2**31:
-            turned = True
-            break
-        select.select([silent], [], [], 0.02)  # it must not end before its time
-    ended = silent.recv(1)
-    silent_for = time.monotonic() - last
-    assert peer.recv(1) == b""
-    print(left, turned, ended, silent_for >= 1.0, silent_for < 10, time.monotonic() - sent >= 1.0)
-    peer.close()
-    silent.close()
-    wait = server.stop(5)
-    print(server.stats().ended_by_idle_timeout)
-"""
-
-
-@pytest.mark.skipif(not can_unshare("--time"), reason="needs a namespace of time")
-def test_timeouts_hold_where_the_milliseconds_turn_over() -> None:
-    """Every 49.7 days. The process starts some seconds before."""
-    turn = 2**32 / 1000
-    offset = round(turn * (time.monotonic() // turn + 1) - time.monotonic()) - 2
-    unshare = ["unshare", "--time", "--monotonic", str(offset), "--fork"]
-    done = subprocess.run(
-        [*unshare, sys.executable, "-W", "error", "-c", textwrap.dedent(TURNING)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    first, second = done.stdout.splitlines()
-    left, *facts = first.split()
-    assert int(left) < 10_000
-    assert facts == ["True", "b''", "True", "True", "True"]
-    assert second == "2"
 
 
 # --- many times ------------------------------------------------------------------------------
