@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults scale debug sanitize fuzz sdist wheel clean
+.PHONY: help serve test lint bench faults scale debug sanitize fuzz sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -114,6 +114,10 @@ wheel: sdist ## build the wheel from the sdist; echo through it on every Python 
 	$(BIN)/python tests/wheel/contents.py dist/*.whl
 	$(BIN)/python tests/wheel/everywhere.py dist/*.whl
 
+# zig brings the C libraries; qemu and Debian's packages, if they can be had, run the outcome.
+cross: $(TOOLS) $(VENV)/.wheel $(VENV)/.cross ## wheels for aarch64 and musl, built and tried here
+	@exec $(BIN)/python tests/wheel/cross.py $(ARGS)
+
 clean: ## remove everything that was made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastecho/*.so
@@ -145,7 +149,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel: $(TOOLS) pyproject.toml
+$(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.wheel $(VENV)/.cross: $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))
 	@touch $@

@@ -110,8 +110,11 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
 
 @pytest.mark.parametrize(
     "target",
-    ["serve", "test", "lint", "bench", "faults", "scale", "debug", "sanitize", "sdist", "wheel"],
-)
+    [
+        "serve", "test", "lint", "bench", "faults", "scale", "debug", "sanitize", "sdist", "wheel",
+        "cross",
+    ],
+)  # fmt: skip
 def test_missing_python_is_named_in_one_line(tree: Path, target: str) -> None:
     said = complaint(make(tree, target, "PYTHON=no-such-python"))
     assert said.startswith("no-such-python is missing: install Python 3.11 or later")
