@@ -264,7 +264,7 @@ class Attempt:
         with tempfile.TemporaryDirectory() as folder:
             said = try_on(python, wheel, Path(folder) / "environment")
         if not said.startswith("fastecho "):
-            raise StepError(said)
+            raise StepError(said.removeprefix("FAILED "))
         return f"{said} ({self._how()})"
 
 
