@@ -7,9 +7,11 @@ own, and it must complain of nothing.
 from __future__ import annotations
 
 import signal
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,154 @@ def test_a_server_that_nobody_holds_serves_on() -> None:
         assert program.line() == "b'hello'"
         end_soon(program)
         assert program.errors() == ""
+
+
+# --- each phase of a server's life --------------------------------------------------------------
+
+PHASES = {
+    "not started": """
+        server = Server(bind)
+    """,
+    "could not start": """
+        taken = Server("127.0.0.1:0")
+        taken.start()
+        server = Server([*bind, taken.address])
+        try:
+            server.start()
+        except StartError:
+            pass
+    """,
+    "ended": """
+        server = Server(bind)
+        server.start()
+        server.stop()
+    """,
+    "closed, with a connection": """
+        server = Server(bind)
+        server.start()
+        peer = meet()
+        server.close()
+        assert server.wait(0) is False
+    """,
+    "served by another thread": """
+        server = Server(bind)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        await_that(server.is_serving)
+        peer = meet()
+    """,
+    "draining, a busy connection": """
+        server = Server(bind, drain_idle=60.0)
+        server.start()
+        peer = meet()
+        threading.Thread(target=keep_busy, args=(peer,), daemon=True).start()
+        threading.Thread(target=server.stop, args=(60,), daemon=True).start()
+        await_that(lambda: not server.is_serving())
+    """,
+    "lingering": """
+        server = Server(bind, idle_timeout=0.01)
+        server.start()
+        peer = meet()
+        assert peer.recv(1) == b""
+        assert server.stats().connections_open == 1
+    """,
+    "a verdict is due": """
+        server = Server(bind, on_accept=lambda peer: asked.set() or threading.Event().wait())
+        server.start()
+        peer = connect()
+        asked.wait()
+    """,
+    "replies are pending": """
+        server = Server(bind, frame="line", prefix=b"p" * 4000, high_water=1 << 24)
+        server.start()
+        peer = connect()
+        peer.sendall(b"\\n" * 2000)
+        await_that(lambda: server.stats().bytes_pending)
+    """,
+}
+
+PHASE = """
+    import socket, sys, threading, time, warnings
+    from fastecho import Server, StartError
+
+    warnings.simplefilter("ignore", ResourceWarning)  # its peers are never closed
+    path = sys.argv[1]
+    bind = [f"unix:{path}", "127.0.0.1:0"]
+    asked = threading.Event()
+
+    def await_that(condition):
+        while not condition():
+            time.sleep(0.001)
+
+    def connect():
+        peer = socket.socket(socket.AF_UNIX)
+        peer.connect(path)
+        return peer
+
+    def meet():
+        peer = connect()
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        return peer
+
+    def keep_busy(peer):
+        while True:
+            try:
+                peer.sendall(b"x")
+                peer.recv(100)
+            except OSError:
+                return
+"""
+
+
+def test_whatever_phase_a_server_is_in_the_process_ends_and_leaves_no_file(tmp_path: Path) -> None:
+    """All at once: each takes its time at the end."""
+    with ExitStack() as stack:
+        programs = {
+            phase: stack.enter_context(
+                Program(
+                    f"{textwrap.dedent(PHASE)}{textwrap.dedent(script)}print('ready', flush=True)",
+                    str(tmp_path / phase),
+                )
+            )
+            for phase, script in PHASES.items()
+        }
+        said = {phase: program.line() for phase, program in programs.items()}
+        status = {phase: program.end(2 * DEADLINE) for phase, program in programs.items()}
+        errors = {phase: program.errors() for phase, program in programs.items()}
+    assert set(said.values()) == {"ready"}
+    assert [phase for phase in PHASES if status[phase] != 0 or errors[phase]] == [], errors
+    assert list(tmp_path.iterdir()) == []
+
+
+STARTING = """
+    import sys, threading, time
+    import fastecho.server
+    from fastecho import Server
+
+    def open_slowly(*arguments):
+        listeners = open_listeners(*arguments)
+        print("starting", flush=True)
+        threading.Event().wait(float(sys.argv[2]))
+        return listeners
+
+    open_listeners = fastecho.server.open_listeners
+    fastecho.server.open_listeners = open_slowly
+    server = Server(f"unix:{sys.argv[1]}")
+    thread = threading.Thread(target=server.start, daemon=True)
+    thread.start()
+    while thread.is_alive() and server._starting is None:
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1000.0], ids=["slowly", "for ever"])
+def test_a_server_that_is_starting_does_not_keep_the_process(
+    seconds: float, tmp_path: Path
+) -> None:
+    """One that comes to its end in time is ended in order."""
+    with Program(STARTING, str(tmp_path / "s"), str(seconds)) as program:
+        assert program.line() == "starting"
+        end_soon(program)
+        assert program.errors() == ""
+    if seconds < 1:
+        assert list(tmp_path.iterdir()) == []

@@ -19,12 +19,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -433,8 +434,30 @@ def test_multiprocessing_by_fork_works_beside_a_server() -> None:
         assert program.line() == "1"
 
 
+def by_subprocess(command: list[str], answer: int) -> int:
+    """Start a program as most do; answer: its standard output."""
+    return subprocess.Popen(command, stdout=answer, close_fds=False).wait(ANSWER)
+
+
+def by_fork_and_exec(command: list[str], answer: int) -> int:
+    """Start a program step by step."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(answer, 1)
+        os.execv(command[0], command)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def by_spawn(command: list[str], answer: int) -> int:
+    """Start a program without any hook."""
+    actions = [(os.POSIX_SPAWN_DUP2, answer, 1)]
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("start", [by_subprocess, by_fork_and_exec, by_spawn])
 def test_a_program_that_is_started_inherits_no_descriptor(
-    make_server: MakeServer, join: Join
+    make_server: MakeServer, join: Join, start: Callable[[list[str], int], int]
 ) -> None:
     """Everything is closed on exec, also what workers open while they run."""
     listing = (
@@ -445,12 +468,38 @@ def test_a_program_that_is_started_inherits_no_descriptor(
     )
 
     def inherited() -> set[str]:
-        command = [sys.executable, "-c", listing]
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, close_fds=False).stdout
-        return {line for line in said.splitlines() if not line.startswith("1 ")}
+        with tempfile.TemporaryFile() as said:
+            assert start([sys.executable, "-c", listing], said.fileno()) == 0
+            said.seek(0)
+            return {line for line in said.read().decode().splitlines() if line[:2] != "1 "}
 
     before = inherited()
     server = make_server(threads=2, on_accept=lambda _: None)
-    for _ in range(3):
-        assert exchange(join(server), b"x") == b"x"
+    peers = [join(server) for _ in range(3)]
+    for peer in peers:
+        assert exchange(peer, b"x") == b"x"
     assert inherited() == before
+    for peer in peers:
+        assert exchange(peer, b"still here") == b"still here"
+
+
+def test_a_program_that_replaces_itself_lets_go_of_everything(tmp_path: Path) -> None:
+    """No hook runs before exec: the kernel closes, peers see the end, and both places are free."""
+    script = """
+    bind = [f"unix:{sys.argv[1]}", sys.argv[2]]
+    with Server(bind, threads=2, on_accept=lambda _: None) as again:
+        print(*again.addresses, flush=True)
+        sys.stdin.readline()
+        words = ["-c", sys.argv[3], sys.argv[1], again.addresses[1], sys.argv[3]]
+        os.execv(sys.executable, [sys.executable, *words])
+    """
+    source = "import os, sys\nfrom fastecho import Server\n" + textwrap.dedent(script)
+    with Program(source, str(tmp_path / "s"), "127.0.0.1:0", source) as program:
+        for _ in range(3):
+            addresses = program.line().split()
+            with ExitStack() as stack:
+                peers = [stack.enter_context(connect(address)) for address in addresses]
+                for peer in peers:
+                    assert exchange(peer, b"x") == b"x"
+                program.tell("again")
+                assert [read_to_eof(peer) for peer in peers] == [b"", b""]

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, environment, serving
+from commands import COMMAND, Serving, environment, serving
 from conftest import open_descriptors, running_threads
 from namespaces import can_unshare
 from peers import connect, exchange, has_ipv6, read_to_eof, wait_until
@@ -65,6 +66,23 @@ def test_the_first_process_of_a_container_drains_at_sigterm() -> None:
     assert said[-1] == "fastecho: drained: connections 1, bytes in 5, bytes out 5"
 
 
+def talkative(tmp_path: Path) -> list[str]:
+    """Return the options of a server that has something to say all the time."""
+    file = tmp_path / "fastecho.toml"
+    file.write_text('bind = "127.0.0.1:0"\n')
+    return [f"--config={file}", "--access-log", "--drain-idle=0.05"]
+
+
+def serves_and_ends(server: Serving) -> None:
+    """Hold that it serves whatever becomes of what it says, and that its end is in order."""
+    for _ in range(3):
+        with server.connect() as client:
+            assert exchange(client, b"hello") == b"hello"
+            server.process.send_signal(signal.SIGHUP)
+            assert exchange(client, b"hello") == b"hello"
+    assert server.end(signal.SIGTERM)[0] == 0
+
+
 REDIRECTED = {
     "no stdin": "<&-",
     "no stdout": ">&-",
@@ -76,21 +94,31 @@ REDIRECTED = {
 
 @pytest.mark.parametrize("how", REDIRECTED)
 def test_standard_streams_may_be_closed_or_full(how: str, tmp_path: Path) -> None:
-    file = tmp_path / "fastecho.toml"
-    file.write_text('bind = "127.0.0.1:0"\n')
     shell = ("sh", "-c", f'exec "$@" {REDIRECTED[how]}', "sh", *COMMAND)
-    with serving(f"--config={file}", "--drain-idle=0.05", program=shell) as server:
-        with server.connect() as client:
-            assert exchange(client, b"hello") == b"hello"
-            server.process.send_signal(signal.SIGHUP)  # it has something to say
-            assert exchange(client, b"hello") == b"hello"
-        assert server.end(signal.SIGTERM)[0] == 0
+    with serving(*talkative(tmp_path), program=shell) as server:
+        serves_and_ends(server)
+
+
+CLOSED_PIPE = """
+import os, sys
+
+reader, writer = os.pipe()
+os.close(reader)
+for stream in (1, 2):
+    os.dup2(writer, stream)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_standard_streams_may_be_pipes_that_nobody_reads(tmp_path: Path) -> None:
+    with serving(
+        *talkative(tmp_path), program=(sys.executable, "-c", CLOSED_PIPE, *COMMAND[1:])
+    ) as one:
+        serves_and_ends(one)
 
 
 def test_whoever_read_its_log_may_be_gone(tmp_path: Path) -> None:
-    file = tmp_path / "fastecho.toml"
-    file.write_text('bind = "127.0.0.1:0"\n')
-    with serving(f"--config={file}", "--drain-idle=0.05") as server, server.connect() as client:
+    with serving(*talkative(tmp_path)) as server, server.connect() as client:
         assert server.process.stderr is not None
         server.process.stderr.close()
         server.process.send_signal(signal.SIGHUP)
@@ -182,36 +210,50 @@ def test_a_hundred_threads_may_start_and_end_servers_at_once() -> None:
     assert errors == []
 
 
-# --- a second interpreter --------------------------------------------------------------------
+# --- other interpreters ------------------------------------------------------------------------
 
-SECOND = """
+OTHERS = """
     try:
         import _interpreters as interpreters
     except ImportError:
         import _xxsubinterpreters as interpreters
-    import sys
+    import sys, threading
     import fastecho
 
-    with fastecho.Server() as server:
+    def live(address, said):
         other = interpreters.create()
-        interpreters.run_string(other, '''if True:
-            import fastecho
+        interpreters.run_string(other, f'''if True:
+            import fastecho, os
             try:
                 fastecho.Server
             except fastecho.ExtensionMissingError as error:
-                print(error, flush=True)
+                said = str(error)
+            with fastecho.Client({address!r}, timeout=20) as client:
+                said += client.echo(b" (by way of the server)").decode()
+            os.write({said}, said.encode() + b"\\\\n")
         ''')
         interpreters.destroy(other)
+
+    with fastecho.Server(on_accept=lambda peer: None) as server:
+        threads = [threading.Thread(target=live, args=(server.address, 1)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        left = interpreters.create()  # and is there at the end
+        interpreters.run_string(left, "import fastecho")
         with fastecho.Client(server.address, timeout=20) as client:
             print(client.echo(b"still here"), flush=True)
 """
 
 
-def test_another_interpreter_is_told_and_does_no_harm() -> None:
-    with Program(SECOND) as program:
-        assert program.line() == (
-            "fastecho.Server needs the compiled core, which works in the main interpreter of a"
-            " process only"
-        )
+def test_other_interpreters_are_told_and_do_no_harm() -> None:
+    """Four at the same time, and one that is left. In them the pure part works."""
+    with Program(OTHERS) as program:
+        for _ in range(4):
+            assert program.line() == (
+                "fastecho.Server needs the compiled core, which works in the main interpreter of"
+                " a process only (by way of the server)"
+            )
         assert program.line() == "b'still here'"
         assert (program.end(), program.errors()) == (0, "")
