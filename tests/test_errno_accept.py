@@ -284,7 +284,7 @@ def test_command_with_64_descriptors_serves_the_first_of_300_peers(join: Join) -
             assert exchange(peer, b"still in") == b"still in"
             peer.shutdown(socket.SHUT_WR)
             assert read_to_eof(peer) == b""
-        again = []
+        again: list[socket.socket] = []
         until = time.monotonic() + 20
         while len(again) < len(served):  # the FIN is here a moment before the descriptor is free
             assert time.monotonic() < until
