@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,38 @@ def test_a_drain_ends_it_as_ever_after_a_reload(file: Path) -> None:
         assert client.recv(1) == b""
     assert code == 0
     assert lines[-1].startswith("fastecho: drained: connections 1, ")
+
+
+LATE = """
+import os, signal, sys
+from fastecho import Server
+from fastecho.cli import main
+
+serve_forever, calls = Server.serve_forever, []
+
+def hung_up_before(server, on_hangup):
+    calls.append(1)
+    if len(calls) <= 2:
+        with open(os.environ["FILE"], "a") as file:
+            file.write(("max_connections = 1", "idle_timeout = 60")[len(calls) - 1] + "\\n")
+        signal.raise_signal(signal.SIGHUP)
+    return serve_forever(server, on_hangup)
+
+Server.serve_forever = hung_up_before
+sys.exit(main())
+"""
+
+
+def test_a_signal_at_the_last_moment_before_the_server_waits_is_made_up_for(file: Path) -> None:
+    program = (sys.executable, "-W", "error", "-c", LATE)
+    with serving(f"--config={file}", program=program, env={"FILE": str(file)}) as server:
+        started(server)
+        assert said(server) == "fastecho: reloaded: max_connections 1"
+        assert said(server) == "fastecho: reloaded: idle_timeout 60.0"
+        file.write_text(BIND)
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == "fastecho: reloaded: max_connections none, idle_timeout none"
+        assert server.end(signal.SIGTERM)[0] == 0
 
 
 def test_a_signal_before_the_server_waits_for_signals_is_made_up_for(file: Path) -> None:

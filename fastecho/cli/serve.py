@@ -110,6 +110,10 @@ class _Stopped(KeyboardInterrupt):
     """A signal came while serve_forever() did not wait for signals yet, or no more."""
 
 
+class _HungUp(KeyboardInterrupt):
+    """SIGHUP came when all earlier ones were made up for, and serve_forever() does not wait yet."""
+
+
 class _EarlySignals:
     """The handler of the signals that end the server, for as long as serve_forever() has none.
 
@@ -122,6 +126,8 @@ class _EarlySignals:
         self.seen = False
         # SIGHUP came, and is to make the settings be read again.
         self.hung_up = False
+        # The next one raises _HungUp.
+        self.hangup_raises = False
         self._hangup_ends = hangup_ends
         self.install()
 
@@ -134,9 +140,13 @@ class _EarlySignals:
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP and not self._hangup_ends:
             self.hung_up = True
+            if self.hangup_raises:
+                self.hangup_raises = False
+                raise _HungUp
             return
         self.seen = True
         if not self.held:
+            self.hangup_raises = False
             raise _Stopped
 
     def release(self) -> None:
@@ -173,7 +183,7 @@ class _Serving:
             self._banner(server)
             if ready_fd is not None:
                 self._tell_ready(server, ready_fd)
-            drained = server.serve_forever(self._hangup(server, early))
+            drained = self._serve(server, early)
         except _Stopped:
             early.install()  # serve_forever() may have replaced some already
             drained = _stop(server)
@@ -190,13 +200,24 @@ class _Serving:
             why = (error.strerror or str(error)).lower()
             raise StartError(error.errno or 0, f"cannot start: {why}") from None
 
-    def _hangup(self, server: Server, early: _EarlySignals) -> Callable[[], None] | None:
-        """Return what SIGHUP does; None: it drains. One that came too early is made up for."""
+    def _serve(self, server: Server, early: _EarlySignals) -> bool:
+        """Wait for the end; SIGHUP reloads, or drains. One that came too early is made up for."""
         if self.read is None:
-            return None
-        if early.hung_up:
-            self._reload(server)
-        return lambda: self._reload(server)
+            return server.serve_forever()
+        while True:
+            while early.hung_up:
+                early.hung_up = False
+                self._reload(server)
+            try:
+                early.hangup_raises = True
+                if early.hung_up:
+                    early.hangup_raises = False
+                    continue
+                drained = server.serve_forever(lambda: self._reload(server))
+                early.hangup_raises = False
+                return drained
+            except _HungUp:
+                pass  # once more; a server that has ended by now says so again
 
     def _reload(self, server: Server) -> None:
         """Read the settings again and take over those that may change; say what has changed."""
