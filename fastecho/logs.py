@@ -95,7 +95,7 @@ def access_text(entry: Entry) -> str:
     """Return the access log's line for people."""
     how = f"refused by {entry.ended_by}" if entry.number is None else f"ended by {entry.ended_by}"
     return one_line(
-        f"{_timestamp(entry.ended_at)} {entry.peer} to {entry.listener}: {entry.duration:.3f} s, "
+        f"{_timestamp(entry.ended_at)} {entry.peer} to {entry.listener}: {entry.duration:.6f} s, "
         f"bytes in {entry.bytes_in}, bytes out {entry.bytes_out}, {how}"
         f"{f' {entry.error}' if entry.error else ''}"
     )

@@ -37,6 +37,8 @@ access_log = logging.getLogger("fastecho.access")
 
 REPEAT_MS = 1000
 """Trouble that lasts is told so often at the most."""
+REPEAT_REST_MS = 60_000
+"""The same, if nothing is new but that accepting still rests."""
 
 
 def write_log(
@@ -53,13 +55,17 @@ def write_log(
     while not ended:
         ended = has_ended()  # before the look: what comes after it is put before that
         counts = core.news(0 if ended else timeout_ms)
-        while _write_entries(core, config.threads, listeners, line):
+        while _write_entries(core, config.threads, listeners, line, trouble):
             pass
         timeout_ms = trouble.tell(counts, at_once=ended)
 
 
 def _write_entries(
-    core: Core, workers: int, listeners: Sequence[Listener], line: Callable[[Entry], str]
+    core: Core,
+    workers: int,
+    listeners: Sequence[Listener],
+    line: Callable[[Entry], str],
+    trouble: _Trouble,
 ) -> int:
     """Write what the workers have finished; return how many lines that were."""
     behind = time.time() - time.monotonic()
@@ -80,7 +86,11 @@ def _write_entries(
                 ended_by=reason,
                 error=errorcode.get(error, f"errno {error}") if error else None,
             )
-            access_log.info("%s", line(entry), extra={"entry": entry})
+            try:
+                access_log.info("%s", line(entry), extra={"entry": entry})
+            except Exception as raised:  # a handler's: it costs its line
+                trouble.failed += 1
+                trouble.failure = raised
             written += 1
     return written
 
@@ -89,26 +99,48 @@ class _Trouble:
     """What was told last, and when the next line may come."""
 
     def __init__(self) -> None:
-        self._told = (0, 0, 0)
-        self._next = 0.0
+        # Lines that a handler of the access log has raised at, and what it raised last.
+        self.failed = 0
+        self.failure: Exception | None = None
+        self._told = (0, 0, 0, 0)
+        self._next = self._next_rest = 0.0
 
     def tell(self, counts: tuple[int, int, int], *, at_once: bool) -> int:
         """Write a line about what is new; return in how many ms to look again, -1 for never."""
-        if counts == self._told:
+        now = (*counts, self.failed)
+        shed, pauses, dropped, failed = (n - was for n, was in zip(now, self._told, strict=True))
+        if now == self._told:
             return -1
-        wait = self._next - time.monotonic()
+        due = self._next if shed or dropped or failed else self._next_rest
+        wait = due - time.monotonic()
         if wait > 0 and not at_once:
             return int(wait * 1000) + 1
-        shed, pauses, dropped = (now - was for now, was in zip(counts, self._told, strict=True))
-        self._told = counts
+        self._told = now
         self._next = time.monotonic() + REPEAT_MS / 1000
         if shed:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            log.warning(
-                "no descriptor was left: newcomers reset %d (a process may have %d)", shed, limit
-            )
+            who = _counted(shed, "newcomer was", "newcomers were")
+            _warn("no descriptor was left: %s reset (the limit is %d)", who, limit)
         if pauses:
-            log.warning("accepting rested for want of descriptors or memory: times %d", pauses)
+            self._next_rest = time.monotonic() + REPEAT_REST_MS / 1000
+            often = _counted(pauses, "time", "times")
+            _warn("accepting rested %s for want of descriptors or memory", often)
         if dropped:
-            log.warning("the access log leaves out connections: %d", dropped)
+            who = _counted(dropped, "connection is", "connections are")
+            _warn("%s not in the access log", who)
+        if failed:
+            lines = _counted(failed, "line", "lines")
+            _warn("a logging handler failed at %s of the access log: %r", lines, self.failure)
         return REPEAT_MS
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+def _warn(message: str, *values: object) -> None:
+    """Log a warning; a handler that raises has nobody left to be told of."""
+    try:
+        log.warning(message, *values)
+    except Exception:
+        pass

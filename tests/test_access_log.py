@@ -145,7 +145,7 @@ def test_line_says_who_how_much_and_how_it_ended(
     assert 0 < entry.duration < 20
     how = f"ended by {ended_by}{f' {error}' if error else ''}"
     pattern_ = (
-        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ {name} to {server.address}: \d+\.\d{{3}} s"
+        rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ {name} to {server.address}: \d+\.\d{{6}} s"
     )
     assert re.fullmatch(f"{pattern_}, bytes in {received}, bytes out 7, {how}", lines.texts[0])
 
@@ -223,7 +223,7 @@ def test_lines_above_the_rate_are_counted_and_told(make_server: MakeServer, line
     assert 0 < dropped < 20
     assert len(lines.entries) + dropped == 20
     told = [
-        re.fullmatch(r"the access log leaves out connections: (\d+)", one) for one in lines.warnings
+        re.fullmatch(r"(\d+) connections? \w+ not in the access log", one) for one in lines.warnings
     ]
     assert sum(int(one[1]) for one in told if one) == dropped
     assert len(told) <= dropped
@@ -245,6 +245,27 @@ def test_log_that_nobody_writes_down_holds_nobody_up(make_server: MakeServer, li
     wait_until(lambda: len(lines.entries) + stats.access_log_dropped == stats.connections_closed)
     numbers = [entry.number for entry in lines.entries]
     assert numbers == sorted(set(numbers), key=lambda number: number or 0)
+
+
+def test_handler_that_raises_costs_its_line_and_no_other(
+    make_server: MakeServer, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emit = Lines.emit
+
+    def fail_at_first(self: Lines, record: logging.LogRecord) -> None:
+        if record.name == ACCESS.name and record.entry.number in (1, 3):  # type: ignore[attr-defined]
+            raise RuntimeError("no room")
+        emit(self, record)
+
+    monkeypatch.setattr(Lines, "emit", fail_at_first)
+    server = make_server(access_log=True)
+    for _ in range(5):
+        with connect(server) as peer:
+            assert exchange(peer, b"x") == b"x"
+    assert server.stop()
+    assert [entry.number for entry in lines.entries] == [2, 4, 5]
+    told = [re.search(r"failed at (\d+) lines? .*no room", text) for text in lines.warnings]
+    assert sum(int(one[1]) for one in told if one) == 2
 
 
 def test_without_the_access_log_there_is_no_line(make_server: MakeServer, lines: Lines) -> None:

@@ -41,6 +41,7 @@ WRONG: list[tuple[list[Argument], str]] = [
     (["--prefix", "-x"], "--prefix needs a value (one that starts with - is written --prefix=-"),
     (["--\x1b[31m"], "there is no option '--\\x1b[31m'"),
     (["--print-config=1"], "--print-config takes no value, and was given '1'"),
+    (["--access-log=yes"], "--access-log takes no value, and was given 'yes'"),
     (["two\nlines"], "unexpected argument 'two\\nlines'"),
     ([b"\xff"], "unexpected argument '\\udcff'"),
     (["--bind", "::1:7"], "--bind '::1:7' is an IPv6 address without brackets: write [::1]:7"),
@@ -523,3 +524,29 @@ def test_signals_are_held_back_while_the_server_starts() -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("most", range(6, 16))
+def test_too_few_descriptors_to_serve_is_one_sentence(most: int) -> None:
+    """Wherever they run out; with enough of them it serves."""
+    program = ["sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", *COMMAND]
+    process = subprocess.Popen(
+        [*program, "serve", "--bind=127.0.0.1:0", "--threads=2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            said = [process.stderr.readline()]
+            if said[0].startswith("fastecho: listening"):
+                said += [process.stderr.readline() for _ in range(1)]
+                process.send_signal(signal.SIGTERM)
+            said += process.communicate(timeout=DEADLINE)[1].splitlines()
+        finally:
+            process.kill()
+    assert not any("Traceback" in line for line in said)
+    assert process.returncode in (0, 4), said
+    if process.returncode == 4:
+        assert "too many open files" in said[-1]

@@ -299,7 +299,9 @@ def test_command_with_64_descriptors_serves_the_first_of_300_peers(join: Join) -
         code, said = server.end(signal.SIGTERM)
     assert code == 0
     lines = [line for line in said if "no descriptor was left" in line]
-    told = [re.search(r"newcomers reset (\d+) \(a process may have 64\)", line) for line in lines]
+    told = [
+        re.search(r"left: (\d+) newcomers? w.* reset \(the limit is 64\)", line) for line in lines
+    ]
     assert sum(int(one[1]) for one in told if one) == turned_away
     assert len(lines) <= 1 + (time.monotonic() - begun) + 2
     assert f"connections refused {turned_away}" in said[-1]
@@ -311,15 +313,22 @@ def cpu_of(pid: int) -> float:
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
-def test_want_of_descriptors_that_lasts_is_told_once_a_second(served: Served, join: Join) -> None:
+def test_want_of_descriptors_that_lasts_is_told_once_a_second(
+    serve_apart: Serve, join: Join
+) -> None:
     """Also what came between two lines is told, without another newcomer."""
-    served.rule("accept4", error="EMFILE", times=1)
+    served = serve_apart()
+    assert exchange(join(served.address), b"in") == b"in"
+    fill_descriptors(served)
+
+    def told() -> int:
+        return sum(map(int, re.findall(r"(\d+) newcomers? w", served.errors())))
+
     assert is_turned_away(served.address)
-    wait_until(lambda: "no descriptor was left: newcomers reset 1 " in served.errors())
+    wait_until(lambda: told() == 1)
     for _ in range(20):
-        served.rule("accept4", error="EMFILE", times=1)
         assert is_turned_away(served.address)
-    wait_until(lambda: sum(map(int, re.findall(r"newcomers reset (\d+)", served.errors()))) == 21)
+    wait_until(lambda: told() == 21)
     assert served.errors().count("no descriptor was left") <= 4
 
 

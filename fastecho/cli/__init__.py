@@ -124,9 +124,12 @@ def _unknown(first: str) -> int:
 
 def _drop(stream: int) -> None:
     """Point stdout or stderr at nothing, so that the last flush of the interpreter succeeds."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream)
-    os.close(nowhere)
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream)
+        os.close(nowhere)
+    except OSError:
+        pass  # no descriptor is left
 
 
 def _explain(name: str, error: Exception) -> int:

@@ -44,7 +44,8 @@ class Parser(argparse.ArgumentParser):
             text = f"{option} needs a value (one that starts with - is written {option}=-...)"
         elif ": ignored explicit argument " in text:
             option, _, value = text.partition(": ignored explicit argument ")
-            text = f"{option.rpartition('/')[2]} takes no value, and was given {value}"
+            option = option.partition("/--no-")[0].rpartition("/")[2]
+            text = f"{option} takes no value, and was given {value}"
         complain(self.prog, text)
         raise SystemExit(2)
 

@@ -187,6 +187,10 @@ class _Serving:
         except _Stopped:
             early.install()  # serve_forever() may have replaced some already
             drained = _stop(server)
+        except OSError as error:
+            early.held = True
+            server.abort()
+            raise _start_error("cannot wait for signals", error) from None
         early.held = True
         self._totals(server, drained)
         return 0 if drained else 1
@@ -197,8 +201,7 @@ class _Serving:
         except FastechoError:
             raise
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise StartError(error.errno or 0, f"cannot start: {why}") from None
+            raise _start_error("cannot start", error) from None
 
     def _serve(self, server: Server, early: _EarlySignals) -> bool:
         """Wait for the end; SIGHUP reloads, or drains. One that came too early is made up for."""
@@ -233,7 +236,8 @@ class _Serving:
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
         server.set_limits(**limits)
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
-        self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
+        if limits or not changed:
+            self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
         for setting in changed:
             if not setting.live:
                 self.say("warning", f"{setting.name} changes at the next start only")
@@ -299,11 +303,16 @@ class _Serving:
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
             "connections reset": stats.ended_by_abort,
+            "access log lines left out": stats.access_log_dropped,
             **dict(sorted(stats.errors.items())),
         }
         counts |= {what: count for what, count in trouble.items() if count}
         text = ", ".join(f"{what} {count}" for what, count in counts.items())
         self.say("info", f"{'drained' if drained else 'stopped'}: {text}")
+
+
+def _start_error(what: str, error: OSError) -> StartError:
+    return StartError(error.errno or 0, f"{what}: {(error.strerror or str(error)).lower()}")
 
 
 def _stop(server: Server) -> bool:
