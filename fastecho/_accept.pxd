@@ -215,9 +215,13 @@ cdef inline void accept_unwatch(Worker *w) noexcept nogil:
 
 
 cdef inline int accept_watch(Worker *w) noexcept nogil:
-    """Puts the listeners into this worker's epoll; 0 or -errno."""
-    cdef int i, rc
-    for i in range(w.shared.listener_count):
+    """Puts the listeners into this worker's epoll; 0 or -errno. Each time another one is first:
+    if there is one place only, it is not always the same listener's newcomer that gets it."""
+    cdef int turn, i, rc
+    cdef int n = w.shared.listener_count
+    w.accept_first = (w.accept_first + 1) % n if n else 0
+    for turn in range(n):
+        i = (w.accept_first + turn) % n
         if is_mine(w, &w.shared.listeners[i]):
             rc = _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_ADD, w.shared.listeners[i].fd,
                                     _sys.EPOLLIN | <uint32_t>_sys.EPOLLEXCLUSIVE,

@@ -135,6 +135,8 @@ cdef struct Worker:
     bint accept_paused
     # The same for want of a place under max_connections.
     bint accept_held
+    # The listener that is put into epoll first, the next time: epoll tells of them in that order.
+    int accept_first
     # The next expiry of accept_timer ends accepting.
     bint accept_ending
     # Newcomers that one event may accept: 1, doubled while there were more.

@@ -51,13 +51,13 @@ def write_log(
     block_signals()
     line = access_json if config.log_format == "json" else access_text
     trouble = _Trouble()
-    timeout_ms, ended = -1, False
-    while not ended:
+    timeout_ms, ended, written = -1, False, 0
+    while written or not ended:
         ended = has_ended()  # before the look: what comes after it is put before that
-        counts = core.news(0 if ended else timeout_ms)
-        while _write_entries(core, config.threads, listeners, line, trouble):
-            pass
-        timeout_ms = trouble.tell(counts, at_once=ended)
+        counts = core.news(0 if ended or written else timeout_ms)
+        written = _write_entries(core, config.threads, listeners, line, trouble)
+        timeout_ms = trouble.tell(counts)
+    trouble.tell(core.news(0), at_once=True)
 
 
 def _write_entries(
@@ -105,16 +105,20 @@ class _Trouble:
         self._told = (0, 0, 0, 0)
         self._next = self._next_rest = 0.0
 
-    def tell(self, counts: tuple[int, int, int], *, at_once: bool) -> int:
+    def tell(self, counts: tuple[int, int, int], *, at_once: bool = False) -> int:
         """Write a line about what is new; return in how many ms to look again, -1 for never."""
         now = (*counts, self.failed)
         shed, pauses, dropped, failed = (n - was for n, was in zip(now, self._told, strict=True))
         if now == self._told:
-            return -1
-        due = self._next if shed or dropped or failed else self._next_rest
+            # A worker says nothing more within a second of its last word: look once more then.
+            due = self._next
+        else:
+            due = self._next if shed or dropped or failed else self._next_rest
         wait = due - time.monotonic()
         if wait > 0 and not at_once:
             return int(wait * 1000) + 1
+        if now == self._told:
+            return -1
         self._told = now
         self._next = time.monotonic() + REPEAT_MS / 1000
         if shed:

@@ -22,6 +22,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import suppress
 from functools import partial
 
 from . import _core, process
@@ -269,7 +270,8 @@ class Server:
             if not core.run(worker):
                 return
         except OSError as error:
-            log.critical("worker %d cannot go on, its connections were reset: %s", worker, error)
+            with suppress(Exception):  # a handler's
+                log.critical("worker %d cannot go on, connections were reset: %s", worker, error)
         if core.leave() == 0:
             self._finish(core)
 
@@ -376,8 +378,8 @@ class Server:
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
 
-        As with asyncio's Server. What was in the accept queue is accepted first. The port is
-        free when this returns. A second call, or one before start(), does nothing.
+        As with asyncio's Server. Who was in the accept queue is accepted first, if there is
+        a place. The port is free when this returns.
         """
         self._check_process()
         core = self._core

@@ -229,6 +229,49 @@ def test_lines_above_the_rate_are_counted_and_told(make_server: MakeServer, line
     assert len(told) <= dropped
 
 
+def test_what_is_left_out_is_told_though_nothing_comes_after(
+    make_server: MakeServer, lines: Lines
+) -> None:
+    """A second line within a second has to wait; it is told when that is over."""
+    server = make_server(access_log=True, access_log_rate=1)
+
+    def told() -> int:
+        found = (re.match(r"(\d+) connections? ", one) for one in lines.warnings)
+        return sum(int(one[1]) for one in found if one)
+
+    while not told():
+        with connect(server) as peer:
+            assert exchange(peer, b"x") == b"x"
+    for _ in range(50):
+        with connect(server) as peer:
+            assert exchange(peer, b"x") == b"x"
+    wait_until(lambda: told() == server.stats().access_log_dropped >= 40, 5.0)
+
+
+def test_lines_that_come_faster_than_they_are_written_are_told(
+    make_server: MakeServer, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while there is no end of lines to write."""
+    emit = Lines.emit
+
+    def write_slowly(self: Lines, record: logging.LogRecord) -> None:
+        if record.name == ACCESS.name:
+            time.sleep(0.001)
+        emit(self, record)
+
+    monkeypatch.setattr(Lines, "emit", write_slowly)
+    server = make_server(access_log=True)
+    assert server.port is not None
+    with Load(socket.AF_INET, ("127.0.0.1", server.port), mode="reconnect", close="reset") as load:
+        until = time.monotonic() + 20
+        while not lines.warnings and time.monotonic() < until:
+            load.run(0.1)
+            if server.stats().access_log_dropped == 0:
+                continue
+            assert lines.entries  # it writes all the time
+        assert "not in the access log" in lines.warnings[0]
+
+
 def test_log_that_nobody_writes_down_holds_nobody_up(make_server: MakeServer, lines: Lines) -> None:
     """The writing thread stands still; connections come and go, and the books balance."""
     server = make_server(access_log=True)

@@ -138,3 +138,30 @@ def test_full_server_ends(
         for peer in waiting:
             is_reset(peer)  # or in order; fails if neither comes
     assert server.wait(20)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_place_is_not_always_given_to_the_same_listener(
+    make_server: MakeServer, threads: int
+) -> None:
+    """Three peers come again and again to each of two listeners; there is one place."""
+    server = make_server(
+        ["127.0.0.1:0", "127.0.0.1:0"], max_connections=1, at_limit="queue", threads=threads
+    )
+    over = threading.Event()
+
+    def visit_again_and_again(address: str) -> int:
+        served = 0
+        while not over.is_set():
+            with connect(address) as peer:
+                assert exchange(peer, b"x") == b"x"
+            served += 1
+            if served == 300:
+                over.set()
+        return served
+
+    with ThreadPoolExecutor(6) as pool:
+        addresses = [address for address in server.addresses for _ in range(3)]
+        served = list(pool.map(visit_again_and_again, addresses))
+    least, most = sorted((sum(served[:3]), sum(served[3:])))
+    assert least > most / 4, served

@@ -68,6 +68,11 @@ class _Handler(logging.Handler):
         """Have none: one write, one line."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record. Python 3.13 would enter the lock even if there is none."""
+        self.emit(record)
+        return True
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; a stderr that is closed, full or read by nobody is no error."""
         if sys.stderr is None:

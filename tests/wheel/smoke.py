@@ -64,15 +64,19 @@ def check_command() -> None:
     """`fastecho serve` as a command: it listens, echoes, and SIGTERM ends it with exit code 0."""
     command = Path(sysconfig.get_path("scripts")) / "fastecho"
     ready, ready_to_write = os.pipe()
-    words = ["serve", "--bind", "127.0.0.1:0", "--ready-fd", str(ready_to_write)]
-    with subprocess.Popen([command, *words], pass_fds=[ready_to_write]) as process:
+    words = ["serve", "--access-log", "--bind=127.0.0.1:0", f"--ready-fd={ready_to_write}"]
+    with subprocess.Popen(
+        [command, *words], pass_fds=[ready_to_write], stderr=subprocess.PIPE
+    ) as process:
         try:
             os.close(ready_to_write)
             with fastecho.Client(read_line(ready), timeout=DEADLINE) as client:
                 check(client.echo(DATA) == DATA, "the command echoed something else")
             process.send_signal(signal.SIGTERM)
-            code = process.wait(DEADLINE)
-            check(code == 0, f"after SIGTERM the command ended with {code}")
+            said = process.communicate(timeout=DEADLINE)[1].decode()
+            code = process.returncode
+            check(code == 0, f"after SIGTERM the command ended with {code}: {said}")
+            check("ended by" in said, f"the access log has no line: {said}")
         finally:
             os.close(ready)
             process.kill()
