@@ -25,7 +25,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults scale soak \
+.PHONY: help serve test lint bench faults endings scale soak \
     debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
@@ -61,6 +61,9 @@ bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benc
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
+
+endings: $(COMPILED) $(VENV)/.test ## Ctrl-C at every moment, kills, drains in a storm; some minutes
+	@exec env PYTHONPATH=tests $(BIN)/python tests/endings/endings.py $(ARGS)
 
 scale: $(COMPILED) $(VENV)/.test ## hold a million connections (root); ARGS='--connections 9000'
 	@exec env PYTHONPATH=tests $(BIN)/python tests/scale/scale.py $(ARGS)

@@ -108,6 +108,7 @@ LEAKS_OF_PYTHON = (
     Skip("test_surroundings.py", ADDRESS, DAEMON),
     Skip("test_without_extension.py", ADDRESS, DAEMON),
     Skip("test_exit.py", ADDRESS, DAEMON),
+    Skip("endings/test_endings.py", ADDRESS, DAEMON),
     Skip("test_fork.py::test_the_exit_of_a_child", ADDRESS, FORKED),
     Skip("test_fork.py::test_a_child_that_leaves_with", ADDRESS, FORKED),
     Skip("test_cli.py::test_a_start_imports_only", ADDRESS, ISOLATED),

@@ -141,6 +141,28 @@ def test_interrupt_ends_a_pipe_with_130(driven: DrivenServer) -> None:
         assert process.stderr.read() == b""
 
 
+LATE = """
+import atexit, signal, sys
+from fastecho.cli import main
+
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.exit(main())
+"""
+
+
+def test_interrupt_on_the_way_out_ends_it_without_a_word(driven: DrivenServer) -> None:
+    """By the signal, which a shell shows as 130; Python would show a traceback."""
+    with driven.serving(echo):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", LATE, "connect", driven.address],
+            cwd=ROOT,
+            input=b"x",
+            capture_output=True,
+            timeout=30,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"x", b"")
+
+
 def test_reader_that_has_had_enough_ends_it_silently(driven: DrivenServer) -> None:
     with started(driven) as process:
         connection = driven.accept()

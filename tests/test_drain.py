@@ -16,16 +16,13 @@ kernel has dropped its last ACK; one whose last ACK takes longer than the grace 
 
 from __future__ import annotations
 
-import errno
 import signal
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +30,7 @@ import pytest
 from conftest import Join, MakeServer
 from peers import connect, exchange, fill, is_reset, pattern, read_to_eof, recv_exactly, wait_until
 from programs import Program, many_descriptors
+from storms import STORMS, drain_in_a_storm
 
 if TYPE_CHECKING:
     import fastecho
@@ -454,89 +452,8 @@ def close_all(sockets: list[socket.socket]) -> None:
 
 # --- a storm ---------------------------------------------------------------------------------
 
-STORM_IDLE = 0.1
-"""drain_idle during the storm."""
 
-
-def visit(address: str, stays: bool) -> str:
-    """Connect, send, read the echo, and close, or wait for FIN; tell how that went."""
-    try:
-        # A SYN that the drain drops is sent again after a second: this one gives up before.
-        peer = connect(address, timeout=0.05)
-    except TimeoutError:
-        return "no answer"
-    except OSError as error:
-        return errno.errorcode[error.errno or 0]
-    begun = time.monotonic()
-    with peer:
-        peer.settimeout(10)
-        try:
-            peer.sendall(b"hello")
-            data = peer.recv(100)
-            if data == b"hello" and (not stays or peer.recv(100) == b""):
-                return "echoed"
-        except OSError as error:
-            return f"{errno.errorcode[error.errno or 0]} after connect"
-        # FIN before the echo: only if it needed longer than drain_idle to send.
-        late = time.monotonic() - begun >= STORM_IDLE
-        return "late" if data == b"" and late else f"answered {data!r}"
-
-
-@contextmanager
-def storm(places: list[str], clients: int = 6) -> Iterator[Counter[str]]:
-    """Visit the last of `places` without a pause; at the end the counter tells how it went."""
-    over = threading.Event()
-    results: Counter[str] = Counter()
-
-    def run(number: int) -> Counter[str]:
-        seen: Counter[str] = Counter()
-        while not over.is_set():
-            seen[visit(places[-1], stays=number == 0)] += 1
-        return seen
-
-    with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(run, number) for number in range(clients)]
-        try:
-            yield results
-        finally:
-            over.set()
-        for one in running:
-            results.update(one.result())
-
-
-def has_answered(server: fastecho.Server, messages: int) -> bool:
-    """Tell whether it has answered so many."""
-    return server.stats().messages >= messages
-
-
-@pytest.mark.parametrize(
-    ("family", "config"),
-    [
-        ("tcp", {"threads": 1}),
-        ("tcp", {"threads": 2}),
-        ("tcp", {"threads": 2, "reuse_port": True}),
-        ("tcp", {"threads": 2, "on_accept": lambda _: None}),
-        ("unix", {"threads": 2}),
-    ],
-    ids=["one worker", "two workers", "reuse_port", "on_accept", "unix"],
-)
-def test_a_drain_in_a_connect_storm_resets_nobody(
-    make_server: MakeServer, tmp_path: Path, family: str, config: dict[str, object]
-) -> None:
+@pytest.mark.parametrize("name", STORMS)
+def test_a_drain_in_a_connect_storm_resets_nobody(name: str, tmp_path: Path) -> None:
     """50 drains over all; who has connected is echoed, whatever the moment."""
-    binds = [
-        "127.0.0.1:0" if family == "tcp" else f"unix:{tmp_path / str(turn)}" for turn in range(10)
-    ]
-    server = make_server(binds[0], drain_idle=STORM_IDLE, **config)
-    places = [server.address]
-    with storm(places) as results:
-        for bind in [*binds[1:], None]:
-            wait_until(partial(has_answered, server, 30), what="the storm")
-            assert server.stop(20) is True
-            if bind is not None:
-                server = make_server(bind, drain_idle=STORM_IDLE, **config)
-                places.append(server.address)
-    served = results["echoed"] + results["late"]
-    assert served >= 10 * 30
-    allowed = {"echoed", "late", "no answer", "ECONNREFUSED", "ENOENT", "EAGAIN"}
-    assert {what: n for what, n in results.items() if what not in allowed} == {}
+    drain_in_a_storm(name, 10, tmp_path)

@@ -117,6 +117,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
         "lint",
         "bench",
         "faults",
+        "endings",
         "scale",
         "soak",
         "debug",

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -330,11 +331,14 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path,
     """Translate both extensions to C, once: the file, and what Cython said, by name."""
     pytest.importorskip("Cython", reason="needs the build tools")
     folder = tmp_path_factory.mktemp("generated")
-    found = {}
-    for path in sources(".pyx"):
+
+    def translate(path: Path) -> tuple[Path, str]:
         target = folder / f"{path.stem}.c"
-        found[path.stem] = (target, run_quietly([*CYTHON, "-o", str(target), str(path)]))
-    return found
+        return target, run_quietly([*CYTHON, "-o", str(target), str(path)])
+
+    paths = sources(".pyx")
+    with ThreadPoolExecutor(len(paths)) as pool:
+        return dict(zip((path.stem for path in paths), pool.map(translate, paths), strict=True))
 
 
 def test_extensions_are_the_core_and_the_load() -> None:
@@ -354,24 +358,39 @@ def test_cython_remarks_a_missing_noexcept(tmp_path: Path) -> None:
     assert "performance hint" in run_quietly([*CYTHON, str(tmp_path / "careless.pyx")])
 
 
+BUILDS = [(name, limited) for name in ("_core", "_load") for limited in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def compiled(generated: dict[str, tuple[Path, str]]) -> dict[tuple[str, bool], str]:
+    """Compile each extension for the stable ABI and for the full one; what the compiler said."""
+    compiler = os.environ.get("CC", "gcc")
+    if shutil.which(compiler) is None:
+        pytest.skip("needs a C compiler")
+
+    def compile_one(build: tuple[str, bool]) -> str:
+        name, limited = build
+        command = [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC"]
+        command.append("-DPy_LIMITED_API=0x030b0000" if limited else "-Wno-unused-parameter")
+        command += [f"-I{ROOT / 'src_c'}", f"-I{sysconfig.get_path('include')}"]
+        return run_quietly([*command, "-c", str(generated[name][0]), "-o", os.devnull])
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return dict(zip(BUILDS, pool.map(compile_one, BUILDS), strict=True))
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ["_core", "_load"])
 @pytest.mark.parametrize("limited", [True, False], ids=["stable-abi", "full-api"])
 def test_compiler_warns_of_nothing(
-    generated: dict[str, tuple[Path, str]], name: str, limited: bool
+    compiled: dict[tuple[str, bool], str], name: str, limited: bool
 ) -> None:
     """Optimized, because some warnings need the optimizer. The flags are those of setup.py.
 
     Without the limited API, Cython 3.3's own conversion of an enum ignores a parameter. Ours are
     judged with it.
     """
-    compiler = os.environ.get("CC", "gcc")
-    if shutil.which(compiler) is None:
-        pytest.skip("needs a C compiler")
-    command = [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-DNDEBUG", "-fPIC"]
-    command.append("-DPy_LIMITED_API=0x030b0000" if limited else "-Wno-unused-parameter")
-    command += [f"-I{ROOT / 'src_c'}", f"-I{sysconfig.get_path('include')}"]
-    assert run_quietly([*command, "-c", str(generated[name][0]), "-o", os.devnull]) == ""
+    assert compiled[name, limited] == ""
 
 
 # Nothing of this machine

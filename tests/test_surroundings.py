@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,12 +19,9 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND, Serving, environment, serving
-from conftest import open_descriptors, running_threads
 from namespaces import can_unshare
-from peers import connect, exchange, has_ipv6, read_to_eof, wait_until
+from peers import connect, exchange, has_ipv6, wait_until
 from programs import Program
-
-import fastecho
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,49 +161,6 @@ def test_after_sigkill_it_serves_again_within_a_second(bind: str) -> None:
                 assert exchange(client, b"again") == b"again"
             assert again.end(signal.SIGTERM)[0] == 0
     assert took < 1
-
-
-# --- many times ------------------------------------------------------------------------------
-
-
-def cycles(count: int, errors: list[BaseException]) -> None:
-    """Start a server, echo once, end it: one after the other."""
-    try:
-        for number in range(count):
-            server = fastecho.Server(threads=1 + number % 2, drain_idle=0.0)
-            with server, connect(server) as client:
-                assert exchange(client, b"x") == b"x"
-                client.shutdown(socket.SHUT_WR)
-                assert read_to_eof(client) == b""
-    except BaseException as error:
-        errors.append(error)
-
-
-def resident() -> int:
-    """Return the resident memory of this process, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_a_thousand_servers_leave_nothing() -> None:
-    errors: list[BaseException] = []
-    cycles(100, errors)
-    descriptors, threads, before = len(open_descriptors()), len(running_threads()), resident()
-    cycles(1000, errors)
-    assert errors == []
-    assert len(open_descriptors()) == descriptors
-    wait_until(lambda: len(running_threads()) <= threads)  # the kernel needs a moment for each
-    if "san.so" not in os.environ.get("LD_PRELOAD", ""):
-        assert resident() - before < 2_000_000
-
-
-def test_a_hundred_threads_may_start_and_end_servers_at_once() -> None:
-    errors: list[BaseException] = []
-    threads = [threading.Thread(target=cycles, args=(3, errors)) for _ in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
 
 
 # --- other interpreters ------------------------------------------------------------------------

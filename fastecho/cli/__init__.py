@@ -33,15 +33,24 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_START, EXIT_INTERRUPTED = 0, 1, 2, 4, 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `fastecho` with these arguments (those of the process if None); return the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        if argv is None:
+            _leave_ctrl_c_to_the_system()
+    except KeyboardInterrupt:
+        if argv is None:
+            _leave_ctrl_c_to_the_system()
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     name = f"fastecho {arguments[0]}" if arguments and arguments[0] in COMMANDS else "fastecho"
     try:
         code = _dispatch(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         _drop(1)
         return EXIT_FAILED
@@ -49,6 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("FASTECHO_TRACEBACK"):
             raise
         return _explain(name, error)
+
+
+def _leave_ctrl_c_to_the_system() -> None:
+    """From here on Ctrl-C ends the process: Python, on its way out, would answer by a traceback.
+
+    A command that handles it itself is left alone; one that never imported signal is out at once.
+    """
+    signal = sys.modules.get("signal")
+    if signal is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def complain(name: str, message: str) -> None:
