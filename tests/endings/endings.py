@@ -85,7 +85,8 @@ def draining(name: str, drains: int) -> tuple[int, str]:
     """Drain in a connect storm."""
     with tempfile.TemporaryDirectory() as folder:
         results = drain_in_a_storm(name, drains, Path(folder))
-    return drains, f"ok: visits {results.total()}, echoed {results['echoed']}, reset 0"
+    counts = {what: results[what] for what in sorted(results)}
+    return drains, f"ok: {', '.join(f'{what} {n}' for what, n in counts.items())}"
 
 
 def starting(count: int) -> tuple[int, str]:

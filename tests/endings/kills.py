@@ -121,7 +121,7 @@ def kill_at_random(rounds: int, seed: int, folder: Path) -> Killed:
             assert code in allowed, f"{how}: exit code {code} (round {number}): {text}"
             assert "Traceback" not in text, text
             assert file.exists() == (how == "SIGKILL"), f"{how}: the socket's file"
-            assert is_refused(binds[1])
+            assert is_refused(binds[1]), f"{how}: somebody still listens"
             endings[how] += 1
         file.unlink(missing_ok=True)
     return Killed(rounds, endings, slowest)
@@ -159,7 +159,7 @@ def kill_while_it_starts(rounds: int, seed: int, folder: Path) -> Killed:
             assert os.listdir(folder) == [], "the socket's file is left"
             endings[f"{chosen.name}, {'before main()' if early else f'exit code {code}'}"] += 1
             with contextlib.suppress(ConnectionResetError):
-                assert is_refused(binds[1])
+                assert is_refused(binds[1]), "somebody still listens"
     return Killed(rounds, endings, 0.0)
 
 

@@ -60,7 +60,7 @@ def one_after_the_other(count: int) -> int:
     cycles(WARM_UP, errors)
     before = holdings()
     cycles(count, errors)
-    assert errors == []
+    assert not errors, f"{errors}"
     grown = nothing_is_left(before)
     assert grown < MEMORY or "san.so" in os.environ.get("LD_PRELOAD", ""), f"{grown} bytes"
     return grown
@@ -79,7 +79,7 @@ def at_once(threads: int, count: int) -> int:
         one.start()
     for one in running:
         one.join()
-    assert errors == []
+    assert not errors, f"{errors}"
     return nothing_is_left(before)
 
 
@@ -88,5 +88,6 @@ def nothing_is_left(before: Holdings) -> int:
     # The kernel needs a moment for each thread.
     wait_until(lambda: holdings().threads <= before.threads, what="the end of all threads")
     after = holdings()
-    assert (after.descriptors, after.servers) == (before.descriptors, before.servers)
+    left = after.descriptors - before.descriptors, after.servers - before.servers
+    assert left == (0, 0), f"{left[0]} descriptors and {left[1]} servers are left"
     return after.resident - before.resident
