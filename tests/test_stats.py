@@ -12,6 +12,7 @@ import pytest
 from conftest import Join, MakeServer
 from peers import (
     exchange,
+    expect_stats,
     fill,
     is_turned_away,
     pattern,
@@ -138,9 +139,7 @@ def test_what_a_connection_was_owed_at_its_end_is_dropped(
     fill(peer, pattern(32 << 20), blocked=lambda: server.stats().bytes_pending > 0)
     pending = server.stats().bytes_pending
     reset(peer)
-    wait_until(lambda: server.stats().connections_closed == 1)
-    stats = server.stats()
-    assert (stats.bytes_pending, stats.bytes_dropped) == (0, pending)
+    expect_stats(server, connections_closed=1, bytes_pending=0, bytes_dropped=pending)
 
 
 def test_a_loop_that_sleeps_does_not_count(make_server: MakeServer, join: Join) -> None:
