@@ -89,6 +89,11 @@ NOT_UNDER = (
     Skip("test_cli_serve.py::test_a_signal_that_was_ignored_stays", THREAD, SHELL),
     Skip("test_cli_connect_pipe.py::test_pipe_needs_neither_readline_nor", COUNTED, IMPORTS),
     Skip(
+        "endings/test_endings.py::test_signals_at_random",
+        COUNTED,
+        "coverage.py starts with the process, and may keep a Ctrl-C to itself",
+    ),
+    Skip(
         "test_surroundings.py::test_other_interpreters_are_told",
         COUNTED,
         "coverage.py cannot be imported into another interpreter of a process",

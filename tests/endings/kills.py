@@ -133,6 +133,16 @@ def drop(server: Serving) -> None:
         server.process.kill()
 
 
+def errors_of(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for the end of a process; return what it wrote to stderr. It is killed if it hangs."""
+    try:
+        return process.communicate(timeout=DEADLINE)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        errors = process.communicate()[1].decode(errors="replace")
+        raise AssertionError(f"it does not end: {errors}") from None
+
+
 def kill_while_it_starts(rounds: int, seed: int, folder: Path) -> Killed:
     """SIGINT or SIGTERM at any moment from the start of the process on.
 
@@ -147,11 +157,7 @@ def kill_while_it_starts(rounds: int, seed: int, folder: Path) -> Killed:
             with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as process:
                 time.sleep(chance.uniform(0, STARTING))
                 process.send_signal(chosen)
-                try:
-                    _, errors = process.communicate(timeout=DEADLINE)
-                except BaseException:
-                    process.kill()
-                    raise
+                errors = errors_of(process)
             text, code = errors.decode(), process.returncode
             early = code in {-chosen, PYTHON_FAILED} and not OURS.search(text)
             assert early or code in {DONE, INTERRUPTED}, f"exit code {code} ({number}): {text}"
@@ -182,11 +188,7 @@ def interrupt_twice(rounds: int, seed: int, folder: Path) -> Killed:
                 process.send_signal(signal.SIGINT)
                 time.sleep(chance.uniform(0, LEAVING))
                 process.send_signal(signal.SIGINT)
-                try:
-                    _, errors = process.communicate(timeout=DEADLINE)
-                except BaseException:
-                    process.kill()
-                    raise
+                errors = errors_of(process)
             code = process.returncode
             assert errors == b"", errors.decode()
             assert code in {INTERRUPTED, -signal.SIGINT}, f"exit code {code} ({number})"
