@@ -229,8 +229,8 @@ cdef class Core:
     cdef bytes suffix
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
-                  size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us, bint admits, bint queues,
-                  dict limits not None, uint64_t log_sample, uint64_t log_rate):
+                  size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us,
+                  bint admits, bint queues, dict limits not None, uint64_t log_sample, uint64_t log_rate):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size

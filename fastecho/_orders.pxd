@@ -14,7 +14,8 @@ from fastecho._connection cimport (
 from fastecho._poll cimport Message, mailbox_take
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Worker, worker_clock, worker_deadline, worker_take_limits,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Worker, worker_clock, worker_deadline,
+    worker_take_limits,
 )
 
 
