@@ -150,9 +150,10 @@ $(TOOLS): $(MADE) pyproject.toml
 	@touch $@
 
 # Metadata and the command. The extensions follow in the next step, which does not
-# compile one that has not changed.
+# compile one that has not changed. "compat" is a plain line in a .pth file: from the folder
+# that holds the checkout, Python would otherwise take the checkout itself for the package.
 $(INSTALLED): $(TOOLS) pyproject.toml setup.py fastecho/_version.py
-	@FASTECHO_NO_EXTENSION=1 $(PIP) --no-build-isolation --no-deps --editable .
+	@FASTECHO_NO_EXTENSION=1 $(PIP) --no-build-isolation --no-deps --editable . --config-settings editable_mode=compat
 	@touch $@
 
 $(COMPILED): $(INSTALLED) $(SOURCES)

@@ -40,6 +40,7 @@ class Setting:
         choices: the values of a "choice".
         unset: what None stands for; "" where None is no value.
         live: whether it may change while a server runs.
+        needs: the setting without which this one has no effect; "" for none.
         metavar, help: for --help; help names the unit.
     """
 
@@ -53,6 +54,7 @@ class Setting:
         "low",
         "metavar",
         "name",
+        "needs",
         "unset",
     )
 
@@ -69,6 +71,7 @@ class Setting:
         unset: str = "",
         metavar: str = "",
         live: bool = False,
+        needs: str = "",
     ) -> None:
         self.name = name
         self.kind = kind
@@ -80,6 +83,7 @@ class Setting:
         self.unset = unset
         self.metavar = metavar
         self.live = live
+        self.needs = needs
 
     @property
     def flag(self) -> str:
@@ -317,6 +321,7 @@ SETTINGS: tuple[Setting, ...] = (
         "(it waits in the kernel's accept queue until a connection ends)",
         choices=("reset", "queue"),
         metavar="WHAT",
+        needs="max_connections",
     ),
     Setting(
         "max_per_ip",
@@ -337,6 +342,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=128,
         metavar="BITS",
         live=True,
+        needs="max_per_ip",
     ),
     Setting(
         "accept_rate",
@@ -453,6 +459,7 @@ SETTINGS: tuple[Setting, ...] = (
         low=1,
         high=LARGEST_INT,
         metavar="N",
+        needs="access_log",
     ),
     Setting(
         "access_log_rate",
@@ -463,6 +470,7 @@ SETTINGS: tuple[Setting, ...] = (
         high=1_000_000_000,
         unset="no limit",
         metavar="N",
+        needs="access_log",
     ),
     Setting(
         "log_format",

@@ -177,3 +177,10 @@ def test_wrong_switch_is_refused_in_one_line(
 ) -> None:
     result = setup_py(small, "--version", check=False, **{switch: value})
     assert (result.returncode, result.stderr) == (1, says + "\n")
+
+
+def test_a_folder_named_like_the_package_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "fastecho").mkdir()  # a checkout, seen from the folder that holds it
+    program = "import fastecho; print(fastecho.__version__)"
+    said = subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, text=True)
+    assert said == f"{VERSION}\n"

@@ -19,10 +19,10 @@ from fastecho.settings import SETTINGS, Setting
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from fastecho.config import Merged
+    from fastecho.config import Config, Merged
     from fastecho.server import Server
 
 __all__ = ["add_arguments", "run"]
@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLE
     for setting in (*SETTINGS, LOG_LEVEL):
-        text = f"{setting.help} (default: {_default_text(setting)})"
+        reloaded = "; SIGHUP reloads it" if setting.live or setting is LOG_LEVEL else ""
+        text = f"{setting.help} (default: {_default_text(setting)}{reloaded})"
         if setting.kind == "switch":
             parser.add_argument(setting.flag, action=BooleanOptionalAction, help=text)
         else:
@@ -268,6 +269,8 @@ class _Serving:
             if host is not None and not is_loopback(host):
                 self.say("warning", f"{listener.address} can be reached from other machines")
         self.say("info", f"threads: {server.threads}")
+        for sentence in _without_effect(self.config):
+            self.say("warning", sentence)
 
     def _tell_ready(self, server: Server, ready_fd: int) -> None:
         data = memoryview(b"".join(os.fsencode(one) + b"\n" for one in server.addresses))
@@ -309,6 +312,23 @@ class _Serving:
         counts |= {what: count for what, count in trouble.items() if count}
         text = ", ".join(f"{what} {count}" for what, count in counts.items())
         self.say("info", f"{'drained' if drained else 'stopped'}: {text}")
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
+    for setting in SETTINGS:
+        chosen = getattr(config, setting.name) != setting.default
+        if setting.needs and chosen and getattr(config, setting.needs) in (None, False):
+            yield f"{setting.name} has no effect without {setting.needs}"
+    for name, limit in (("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")):
+        asked = getattr(config, name)
+        try:
+            with open(f"/proc/sys/net/core/{limit}", encoding="ascii") as file:
+                most = int(file.read())
+        except (OSError, ValueError):
+            continue  # other namespaces of the network may not show it
+        if asked is not None and asked > most:
+            yield f"{name} {asked} is cut to {most} by the kernel (net.core.{limit})"
 
 
 def _start_error(what: str, error: OSError) -> StartError:

@@ -182,7 +182,7 @@ def run_suite(arguments: list[str]) -> tuple[Lines, int]:
 
 def main() -> int:
     """Measure; the exit status is 1 if a test failed or anything is below its bar."""
-    parser = argparse.ArgumentParser(prog="make coverage", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make coverage", description=__doc__.splitlines()[0])
     parser.add_argument("--headers", action="store_true", help="only src_c")
     options, arguments = parser.parse_known_args()
     if shutil.which(GCOV) is None:

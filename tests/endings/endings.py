@@ -102,7 +102,7 @@ def starting_at_once(each: int) -> tuple[int, str]:
 
 def main() -> int:
     """Run it all; the exit status is 1 if anything did not hold."""
-    parser = argparse.ArgumentParser(prog="make endings", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make endings", description=__doc__.splitlines()[0])
     parser.add_argument("--step", type=int, default=1, help="of the moments of the library, 1: all")
     parser.add_argument(
         "--command-step", type=int, default=3, help="of the moments of the commands (3)"

@@ -80,7 +80,7 @@ def numbered_faults(shim: Path, step: int) -> bool:
 
 def main() -> int:
     """Run the campaign; the exit status is 1 if anything did not hold."""
-    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1000, help="rounds at random")
     parser.add_argument("--step", type=int, default=1, help="of the numbers of calls, 1: all")
     options = parser.parse_args()

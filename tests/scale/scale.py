@@ -33,9 +33,7 @@ def count(text: str) -> int:
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="make scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="make scale", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--one", type=count, help="connections of the only process; default: all it can; 0: none")
     add("--connections", type=count, default=1_000_000, help="over many processes; 0: none")
@@ -79,7 +77,7 @@ def run(title: str, plan: Plan, deadline: float) -> bool:
             ROW.format(
                 "the machine",
                 f"{bytes_as_text(memory)} of memory available before,"
-                f" {bytes_as_text(available())} now; TCP sockets in all namespaces"
+                f" {bytes_as_text(available())} now; TCP sockets of every program"
                 f" {sockets:,} before, {tcp_sockets_everywhere():,} now\n",
             ),
             flush=True,

@@ -107,7 +107,7 @@ def summary(life: Life) -> str:
 
 def main() -> int:
     """Let every server live its life; the exit status is 1 if anything did not hold."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make soak", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--cycles", type=int, default=1_000_000, help="that come and go, for each server"
     )
