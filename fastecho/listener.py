@@ -476,17 +476,14 @@ class _DirectoryLock:
 
 def _adopt(address: Address, config: Config) -> Listener:
     """Take an inherited listening socket over by a duplicate of its descriptor."""
-    import fcntl
-
     assert address.fd is not None
     try:
-        copy = fcntl.fcntl(address.fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)
     except OSError as error:
         raise _unfit(address, error.errno or 0, "the descriptor is not open") from None
-    if not stat.S_ISSOCK(os.fstat(copy).st_mode):
-        os.close(copy)
+    if not is_socket:
         raise _unfit(address, errno.ENOTSOCK, "the descriptor is not a socket")
-    sock = socket.socket(fileno=copy)
+    sock = _duplicate(address.fd)
     try:
         if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
             raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP nor Unix")
@@ -509,6 +506,28 @@ def _adopt(address: Address, config: Config) -> Listener:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, StartError):
             raise _refused(address, str(address), error) from None
+        raise
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Return a socket object on a duplicate of a socket's descriptor.
+
+    Until the object has the number, a list has it, from within one call of C code: a signal handler
+    that raises finds it in one of the two, and it is closed.
+    """
+    import fcntl
+
+    copies: list[int] = []
+    sock = socket.socket.__new__(socket.socket)
+    try:
+        copies.extend(map(fcntl.fcntl, (descriptor,), (fcntl.F_DUPFD_CLOEXEC,), (0,)))
+        socket.socket.__init__(sock, fileno=copies[0])
+        return sock
+    except BaseException:
+        if sock.fileno() < 0:
+            list(map(os.close, copies))
+        else:
+            os.close(sock.detach())
         raise
 
 

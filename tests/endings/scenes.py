@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -35,8 +36,9 @@ class Stage:
         """What is ended after the scene: peers, threads."""
 
     def make(self) -> None:
-        """Make a server that is not started, with every kind of thread."""
-        bind = [f"unix:{self.path}", "127.0.0.1:0"]
+        """Make a server that is not started, with every kind of thread and of listener."""
+        inherited = self.others.enter_context(socket.create_server(("127.0.0.1", 0)))
+        bind = [f"unix:{self.path}", "127.0.0.1:0", f"fd://{inherited.fileno()}"]
         self.server = Server(bind, threads=2, drain_idle=0.0, on_accept=lambda _: None)
 
     def running(self) -> Server:
