@@ -46,7 +46,12 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(TESTS), name: value, **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{TESTS}:{TESTS.parent}",  # of this tree, wherever it is
+                name: value,
+                **environment,
+            },
         )
 
     def started(self) -> list[int]:
