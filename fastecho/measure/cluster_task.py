@@ -1,0 +1,55 @@
+"""What runs on a worker of a Dask cluster: its clock, one load, and the end of it.
+
+Lives here: the functions that are sent to a worker; it imports fastecho to run them. Does not live
+here: whom they are sent to, and when (cluster.py).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .result import Interval
+
+__all__ = ["TOPIC", "clock", "run_here", "stop"]
+
+TOPIC = "fastecho-bench"
+"""Under which the intervals of all workers are told."""
+_stopped = threading.Event()
+"""Set by stop(), seen by the load that runs in this process."""
+
+
+def clock() -> tuple[str, float]:
+    """Return the version of fastecho here, and the time of day."""
+    from fastecho import _load  # noqa: F401 - without the extension there is no load
+    from fastecho._version import __version__
+
+    return __version__, time.time()
+
+
+def run_here(plan: Plan, begin: float, address: str) -> dict[str, Any]:
+    """Run a plan that begins at a time of this machine's clock; return the result as for JSON."""
+    from .runner import run
+
+    _stopped.clear()
+    return run(plan, on_interval=_teller(address), start_at=begin, stop=_stopped).to_json()
+
+
+def stop() -> None:
+    """End the window of the load that runs here."""
+    _stopped.set()
+
+
+def _teller(address: str) -> Any:
+    """Return a function that tells the scheduler of each interval."""
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def tell(interval: Interval) -> None:
+        worker.log_event(TOPIC, (address, interval.to_json()))
+
+    return tell
