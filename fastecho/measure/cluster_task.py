@@ -35,7 +35,7 @@ def run_here(plan: Plan, begin: float, address: str) -> dict[str, Any]:
     from .runner import run
 
     _stopped.clear()
-    return run(plan, on_interval=_teller(address), start_at=begin, stop=_stopped).to_json()
+    return run(plan, on_interval=_Teller(address), start_at=begin).to_json()
 
 
 def stop() -> None:
@@ -43,13 +43,17 @@ def stop() -> None:
     _stopped.set()
 
 
-def _teller(address: str) -> Any:
-    """Return a function that tells the scheduler of each interval."""
-    from distributed import get_worker
+class _Teller:
+    """Tells the scheduler of each interval; after stop(), ends the window as Ctrl-C would."""
 
-    worker = get_worker()
+    def __init__(self, address: str) -> None:
+        from distributed import get_worker
 
-    def tell(interval: Interval) -> None:
-        worker.log_event(TOPIC, (address, interval.to_json()))
+        self._address = address
+        self._worker = get_worker()
 
-    return tell
+    def __call__(self, interval: Interval) -> None:
+        self._worker.log_event(TOPIC, (self._address, interval.to_json()))
+        if _stopped.is_set():
+            _stopped.clear()
+            raise KeyboardInterrupt
