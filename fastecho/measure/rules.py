@@ -125,6 +125,10 @@ class Rule:
         value = self.value(result)
         return value is not None and _COMPARISONS[self.comparison](value, self.limit)
 
+    def fails(self, result: Result) -> bool:
+        """Tell whether a result is to be failed by this rule: it is true, or has no value."""
+        return self.value(result) is None or self.holds(result)
+
     def shown(self, result: Result) -> str:
         """Return metric and value as text: `p99 is 2.31 ms`."""
         return f"{self.metric} is {self.text_of(self.value(result))}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .result import Interval, Result
     from .rules import Rule
 
-__all__ = ["Found", "Step", "find_max"]
+__all__ = ["Found", "Step", "check_limit", "find_max"]
 
 MOST_STEPS = 16
 CLOSE = 1.05
@@ -98,6 +98,16 @@ class Found:
         return f"<Found {rate} with {self.rule} after {len(self.steps)} steps>"
 
 
+def check_limit(rule: Rule, plan: Plan) -> None:
+    """Raise ConfigError if a rate cannot be searched by this rule and plan."""
+    if rule.comparison not in ("<", "<="):
+        raise ConfigError(rule.option, rule.text, "must be a limit to hold, such as p99<1ms")
+    if plan.reconnect:
+        raise ConfigError(rule.option, rule.text, "does not go together with --reconnect")
+    if plan.messages is not None:
+        raise ConfigError(rule.option, rule.text, "needs steps of a --duration, not of --messages")
+
+
 def find_max(
     plan: Plan,
     rule: Rule,
@@ -118,12 +128,7 @@ def find_max(
         StartError, KeyboardInterrupt: as run() does.
     Thread: as run().   Cost: steps times plan.duration.
     """
-    if rule.comparison not in ("<", "<="):
-        raise ConfigError(rule.option, rule.text, "must be a limit to hold, such as p99<1ms")
-    if plan.reconnect:
-        raise ConfigError(rule.option, rule.text, "does not go together with --reconnect")
-    if plan.messages is not None:
-        raise ConfigError(rule.option, rule.text, "needs steps of a --duration, not of --messages")
+    check_limit(rule, plan)
     steps: list[Step] = []
     best, failed = 0.0, 0.0  # the highest rate that held, the lowest that did not
     rate = plan.rate or _capacity(plan) / 2
