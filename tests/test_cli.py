@@ -43,11 +43,12 @@ def test_help_has_an_example(arguments: list[str]) -> None:
     assert "usage: fastecho" in done.stdout
 
 
-def test_help_names_every_option_and_its_default() -> None:
+def test_help_names_every_option_its_default_and_what_sighup_reloads() -> None:
     text = " ".join(run("serve", "--help", COLUMNS="200").stdout.split())
     for setting in (*SETTINGS, serve.LOG_LEVEL):
         assert f" {setting.flag}" in text
-        assert f"(default: {serve._default_text(setting)})" in text
+        live = "; SIGHUP reloads it" if setting.live or setting.name == "log_level" else ""
+        assert f"(default: {serve._default_text(setting)}{live})" in text
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["serve", "--help"]])
