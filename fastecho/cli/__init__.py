@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "complain", "main", "put_line"]
 COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
+    "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Check = Callable[[object, str], object]
 
 __all__ = [
-    "affix", "choice", "label", "rate", "read_seconds", "seconds", "seconds_text", "size",
-    "size_table", "sources", "switch", "targets", "whole",
+    "affix", "choice", "label", "rate", "read_number", "read_seconds", "seconds", "seconds_text",
+    "size", "size_table", "sources", "switch", "targets", "whole",
 ]  # fmt: skip
 
 MOST_CONNECTIONS = 1 << 20
@@ -37,7 +37,7 @@ LONGEST_LABEL = 200
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def _number(text: str) -> float | None:
+def read_number(text: str) -> float | None:
     """Return a plain decimal number; None for anything else (nan, 1e5, 1_0)."""
     digits = text.replace(".", "", 1)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 30):
@@ -85,7 +85,7 @@ def read_seconds(text: str) -> float | None:
     """Return the seconds that 10, 10s, 500ms, 2m or 1h stand for; None for anything else."""
     number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = text[len(number) :] or "s"
-    value = _number(number)
+    value = read_number(number)
     return None if value is None or unit not in UNITS else value * UNITS[unit]
 
 
@@ -117,7 +117,7 @@ def rate(value: object, label: str) -> float:
     number: object = value
     if isinstance(value, str):
         factor = {"k": 1e3, "M": 1e6}.get(value[-1:], 1.0)
-        plain = _number(value[:-1] if factor > 1 else value)
+        plain = read_number(value[:-1] if factor > 1 else value)
         number = None if plain is None else plain * factor
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise ConfigError(label, value, "must be messages a second, such as 50000 or 50k")
