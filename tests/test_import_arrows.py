@@ -55,8 +55,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "measure.plan", "measure.preflight", "measure.result",
-        "measure.values", "measure.verdict",
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
+        "measure.result", "measure.values", "measure.verdict",
     },
     "measure.search": {
         "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
