@@ -11,29 +11,32 @@ class Counts(TypedDict):
     """What a load has counted since its window began. Counts and nanoseconds; no rates.
 
     A message whose time falls into the window ends as exactly one of: messages, late, corrupt,
-    misplaced, lost, timed_out, unsent. Failures before the window (warm-up, connecting) count too.
+    misplaced, lost, timed_out, unsent. Failures before the window (warm-up, connecting) count too,
+    so without one of these: sent + what was due while no connection was open + unsent is their sum.
     """
 
     # Messages whose reply was complete, right and there within the timeout.
     messages: int
-    # Of these: the reply came while the window was still open. A rate is this by elapsed_ns.
+    # Such replies that came in the window, also to messages of the warm-up: a rate is this by
+    # elapsed_ns.
     messages_in_window: int
-    # Messages given to a connection, answered or not.
+    # Messages of the window given to a connection, answered or not.
     sent: int
     # Bytes of right replies.
     bytes: int
-    # Bytes handed to the kernel, and bytes received, whatever they were.
+    # Bytes handed to the kernel, and bytes received, whatever they were, since the window began.
     bytes_sent: int
     bytes_received: int
-    # Connections established.
+    # Connections established since the last run ended; mode "reconnect": since the window began.
     connects: int
     # Connections that are open now.
     connections_open: int
-    # The window so far; shorter than asked when it was ended early.
+    # The window so far; shorter than asked when it was ended early: by stop(), by the last of
+    # `messages` being answered, or because no connection was left.
     elapsed_ns: int
     # From the start of the window until the last reply was in or given up.
     total_ns: int
-    # CPU time of the load's thread, user and system, during total_ns.
+    # CPU time of the load's thread, user and system, during total_ns; in a snapshot: 20 ms old.
     cpu_ns: int
     # Of the wall time: spent polling ahead of a send that was nearly due (open loop).
     spin_ns: int
@@ -67,7 +70,8 @@ class Counts(TypedDict):
     connect_timed_out: int
     # Connections and connects ended by any other errno.
     other: int
-    # Lost connections that were opened again, and the ns from loss to the new one: all and longest.
+    # Connections that were lost, or could not connect, and were opened again in the same run; the
+    # ns from the loss to the new one: all and longest.
     reopened: int
     gap_ns: int
     longest_gap_ns: int
@@ -150,20 +154,23 @@ class Load:
         connections: how many, >= 1.
         depth: messages that may be outstanding on each connection, 1..65536.
         size: bytes of a message, 1..64 MiB; or a table of up to 65,536 such sizes, from which each
-            message draws one by its number. A line's newline is one of them, a length frame's header
-            is not.
+            message draws one by its number. A line's newline is one of them, a length frame's
+            header is not.
         frame: "raw", "line" or "length".
         prefix, suffix: what the server adds to each reply, at most 4096 bytes each; not
             with "raw".
         mode: "closed" (send after each reply), "open" (send on a schedule; the last 0.1 ms
             before a message is due are spent polling), "reconnect" (connect, echo one
-            message, close, for ever) or "idle" (connect and hold).
+            message, close, for ever; after a failure again within 20 ms) or "idle" (connect and
+            hold).
         rate: messages per second over all connections; mode "open" only.
         schedule: of an open loop: "fixed" (evenly) or "poisson" (independently of each other).
-        phase: where in the first interval a fixed schedule begins, 0..1: several threads take turns.
+        phase: where in the first interval a fixed schedule begins, 0..1, so that several threads
+            take turns.
         sendfile: send from a memfd by sendfile(2) instead of from memory; one size only.
         timeout: seconds, float > 0: for a reply, for a connect, and for what is still
-            outstanding when the window of a run ends.
+            outstanding when the window of a run ends. A reply that takes longer is late; a
+            connection is given up only when no byte came for as long, or at the end.
         seed: decides the bytes and sizes of every message, and a Poisson schedule.
         sources: local addresses to connect from, in turn. Default: the kernel's choice;
             several 127.x.y.z towards 127.0.0.0/8 in reconnect mode and with very many
@@ -172,7 +179,8 @@ class Load:
             FIN) or "reset" (RST after the reply: leaves no TIME_WAIT behind).
         poll: never sleep while replies are awaited: a client whose own waking up, which can
             take longer than the server, is not in its latencies. Takes a whole CPU.
-        reopen: connect again what was lost or could not connect, every 0.1 s, while a run lasts.
+        reopen: open what is not open when a run begins, and connect again what was lost or could
+            not connect, every 0.1 s, while it lasts.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -233,12 +241,13 @@ class Load:
 
         Args:
             seconds: length of the window, from 1e-6 to 1e6.
-            messages: end the window once so many messages were given to connections.
+            messages: give so many in the window and no more, and end it when all are answered.
             warmup: seconds of the same load before the window; its messages are not counted and
                 not in the histograms.
             ramp: seconds over which the connections that are not open are opened, evenly, from the
                 start of the warm-up on; 0: only what connect() has opened takes part.
-            start_ns: CLOCK_MONOTONIC at which to begin, at most an hour ahead; None: now.
+            start_ns: CLOCK_MONOTONIC at which to begin, at most an hour ahead; None, or a time
+                that is over: now.
         Raises:
             ValueError: an argument is out of range.
             RuntimeError: no connection is open (and no ramp or reopen would open one), or another
@@ -251,14 +260,17 @@ class Load:
         numbers are each exact, but not all of the same instant.
         """
     def stop(self) -> None:
-        """End the window of the run under way now, or the one of the next run at once. Any thread."""
+        """End the window of the run under way now, or the one of the next run at once.
+
+        Any thread. The load's thread notices within 20 ms; what is outstanding is collected.
+        """
     def histogram(self, name: HistogramName = "latency") -> Histogram:
         """Return a copy of the nanoseconds recorded since the last reset(). Any thread.
 
         latency: of all right replies. Closed loop: from the send. Open loop: from the intended
             time. Reconnect: from the start of the connect to the last byte of the reply.
         service: open loop: from when the message was given to its connection.
-        connect: of every handshake.
+        connect: of every handshake, also before the window.
         schedule_error: open loop: how long after its intended time each message was given to its
             connection, the generator's own lateness. A message for which no connection had room
             is left out; it is in `held`.

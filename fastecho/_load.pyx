@@ -2,7 +2,7 @@
 
 Lives here: the classes that Python sees, their arguments, memory and results. Does not live
 here: the loop and its system calls (_drive.pxd), what is sent, expected and counted
-(src_c/load*.h), which bytes (src_c/pattern.h); threads, plans and reports (fastecho/measure).
+(src_c/load*.h), which bytes (src_c/pattern.h), its failures in words (_load_words.pxd); threads, plans and reports (fastecho/measure).
 """
 
 cimport cython
@@ -15,8 +15,8 @@ from libc.string cimport memset
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
 from fastecho._drive cimport *
+from fastecho._load_words cimport *
 
-import errno
 import math
 import os
 import socket
@@ -217,53 +217,6 @@ cdef int _checked(int rc, what) except -1:
     if rc < 0:
         raise OSError(-rc, f"{what}: {os.strerror(-rc)}")
     return rc
-
-
-def _counted(n, noun):
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-cdef str _described(const fe_load_failure *f, timeout):
-    """Return one sentence about a failure."""
-    where = f"connection {f.connection}"
-    outstanding = f"with {_counted(f.count, 'message')} outstanding"
-    if f.kind == FE_LOAD_CORRUPT:
-        return (f"{where}, message {f.number}: byte {f.offset} of the reply is "
-                f"0x{f.got:02x}, not 0x{f.expected:02x}")
-    if f.kind == FE_LOAD_MISPLACED:
-        return f"{where}, message {f.number}: the reply to message {f.count} came instead"
-    if f.kind == FE_LOAD_LATE:
-        return (f"{where}, message {f.number}: the reply took {f.count / 1e9:.3f} s, "
-                f"the timeout is {timeout} s")
-    if f.kind == FE_LOAD_EXTRA_BYTES:
-        return f"{where}: {_counted(f.count, 'byte')} came although no reply was due"
-    if f.kind == FE_LOAD_TIMED_OUT:
-        return (f"{where}, message {f.number}: no complete reply within {timeout} s, "
-                f"{_counted(f.offset, 'byte')} of it came; {outstanding}")
-    if f.kind == FE_LOAD_OTHER and f.state == FE_LOAD_ENDING and f.error == errno.ETIMEDOUT:
-        return f"{where}: the server did not answer our FIN within {timeout} s"
-    if f.kind == FE_LOAD_CONNECT_TIMED_OUT:
-        return f"{where}: not connected within {timeout} s"
-    if f.kind == FE_LOAD_RESET:
-        return f"{where}: reset by the server {outstanding}"
-    if f.kind == FE_LOAD_CLOSED_BY_SERVER:
-        return f"{where}: closed by the server {outstanding}"
-    if f.kind == FE_LOAD_REFUSED:
-        return f"{where}: refused"
-    return f"{where}: {os.strerror(f.error)} (errno {f.error}) {outstanding}"
-
-
-cdef dict _numbers(const fe_load_counts *counts):
-    """Return what a load has counted, under the names of a result; any thread may ask."""
-    cdef int i
-    cdef uint64_t done_ns = fe_load_read(&counts.done_ns)
-    cdef uint64_t start_ns = fe_load_read(&counts.window_ns)
-    cdef uint64_t now_ns = done_ns if done_ns else _sys.sys_now_ns()
-    numbers = {fe_load_counter_name(i).decode(): fe_load_read(&counts.n[i])
-               for i in range(FE_LOAD_COUNTERS)}
-    numbers["elapsed_ns"] = fe_load_elapsed_ns(counts, now_ns)
-    numbers["total_ns"] = now_ns - start_ns if start_ns and now_ns > start_ns else 0
-    return numbers
 
 
 @cython.final
@@ -543,7 +496,7 @@ cdef class Load:
             if self.d.failed:
                 fe_load_forget(&self.d.load.counts)
                 _checked(-self.d.first_error,
-                         f"{self.d.failed} of {_counted(self.d.load.count, 'connection')} failed")
+                         f"{self.d.failed} of {counted(self.d.load.count, 'connection')} failed")
         finally:
             self.lock.release()
 
@@ -583,16 +536,16 @@ cdef class Load:
 
     cdef dict _result(self):
         cdef fe_load_counts *counts = &self.d.load.counts
-        result = _numbers(counts)
+        result = numbers(counts)
         result["failures"] = [
             (int(counts.failures[i].at_ns) - int(counts.window_ns),
-             _described(&counts.failures[i], self.timeout)) for i in range(counts.described)]
+             described(&counts.failures[i], self.timeout)) for i in range(counts.described)]
         return result
 
     def snapshot(self):
         """Return what the run under way has counted so far; after a run, what it had counted."""
         with self.reading:
-            return _numbers(&self.d.load.counts)
+            return numbers(&self.d.load.counts)
 
     def stop(self):
         """End the window of the run under way now, or the one of the next run at once."""

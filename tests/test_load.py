@@ -444,18 +444,12 @@ def test_wrong_argument_is_named_with_its_value(arguments: dict[str, object], me
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_run_takes_time(seconds: float) -> None:
-    with (
-        Load([DISCARD]) as load,
-        pytest.raises(ValueError, match="seconds must be between"),
-    ):
+    with Load([DISCARD]) as load, pytest.raises(ValueError, match="seconds must be between"):
         load.run(seconds)
 
 
 def test_run_without_a_connection_is_refused() -> None:
-    with (
-        Load([DISCARD]) as load,
-        pytest.raises(RuntimeError, match="no connection is open"),
-    ):
+    with Load([DISCARD]) as load, pytest.raises(RuntimeError, match="no connection is open"):
         load.run(1.0)
 
 

@@ -453,9 +453,7 @@ def test_a_server_that_does_not_answer_our_fin_times_out() -> None:
         result = load.run(0.05)
         assert counted(result) == {"other": 1}
         assert result["messages"] == result["sent"] == 1
-        assert described(result) == [
-            "connection 0: the server did not answer our FIN within 0.1 s"
-        ]
+        assert described(result) == ["connection 0: the server did not answer our FIN within 0.1 s"]
         finish.set()
 
 
