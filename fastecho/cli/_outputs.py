@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fastecho.measure.compare import Comparison
     from fastecho.measure.result import Interval, Result
-    from fastecho.measure.search import Found
+    from fastecho.measure.search import Found, Step
 
 __all__ = ["Outputs"]
 
@@ -62,6 +62,11 @@ class Outputs:
         """Write an interval, if lines were asked for."""
         if "jsonl" in self._paths:
             self._line({"event": "interval", **one.to_json()})
+
+    def step(self, one: Step) -> None:
+        """Write a step of a search, if lines were asked for."""
+        if "jsonl" in self._paths:
+            self._line({"event": "step", **one.to_json()})
 
     def result(self, result: Result, found: Found | None) -> None:
         """Write the result to all files."""

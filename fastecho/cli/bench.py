@@ -200,9 +200,14 @@ def _time(text: str) -> float:
 
     reason = "must be a time such as 2026-11-25T07:00:00Z, 07:00:30 or seconds since 1970"
     try:
-        return float(text) if text.replace(".", "", 1).isdigit() else _clock_time(datetime, text)
+        plain = text.replace(".", "", 1).isdigit()
+        found = float(text) if plain else _clock_time(datetime, text)
     except (ValueError, OverflowError):
         raise ConfigError("--start-at", text, reason) from None
+    from fastecho.measure.preflight import check_start
+
+    check_start(found, "--start-at", text)
+    return found
 
 
 def _clock_time(datetime: type, text: str) -> float:
@@ -277,6 +282,7 @@ class _Bench:
                 def step(one: Step) -> None:
                     shown.clear()
                     put_line(f"{one.rate:,.6g} messages/s: {one.why}")
+                    self.outputs.step(one)
 
                 self.found = measure.find_max(self.plan, self.limit, step, shown.interval)
                 result = self.found.result

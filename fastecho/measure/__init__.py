@@ -28,6 +28,7 @@ _HOMES = {
     "find_max": "search",
     "run": "runner",
 }
+_NEEDS_LOAD = frozenset({"runner", "search"})
 
 
 def _find(name: str) -> object:
@@ -37,6 +38,10 @@ def _find(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if home in _NEEDS_LOAD:
+        import fastecho
+
+        fastecho._require_core(f"measure.{name}")
     value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
