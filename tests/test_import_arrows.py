@@ -46,8 +46,12 @@ ARROWS: dict[str, set[str]] = {
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.search"},
+        "measure.saved", "measure.search"},
+    "measure.compare": {"measure.merge", "measure.result"},
     "measure.histograms": {"_load"},
+    "measure.merge": {
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
+    },
     "measure.plan": {"address", "errors", "measure.values"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.result": {
@@ -55,9 +59,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "measure.plan", "measure.preflight", "measure.result",
-        "measure.values", "measure.verdict",
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
+        "measure.result", "measure.values", "measure.verdict",
     },
+    "measure.saved": {"errors", "measure.result"},
     "measure.search": {
         "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
         "measure.verdict",

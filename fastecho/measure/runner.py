@@ -19,6 +19,7 @@ from fastecho._load import Histogram, Load
 from fastecho.errors import StartError
 
 from . import preflight, values
+from .histograms import encode
 from .result import FAILURES, Generator, Interval, Result
 from .verdict import no_echo, verdict, wrong_bytes
 
@@ -286,6 +287,7 @@ class _Run:
         if part.count:
             one.p50, one.p99 = part.percentile(50) / 1e9, part.percentile(99) / 1e9
             one.max = part.max / 1e9
+        one.histogram = encode(part)
         if not one.elapsed and not one.messages and not one.failures:
             return
         self._before, self._latency_before = counts, latency
