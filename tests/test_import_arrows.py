@@ -71,6 +71,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.verdict": {
         "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
     },
+    "measure.words": set(),
 }  # fmt: skip
 # What only an extra brings, and who may ask for it.
 EXTRAS = {"cli._live": {"rich"}}

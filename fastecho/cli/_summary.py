@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from fastecho.cli._bars import BLOCKS, bars
 from fastecho.cli._terminal import printable
+from fastecho.measure.words import FAILURES
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "FAILURES", "PERCENTILES", "Paint", "count_text", "look_of", "rate_text", "summary",
+    "PERCENTILES", "Paint", "count_text", "look_of", "rate_text", "summary",
     "time_text",
 ]  # fmt: skip
 
@@ -46,21 +47,6 @@ COLUMNS = (
     ("connect_us", "connect"),
     ("schedule_error_us", "sent late by"),
 )
-FAILURES = {
-    "late": ("late", "the right bytes, after the timeout"),
-    "corrupt": ("corrupt", "other bytes came back"),
-    "misplaced": ("misplaced", "the bytes of another message of that connection"),
-    "lost": ("lost", "the connection ended first, or none was open when they were due"),
-    "timed_out": ("timed out", "the connection gave no byte for the timeout"),
-    "unsent": ("unsent", "still waiting in the generator when the run was given up"),
-    "extra_bytes": ("bytes too many", "nothing was due"),
-    "reset": ("reset", "connections that the server ended by RST"),
-    "closed": ("closed", "connections that the server ended by FIN"),
-    "refused": ("refused", "connects that nobody accepted"),
-    "connect_timed_out": ("connects timed out", "no answer to a connect"),
-    "other": ("other", "connections that ended by another error"),
-}
-"""Each kind of failure in words: its name, and what happened."""
 DESCRIBED = 5
 """So many failures are shown one by one."""
 LOOPS = {

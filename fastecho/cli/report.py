@@ -146,6 +146,19 @@ def _check(args: argparse.Namespace) -> None:
             continue
         if any(_same(path, one) for one in (*files, args.baseline)):
             raise ConfigError(f"--{flag}", path, "is also a file to read: it would be overwritten")
+        if _is_run(path):
+            reason = "is a saved run, and would be overwritten: remove it, or name another file"
+            raise ConfigError(f"--{flag}", path, reason)
+
+
+def _is_run(path: str) -> bool:
+    """Tell whether a file holds a run itself: `--json A B`, meant to read A, would destroy it."""
+    from fastecho.measure.saved import read
+
+    try:
+        return os.path.isfile(path) and not read(path).parts
+    except ConfigError:
+        return False
 
 
 def _same(one: str, other: str | None) -> bool:

@@ -54,7 +54,9 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
         raise ValueError("there is no result to merge")
     first = results[0]
     for other in results[1:]:
-        if different := differences(first.plan, other.plan):
+        # A merged run has the connections and so on of all its parts.
+        besides = ADDED if first.parts or other.parts else ()
+        if different := differences(first.plan, other.plan, besides=besides):
             raise ValueError(
                 f"{name_of(first)} and {name_of(other)} are runs of different loads: "
                 f"{'; '.join(different)}"
@@ -86,13 +88,13 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
 _COUNTS = ("messages", "messages_in_window", "bytes", "sent", "connects", "held", "reopened")
 
 
-def differences(one: Plan, other: Plan) -> list[str]:
+def differences(one: Plan, other: Plan, *, besides: Sequence[str] = ()) -> list[str]:
     """Return what makes two plans different loads, a few words each: "size 64 and 1024"."""
     mine, theirs = one.keywords(), other.keywords()
     return [
         f"{name.replace('_', ' ')} {_plain(mine[name])} and {_plain(theirs[name])}"
         for name in mine
-        if name not in MAY_DIFFER and mine[name] != theirs[name]
+        if name not in (*MAY_DIFFER, *besides) and mine[name] != theirs[name]
     ]
 
 

@@ -376,14 +376,14 @@ def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
 
 def _count(data: Mapping[str, Any], key: str) -> int:
     value = data.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
     return value
 
 
 def _real(data: Mapping[str, Any], key: str) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value - value != 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number")
     return float(value)
 
