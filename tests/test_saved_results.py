@@ -16,6 +16,7 @@ from made_results import made, without_edges
 
 from fastecho.cli._summary import summary
 from fastecho.errors import ConfigError
+from fastecho.measure.compare import compare, merge
 from fastecho.measure.saved import read
 
 RUN = made(1, seconds=3, label="run").to_json()
@@ -116,7 +117,8 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-SMALL = made(2, seconds=1, rate=5).to_json()
+PARTS = [made(n, seconds=1, rate=5, host={"offset_ms": 0.1, "cpus": 2}) for n in (2, 3)]
+SMALL = merge(PARTS).to_json()
 STRANGE = st.sampled_from(
     [None, True, -1, 0, 10**30, 10**400, 1e308, -1e308, float("inf"), 5e-324, "", "x", "\x1b[2J",
      "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+14:00", [], [[]], [None], {}, {"a": []}]
@@ -139,7 +141,10 @@ def test_any_value_anywhere_is_shown_or_refused(
             continue  # an earlier change took it away
     path = saved(tmp_path, json.dumps(data))
     try:
-        shown = summary(read(path), color=False, unicode=True, width=80)
-    except ConfigError as error:
+        result = read(path)
+        shown = summary(result, color=False, unicode=True, width=80)
+        compare([PARTS[0], result])
+        merge([PARTS[0], result])
+    except ValueError as error:
         shown = str(error)
     assert shown.replace("\n", "").isprintable()

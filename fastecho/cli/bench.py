@@ -281,7 +281,7 @@ class _Bench:
 
                 def step(one: Step) -> None:
                     shown.clear()
-                    put_line(f"{one.rate:,.6g} messages/s: {one.why}")
+                    put_line(f"{one.rate:,.10g} messages/s: {one.why}")
                     self.outputs.step(one)
 
                 self.found = measure.find_max(self.plan, self.limit, step, shown.interval)
@@ -296,7 +296,7 @@ class _Bench:
         """Return what will be done, in a sentence or two."""
         if self.limit is None:
             return str(self.plan)
-        most = f", at most {self.plan.rate:,.6g}" if self.plan.rate else ""
+        most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
         first = str(self.plan.replace(rate=None, schedule="fixed")).partition(" Closed loop")[0]
         return f"{first} Open loop: searches the highest rate with {self.limit}{most}."
 
@@ -331,8 +331,8 @@ class _Bench:
         if found.rate is None:
             return f"\nno rate held {found.rule}; above is the lowest that was tried\n"
         failed = [one.rate for one in found.steps if not one.holds]
-        above = f"; {min(failed):,.6g} did not" if failed else ", the highest that was asked for"
-        return f"\n{found.rate:,.6g} messages/s held {found.rule}{above}\n"
+        above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was asked for"
+        return f"\n{found.rate:,.10g} messages/s held {found.rule}{above}\n"
 
     def _judge(self, result: Result) -> int:
         """Return the exit code; say which rules came true."""

@@ -154,7 +154,7 @@ def _host(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "name": ", ".join(different),
         "system": systems.pop() if len(systems) == 1 else "",
-        "cpus": sum(int(host.get("cpus", 0)) for host in different.values()),
+        "cpus": sum(n for host in different.values() if isinstance(n := host.get("cpus"), int)),
     }
 
 
@@ -261,12 +261,13 @@ def _parts(result: Result) -> list[dict[str, Any]]:
         return [dict(part) for part in result.parts]
     from .result import _utc_text
 
+    offset = result.host.get("offset_ms")
     return [
         {
             "label": result.label,
             "host": str(result.host.get("name", "")),
             "started_at": _utc_text(result.started_at),
-            "offset_ms": result.host.get("offset_ms", 0.0),
+            "offset_ms": offset if isinstance(offset, int | float) else 0.0,
             "messages": result.messages,
             "messages_per_s": round(result.messages_per_s, 3),
         }

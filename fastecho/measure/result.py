@@ -361,7 +361,7 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
-        "parts": _part(data, "parts", list),
+        "parts": [_origin(one) for one in _part(data, "parts", list)],
         "version": str(data.get("fastecho", "")),
     }
 
@@ -372,6 +372,18 @@ def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"has {key!r} that is no {'object' if kind is dict else 'list'}")
     return value
+
+
+def _origin(data: object) -> dict[str, Any]:
+    """Return one of the parts of a merged result."""
+    if not isinstance(data, dict):
+        raise ValueError(f"has {shown(data)} for a part: it must be an object")
+    return {
+        **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
+        "offset_ms": _real(data, "offset_ms"),
+        "messages": _count(data, "messages"),
+        "messages_per_s": _real(data, "messages_per_s"),
+    }
 
 
 def _count(data: Mapping[str, Any], key: str) -> int:

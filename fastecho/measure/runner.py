@@ -286,8 +286,7 @@ class _Run:
         )
         if part.count:
             one.p50, one.p99 = part.percentile(50) / 1e9, part.percentile(99) / 1e9
-            one.max = part.max / 1e9
-        one.histogram = encode(part)
+            one.max, one.histogram = part.max / 1e9, encode(part)
         if not one.elapsed and not one.messages and not one.failures:
             return
         self._before, self._latency_before = counts, latency
