@@ -32,7 +32,7 @@ PUBLIC = {
 }
 
 
-MEASURE = {"Interval", "Plan", "Result", "Rule", "find_max", "run"}
+MEASURE = {"Interval", "Plan", "Result", "Rule", "find_max", "read", "run"}
 
 
 def run_python(code: str) -> str:

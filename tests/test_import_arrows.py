@@ -46,8 +46,12 @@ ARROWS: dict[str, set[str]] = {
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.search"},
+        "measure.saved", "measure.search"},
+    "measure.compare": {"measure.merge", "measure.result"},
     "measure.histograms": {"_load"},
+    "measure.merge": {
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
+    },
     "measure.plan": {"address", "errors", "measure.values"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.result": {
@@ -58,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
         "measure.result", "measure.values", "measure.verdict",
     },
+    "measure.saved": {"errors", "measure.result"},
     "measure.search": {
         "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
         "measure.verdict",
@@ -66,6 +71,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.verdict": {
         "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
     },
+    "measure.words": set(),
 }  # fmt: skip
 # What only an extra brings, and who may ask for it.
 EXTRAS = {"cli._live": {"rich"}}

@@ -14,7 +14,9 @@ from fastecho.errors import ConfigError, StartError
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from fastecho.measure.compare import Comparison
     from fastecho.measure.result import Interval, Result
     from fastecho.measure.search import Found, Step
 
@@ -88,6 +90,25 @@ class Outputs:
             from fastecho.measure.page import page
 
             _write(self._paths["html"], page([data]))
+
+    def comparison(self, found: Sequence[Comparison], results: Sequence[Result]) -> None:
+        """Write a comparison, and a page of all its results."""
+        if "json" in self._paths:
+            import json
+
+            from fastecho._version import __version__
+
+            data = {
+                "format": "fastecho-comparison",
+                "version": 1,
+                "fastecho": __version__,
+                "comparisons": [one.to_json() for one in found],
+            }
+            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+        if "html" in self._paths:
+            from fastecho.measure.page import page
+
+            _write(self._paths["html"], page([one.to_json() for one in results]))
 
     def _line(self, data: dict[str, object]) -> None:
         import json

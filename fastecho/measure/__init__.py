@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from .result import Interval, Result
     from .rules import Rule
     from .runner import run
+    from .saved import read
     from .search import find_max
 
-__all__ = ["Interval", "Plan", "Result", "Rule", "find_max", "run"]
+__all__ = ["Interval", "Plan", "Result", "Rule", "find_max", "read", "run"]
 
 _HOMES = {
     "Interval": "result",
@@ -26,6 +27,7 @@ _HOMES = {
     "Result": "result",
     "Rule": "rules",
     "find_max": "search",
+    "read": "saved",
     "run": "runner",
 }
 _NEEDS_LOAD = frozenset({"runner", "search"})
