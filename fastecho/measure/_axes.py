@@ -10,9 +10,9 @@ import math
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Axis", "count_text", "linear", "log", "percent_text", "percentile", "time_text"]
+__all__ = ["Axis", "count_text", "linear", "log", "nines_of", "percent_text", "percentile", "time_text"]
 
 
 class Axis:
@@ -22,9 +22,10 @@ class Axis:
         title: what its values are.
         ticks: (value, text) of each line across the chart; the text may be empty.
         text: a value in words, where somebody points at it.
+        places: values to be shown there, in lists that get shorter; empty: any will do.
     """
 
-    __slots__ = ("_high", "_log", "_low", "text", "ticks", "title")
+    __slots__ = ("_high", "_log", "_low", "places", "text", "ticks", "title")
 
     def __init__(
         self,
@@ -35,10 +36,12 @@ class Axis:
         text: Callable[[float], str],
         *,
         log: bool = False,
+        places: Sequence[Sequence[float]] = (),
     ) -> None:
         self.title = title
         self.ticks = ticks
         self.text = text
+        self.places = places
         self._log = log
         self._low = math.log10(low) if log else low
         self._high = math.log10(high) if log else high
@@ -56,7 +59,8 @@ def linear(title: str, highest: float, text: Callable[[float], str], *, round_up
         highest, round_up = 1.0, True
     step = 10.0 ** math.floor(math.log10(highest / 5))
     step *= next(factor for factor in (1, 2, 5, 10) if highest / (step * factor) <= 6)
-    steps = math.ceil(highest / step - 1e-9) if round_up else math.floor(highest / step + 1e-9)
+    # Room above the highest, so that a flat line is not taken for the edge.
+    steps = math.ceil(highest * 1.03 / step) if round_up else math.floor(highest / step + 1e-9)
     ticks = [(n * step, text(n * step)) for n in range(steps + 1)]
     return Axis(title, 0.0, max(steps * step, highest), ticks, text)
 
@@ -65,20 +69,16 @@ def log(title: str, values: Iterable[float], text: Callable[[float], str]) -> Ax
     """Return a logarithmic axis around all positive values."""
     positive = [value for value in values if value > 0]
     least, most = (min(positive), max(positive)) if positive else (1.0, 10.0)
-    low, high = math.floor(math.log10(least)), math.ceil(math.log10(most))
-    wide = high - low > 3
-    steps = [
-        (mantissa, power) for power in range(low, high + 1) for mantissa in (1, 2, 5)
-    ]
+    low, high = math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1
+    wide = most / least > 1e3
+    steps = [(mantissa, power) for power in range(low, high + 1) for mantissa in (1, 2, 5)]
     edges = [mantissa * 10.0**power for mantissa, power in steps]
-    if wide:  # whole decades
-        start, end = 10.0**low, 10.0**high
-    else:  # from the 1, 2 or 5 below to the one above: a narrow range fills the chart
-        start = max(edge for edge in edges if edge <= least * (1 + 1e-9))
-        end = min((edge for edge in edges if edge >= most * (1 - 1e-9)), default=edges[-1])
-        if end <= start:
-            end = edges[min(edges.index(start) + 1, len(edges) - 1)]
-    every = 1 if high - low <= 7 else 2
+    # From the 1, 2 or 5 below to the one above: the values fill the chart.
+    start = max(edge for edge in edges if edge <= least * (1 + 1e-9))
+    end = min((edge for edge in edges if edge >= most * (1 - 1e-9)), default=edges[-1])
+    if end <= start:
+        end = edges[min(edges.index(start) + 1, len(edges) - 1)]
+    every = 1 if most / least <= 1e7 else 2
     ticks = []
     for (mantissa, power), edge in zip(steps, edges, strict=True):
         if start <= edge <= end:
@@ -95,9 +95,23 @@ def percentile(count: int) -> Axis:
         count: how many values there are; above 1 - 1 / count is only the largest of them.
     """
     end = max(math.log10(max(count, 1)), 1.0)
-    ticks = [(-math.log10(1 - p / 100), f"{p:g}") for p in (0, 50)]
+    ticks = [(nines_of(p), f"{p:g}") for p in (0, 50)]
     ticks += [(float(nines), percent_text(nines)) for nines in range(1, math.floor(end) + 1)]
-    return Axis("percentile", 0.0, end, ticks, lambda nines: f"p{percent_text(nines)}")
+    first = [nines_of(p) for p in (0, 25, 50, 75)]
+    places = [
+        first + [n / parts for n in range(parts, math.floor(end * parts) + 1)]
+        for parts in (10, 5, 2, 1)
+    ]
+    return Axis("percentile", 0.0, end, ticks, _percentile_text, places=places)
+
+
+def nines_of(percent: float) -> float:
+    """Return log10(1 / (1 - p)), the number of nines in a percentile; it must be below 100."""
+    return -math.log10(1 - percent / 100)
+
+
+def _percentile_text(nines: float) -> str:
+    return "minimum" if nines == 0 else f"p{percent_text(nines)}"
 
 
 def percent_text(nines: float) -> str:

@@ -77,7 +77,7 @@ class Shape:
 
 
 WIDE = Shape("wide", 860, 340, 72, 60)
-NARROW = Shape("narrow", 380, 320, 62, 24)
+NARROW = Shape("narrow", 380, 320, 70, 24)
 
 
 def chart(
@@ -210,11 +210,8 @@ class _Picture:
 
     def _places(self) -> list[Any]:
         """Return a strip over each of some places, with the values there, hidden until pointed at."""
-        values = sorted({x for line in self._lines for x, _ in line.points})
-        count = min(len(values), self._shape.places)
-        if count == 0:
-            return []
-        chosen = [values[round(n * (len(values) - 1) / max(count - 1, 1))] for n in range(count)]
+        chosen = self._chosen()
+        count = len(chosen)
         places = [self._across(value) for value in chosen]
         right = self._shape.width - self._shape.right
         found = []
@@ -230,6 +227,16 @@ class _Picture:
             group.extend([svg.Title(""), strip, self._tip(value, place)])
             found.append(group)
         return found
+
+    def _chosen(self) -> Sequence[float]:
+        """Return the places whose values are shown: no more than fit."""
+        most = self._shape.places
+        if self._x.places:
+            fitting = (places for places in self._x.places if len(places) <= most)
+            return next(fitting, self._x.places[-1])
+        values = sorted({x for line in self._lines for x, _ in line.points})
+        count = min(len(values), most)
+        return [values[round(n * (len(values) - 1) / max(count - 1, 1))] for n in range(count)]
 
     def _tip(self, value: float, place: float) -> Any:
         """Return the values of all lines at one place: a line, dots and a box of text."""
@@ -258,8 +265,8 @@ class _Picture:
 
 
 def _at(line: Line, value: float) -> float | None:
-    """Return the y of the point at x, or between its neighbours the nearer one's; None beyond."""
-    if not line.points or not line.points[0][0] <= value <= line.points[-1][0]:
+    """Return the y of the point that is nearest to x; None beyond the ends of the line."""
+    if not line.points[0][0] - 1e-9 <= value <= line.points[-1][0] + 1e-9:
         return None
     return min(line.points, key=lambda point: abs(point[0] - value))[1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-from ._axes import count_text, linear, log, percentile, time_text
+from ._axes import count_text, linear, log, nines_of, percentile, time_text
 from ._charts import Line
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -90,14 +90,14 @@ def _curve(histogram: Histogram) -> list[tuple[float, float | None]]:
         sums.append(summed)
         values.append(min(highest, histogram.max) / 1e3)
     end = math.log10(total)
-    steps = max(math.ceil(end * STEPS_A_DECADE), 2)
+    steps = {n / STEPS_A_DECADE for n in range(math.ceil(end * STEPS_A_DECADE))}
+    steps |= {nines for p in (25, 50, 75) if (nines := nines_of(p)) < end}
     points: list[tuple[float, float | None]] = []
-    for n in range(steps):
-        nines = end * n / steps
+    for nines in sorted(steps):
         place = bisect_left(sums, math.ceil(total * (1 - 10.0**-nines) - 1e-6) or 1)
         # Values above the last bucket (1 h) are known by their maximum only.
         points.append((nines, values[place] if place < len(values) else histogram.max / 1e3))
-    points.append((max(end, 1.0) if total == 1 else end, histogram.max / 1e3))
+    points.append((end, histogram.max / 1e3))
     return points
 
 

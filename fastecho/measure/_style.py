@@ -48,7 +48,7 @@ overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}
 h2{font-size:1.15rem;margin:2rem 0 .25rem}h3{font-size:1rem;margin:1.25rem 0 .25rem}
 p{margin:.35rem 0}.soft{color:var(--soft)}.bad{color:var(--bad)}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.75rem,1fr));gap:.6rem;
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.4rem,1fr));gap:.6rem;
 margin:1rem 0;padding:0}
 .cards div{background:var(--card);border:1px solid var(--grid);border-radius:.4rem;
 padding:.5rem .7rem}
@@ -59,11 +59,10 @@ svg.narrow{display:none}
 @media (max-width:40rem){svg.narrow{display:block}svg.wide{display:none}body{padding:.5rem .75rem}}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0}
-caption{text-align:left;color:var(--soft);padding-bottom:.25rem}
-th,td{padding:.25rem .75rem .25rem 0;text-align:right;border-bottom:1px solid var(--grid);
+th,td{padding:.25rem .65rem .25rem 0;text-align:right;border-bottom:1px solid var(--grid);
 white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
-th[scope=row]{font-weight:400;white-space:normal;min-width:7rem}
+th[scope=row]{font-weight:400;white-space:normal;min-width:9rem}
 td small{color:var(--soft);display:block}
 .key{display:inline-block;width:.8em;height:.8em;border-radius:.2em;margin-right:.4em;
 background:var(--c)}

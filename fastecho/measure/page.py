@@ -23,7 +23,7 @@ from .words import FAILURES as WORDS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 __all__ = ["page", "picture"]
@@ -81,8 +81,8 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
         title = runs[0].result.label or f"Echo of {_targets(runs[0])}"
         top = [_headline(runs[0])]
     else:
-        title = f"{len(runs)} runs: {', '.join(run.name for run in runs)}"
-        top = [_comparison(runs), *_verdicts(runs)]
+        title = f"{len(runs)} runs compared"
+        top = [_comparison(runs)]
     blocks = [
         f"<h1>{_text(title)}</h1>",
         *([] if len(runs) > 1 else [_asked(runs[0])]),
@@ -198,7 +198,7 @@ def _notes(run: _Run) -> list[str]:
     found.append(f"{result.messages:,} messages, every byte right, in {result.elapsed:.4g} s.")
     wanted = result.plan.rate
     if wanted and result.messages_per_s < wanted * 0.99:
-        found.append(f"{result.messages_per_s / wanted:.1%} of the rate that was asked for.")
+        found.append(f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for.")
     if result.held:
         found.append(f"{result.held:,} messages had to wait in the generator for a connection.")
     if result.reopened:
@@ -240,8 +240,8 @@ def _comparison(runs: Sequence[_Run]) -> str:
         for note in one.notes
     )
     return (
-        "<div class='scroll'><table><caption>Ratios are to the first run, with what they may be "
-        "(99 %, from the intervals).</caption>\n"
+        "<p class='soft'>Below each figure: its ratio to that of the first run, and what the ratio "
+        "may be (at 99 %, from the intervals).</p>\n<div class='scroll'><table>\n"
         f"<thead><tr><th scope='col'>run</th>{head}<th scope='col'>failures</th></tr></thead>\n"
         f"<tbody>{rows}</tbody></table></div>" + (f"\n<ul>{notes}</ul>" if notes else "")
     )
@@ -251,17 +251,16 @@ def _ratio_text(figure: Any) -> str:
     """Return the ratio of a figure, and how sure it is, as small text."""
     if figure.ratio is None:
         return ""
+    times = f"<small>× {_times_text(figure.ratio)}</small>"
     if figure.low is None:
-        return f"<small>× {figure.ratio:.3g}</small>"
-    verdict = "within noise" if figure.verdict == "within noise" else ""
-    between = f"{figure.low:.3g} to {figure.high:.3g}"
-    return f"<small>× {figure.ratio:.3g} ({between})</small><small>{verdict}</small>"
+        return times
+    noise = "<small>within noise</small>" if figure.verdict == "within noise" else ""
+    between = f"{_times_text(figure.low)} to {_times_text(figure.high)}"
+    return f"{times}<small>{between}</small>{noise}"
 
 
-def _verdicts(runs: Sequence[_Run]) -> Iterable[str]:
-    for run in runs:
-        if run.result.generator.verdict:
-            yield f"<p>{_text(run.name)}: {_text(run.result.generator.verdict)}</p>"
+def _times_text(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:,.0f}"
 
 
 def _all_charts(runs: Sequence[_Run]) -> str:
@@ -313,7 +312,7 @@ def _failures(run: _Run) -> str:
     """Say in words what failed, and how the first did."""
     counts = {kind: run.result.failures[kind] for kind in FAILURES if run.result.failures[kind]}
     if not counts:
-        return "<h3>Failures</h3>\n<p>None.</p>"
+        return "<h3>Failures</h3>\n<p>No message and no connection failed.</p>"
     rows = "".join(
         f"<tr><th scope='row'>{name}</th><td class='bad'>{counts[kind]:,}</td>"
         f"<td style='text-align:left'>{meaning}</td></tr>\n"
@@ -358,4 +357,4 @@ def _load(run: _Run) -> str:
     if not one.cpu:
         return ""
     spin = f", {one.spin:.3g} s of it waiting for the next send to be due" if one.spin else ""
-    return f"<h3>Generator</h3>\n<p>Busy {one.busy:.0%}, {one.cpu:.3g} s of CPU{spin}.</p>"
+    return f"<h3>Generator</h3>\n<p>Busy {one.busy * 100:.0f} %, {one.cpu:.3g} s of CPU{spin}.</p>"
