@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
     "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
+    "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 

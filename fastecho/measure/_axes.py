@@ -71,9 +71,11 @@ def log(title: str, values: Iterable[float], text: Callable[[float], str]) -> Ax
     least, most = (min(positive), max(positive)) if positive else (1.0, 10.0)
     low, high = math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1
     wide = most / least > 1e3
-    steps = [(mantissa, power) for power in range(low, high + 1) for mantissa in (1, 2, 5)]
+    close = most / least < 4  # finer steps, so that there are some lines
+    mantissas = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if close else (1, 2, 5)
+    steps = [(mantissa, power) for power in range(low, high + 1) for mantissa in mantissas]
     edges = [mantissa * 10.0**power for mantissa, power in steps]
-    # From the 1, 2 or 5 below to the one above: the values fill the chart.
+    # From the round number below to the one above: the values fill the chart.
     start = max(edge for edge in edges if edge <= least * (1 + 1e-9))
     end = min((edge for edge in edges if edge >= most * (1 - 1e-9)), default=edges[-1])
     if end <= start:

@@ -54,7 +54,9 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
         raise ValueError("there is no result to merge")
     first = results[0]
     for other in results[1:]:
-        if different := differences(first.plan, other.plan):
+        # A merged run has the connections and so on of all its parts.
+        besides = ADDED if first.parts or other.parts else ()
+        if different := differences(first.plan, other.plan, besides=besides):
             raise ValueError(
                 f"{name_of(first)} and {name_of(other)} are runs of different loads: "
                 f"{'; '.join(different)}"
@@ -86,13 +88,13 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
 _COUNTS = ("messages", "messages_in_window", "bytes", "sent", "connects", "held", "reopened")
 
 
-def differences(one: Plan, other: Plan) -> list[str]:
+def differences(one: Plan, other: Plan, *, besides: Sequence[str] = ()) -> list[str]:
     """Return what makes two plans different loads, a few words each: "size 64 and 1024"."""
     mine, theirs = one.keywords(), other.keywords()
     return [
         f"{name.replace('_', ' ')} {_plain(mine[name])} and {_plain(theirs[name])}"
         for name in mine
-        if name not in MAY_DIFFER and mine[name] != theirs[name]
+        if name not in (*MAY_DIFFER, *besides) and mine[name] != theirs[name]
     ]
 
 
@@ -152,7 +154,7 @@ def _host(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "name": ", ".join(different),
         "system": systems.pop() if len(systems) == 1 else "",
-        "cpus": sum(int(host.get("cpus", 0)) for host in different.values()),
+        "cpus": sum(n for host in different.values() if isinstance(n := host.get("cpus"), int)),
     }
 
 
@@ -259,12 +261,13 @@ def _parts(result: Result) -> list[dict[str, Any]]:
         return [dict(part) for part in result.parts]
     from .result import _utc_text
 
+    offset = result.host.get("offset_ms")
     return [
         {
             "label": result.label,
             "host": str(result.host.get("name", "")),
             "started_at": _utc_text(result.started_at),
-            "offset_ms": result.host.get("offset_ms", 0.0),
+            "offset_ms": offset if isinstance(offset, int | float) else 0.0,
             "messages": result.messages,
             "messages_per_s": round(result.messages_per_s, 3),
         }

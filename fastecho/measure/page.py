@@ -159,8 +159,11 @@ def _targets(run: _Run) -> str:
     return ", ".join(str(one) for one in run.result.plan.targets)
 
 
-def _mb_text(value: float) -> str:
-    return f"{value / 1e6:,.3g} MB/s" if value < 999.5e6 else f"{value / 1e6:,.0f} MB/s"
+def _bytes_text(value: float) -> str:
+    for unit, divisor in (("B", 1.0), ("kB", 1e3), ("MB", 1e6)):
+        if value < 999.5 * divisor:
+            return f"{value / divisor:.3g} {unit}/s"
+    return f"{value / 1e9:,.3g} GB/s"
 
 
 def _asked(run: _Run) -> str:
@@ -183,7 +186,7 @@ def _headline(run: _Run) -> str:
     result, latency = run.result, run.figures("latency_us")
     cards = [
         ("messages/s", count_text(result.messages_per_s)),
-        ("payload", _mb_text(result.bytes_per_s)),
+        ("payload", _bytes_text(result.bytes_per_s)),
         *((name, time_text(latency[name])) for name in HEADLINE if name in latency),
     ]
     text = "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>" for name, value in cards)
@@ -260,7 +263,10 @@ def _ratio_text(figure: Any) -> str:
 
 
 def _times_text(ratio: float) -> str:
-    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:,.0f}"
+    """Return a ratio; far from 1 it is not told more closely."""
+    if ratio < 0.01:
+        return "&lt; 0.01"
+    return f"{ratio:.3g}" if ratio < 999.5 else "&gt; 1,000"
 
 
 def _all_charts(runs: Sequence[_Run]) -> str:

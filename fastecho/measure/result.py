@@ -361,7 +361,7 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
-        "parts": _part(data, "parts", list),
+        "parts": [_origin(one) for one in _part(data, "parts", list)],
         "version": str(data.get("fastecho", "")),
     }
 
@@ -374,16 +374,28 @@ def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
     return value
 
 
+def _origin(data: object) -> dict[str, Any]:
+    """Return one of the parts of a merged result."""
+    if not isinstance(data, dict):
+        raise ValueError(f"has {shown(data)} for a part: it must be an object")
+    return {
+        **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
+        "offset_ms": _real(data, "offset_ms"),
+        "messages": _count(data, "messages"),
+        "messages_per_s": _real(data, "messages_per_s"),
+    }
+
+
 def _count(data: Mapping[str, Any], key: str) -> int:
     value = data.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
     return value
 
 
 def _real(data: Mapping[str, Any], key: str) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value - value != 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number")
     return float(value)
 

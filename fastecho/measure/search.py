@@ -173,7 +173,7 @@ def _try(
     result = run(plan.replace(rate=rate), on_interval)
     value = rule.shown(result)
     if not rule.holds(result):
-        return Step(rate, result, False, f"{value}, not {rule.comparison} the limit")
+        return Step(rate, result, False, f"{value}: {rule} does not hold")
     if result.failed:
         return Step(rate, result, False, f"{value}, but {result.failed:,} failures")
     if not met_rate(result):
