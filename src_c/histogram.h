@@ -92,27 +92,43 @@ static inline uint64_t fe_histogram_highest(uint32_t slot)
     return fe_histogram_lowest(slot) + fe_histogram_width(slot) - 1;
 }
 
-/* Counts a value, n times. Cost: below 3 ns while the slot is in the cache (printed by
- * `tests/c/test_histogram.c`, run with the argument `cost`). */
+/* Counts a value, n times. One thread does; atomic stores, which are plain moves on x86-64, let
+ * another copy meanwhile (fe_histogram_copy). Cost: below 3 ns while the slot is in the cache
+ * (printed by `tests/c/test_histogram.c`, run with the argument `cost`). */
 static inline void fe_histogram_record_n(fe_histogram *h, uint64_t ns, uint64_t n)
 {
+    uint64_t *slot;
+
     if (n == 0)
         return;
-    h->count += n;
+    __atomic_store_n(&h->count, h->count + n, __ATOMIC_RELAXED);
     if (ns < h->min)
-        h->min = ns;
+        __atomic_store_n(&h->min, ns, __ATOMIC_RELAXED);
     if (ns > h->max)
-        h->max = ns;
-    if (__builtin_expect(ns <= FE_HISTOGRAM_HIGHEST, 1))
-        h->slots[fe_histogram_slot(ns)] += n;
-    else
-        h->overflow += n;
+        __atomic_store_n(&h->max, ns, __ATOMIC_RELAXED);
+    slot = __builtin_expect(ns <= FE_HISTOGRAM_HIGHEST, 1) ? &h->slots[fe_histogram_slot(ns)]
+                                                           : &h->overflow;
+    /* Last, and released: whoever sees it sees the minimum and maximum that go with it. */
+    __atomic_store_n(slot, *slot + n, __ATOMIC_RELEASE);
 }
 
 /* Counts a value once. */
 static inline void fe_histogram_record(fe_histogram *h, uint64_t ns)
 {
     fe_histogram_record_n(h, ns, 1);
+}
+
+/* Copies a histogram that another thread records into. What is recorded meanwhile may be left
+ * out, but the copy agrees with itself: its count is that of its slots. */
+static inline void fe_histogram_copy(fe_histogram *into, const fe_histogram *from)
+{
+    uint64_t count = into->overflow = __atomic_load_n(&from->overflow, __ATOMIC_ACQUIRE);
+
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
+        count += into->slots[slot] = __atomic_load_n(&from->slots[slot], __ATOMIC_ACQUIRE);
+    into->count = count;
+    into->min = __atomic_load_n(&from->min, __ATOMIC_RELAXED);
+    into->max = __atomic_load_n(&from->max, __ATOMIC_RELAXED);
 }
 
 /* Adds everything that `from` holds; exact, because all histograms share one layout. */

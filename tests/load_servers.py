@@ -50,7 +50,11 @@ class Served:
 
     def load(self, **settings: Any) -> Load:
         """Return a load that drives this server."""
-        return Load(self._listener.family, self._address(), **settings)
+        return Load([self.target()], **settings)
+
+    def target(self) -> tuple[int, Any]:
+        """Return where it listens, as a target of a load."""
+        return self._listener.family, self._address()
 
     def _address(self) -> Any:
         name = self._listener.getsockname()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             """Largest value, ns."""
 
 
-__all__ = ["bars"]
+__all__ = ["BLOCKS", "bars"]
 
 ROWS = 14
 STEPS: tuple[tuple[float, ...], ...] = (
@@ -47,7 +47,8 @@ STEPS: tuple[tuple[float, ...], ...] = (
     (1,),
 )  # fmt: skip
 """Edges within a decade: the E24, E12 and E6 series of preferred numbers, 1-2-5, and decades."""
-EIGHTHS = " ▏▎▍▌▋▊▉█"
+BLOCKS = "▏▎▍▌▋▊▉█"
+"""One to eight eighths of a column."""
 LABEL = 31
 """Columns of a row before its bar."""
 BAR = 50
@@ -111,7 +112,7 @@ def _bar(part: float, room: int, unicode: bool) -> str:
     if not unicode:
         return "#" * max(round(part * room), 1)
     eighths = max(round(part * room * 8), 1)
-    return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
+    return BLOCKS[-1] * (eighths // 8) + BLOCKS[eighths % 8 - 1 : eighths % 8]
 
 
 def _percent(share: float) -> str:

@@ -14,9 +14,11 @@ from fastecho.errors import ConfigError, StartError
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from fastecho.measure.compare import Comparison
     from fastecho.measure.result import Interval, Result
-    from fastecho.measure.search import Found
+    from fastecho.measure.search import Found, Step
 
 __all__ = ["Outputs"]
 
@@ -61,6 +63,11 @@ class Outputs:
         if "jsonl" in self._paths:
             self._line({"event": "interval", **one.to_json()})
 
+    def step(self, one: Step) -> None:
+        """Write a step of a search, if lines were asked for."""
+        if "jsonl" in self._paths:
+            self._line({"event": "step", **one.to_json()})
+
     def result(self, result: Result, found: Found | None) -> None:
         """Write the result to all files."""
         if not self._paths:
@@ -83,6 +90,25 @@ class Outputs:
             from fastecho.measure.page import page
 
             _write(self._paths["html"], page([data]))
+
+    def comparison(self, found: Sequence[Comparison], results: Sequence[Result]) -> None:
+        """Write a comparison, and a page of all its results."""
+        if "json" in self._paths:
+            import json
+
+            from fastecho._version import __version__
+
+            data = {
+                "format": "fastecho-comparison",
+                "version": 1,
+                "fastecho": __version__,
+                "comparisons": [one.to_json() for one in found],
+            }
+            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+        if "html" in self._paths:
+            from fastecho.measure.page import page
+
+            _write(self._paths["html"], page([one.to_json() for one in results]))
 
     def _line(self, data: dict[str, object]) -> None:
         import json

@@ -4,7 +4,7 @@ What lives here: the words and columns of one result. What may not live here: re
 options, comparing (report.py), any figure that the result does not hold: percentiles come from its
 keys or its histograms (fastecho.measure).
 
-A result is the JSON object of a run (docs/reference/measure.md), or an object whose to_dict() gives
+A result is the JSON object of a run (docs/reference/measure.md), or an object whose to_json() gives
 it. Keys that are missing leave their line out, so that a file of a later version can be shown.
 """
 
@@ -12,21 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastecho.cli._bars import bars
+from fastecho.cli._bars import BLOCKS, bars
 from fastecho.cli._terminal import printable
+from fastecho.measure.words import FAILURES
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypedDict
 
-    class Dictable(Protocol):
+    class HasJson(Protocol):
         """What is shown as its dictionary: fastecho.measure.result.Result."""
 
-        def to_dict(self) -> dict[str, Any]:
+        def to_json(self) -> dict[str, Any]:
             """Return the JSON object."""
 
+    class Look(TypedDict):
+        """How text may look on a stream."""
 
-__all__ = ["FAILURES", "PERCENTILES", "Paint", "count_text", "rate_text", "summary", "time_text"]
+        color: bool
+        unicode: bool
+        width: int
+
+
+__all__ = [
+    "PERCENTILES", "Paint", "count_text", "look_of", "rate_text", "summary",
+    "time_text",
+]  # fmt: skip
 
 PERCENTILES = ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "max")
 ROWS = ("min", "mean", "stddev", *PERCENTILES)
@@ -36,21 +47,6 @@ COLUMNS = (
     ("connect_us", "connect"),
     ("schedule_error_us", "sent late by"),
 )
-FAILURES = {
-    "late": ("late", "the right bytes, after the timeout"),
-    "corrupt": ("corrupt", "other bytes came back"),
-    "misplaced": ("misplaced", "the bytes of another message of that connection"),
-    "lost": ("lost", "the connection ended first, or none was open when they were due"),
-    "timed_out": ("timed out", "the connection gave no byte for the timeout"),
-    "unsent": ("unsent", "still waiting in the generator when the run was given up"),
-    "extra_bytes": ("bytes too many", "nothing was due"),
-    "reset": ("reset", "connections that the server ended by RST"),
-    "closed": ("closed", "connections that the server ended by FIN"),
-    "refused": ("refused", "connects that nobody accepted"),
-    "connect_timed_out": ("connects timed out", "no answer to a connect"),
-    "other": ("other", "connections that ended by another error"),
-}
-"""Each kind of failure in words: its name, and what happened."""
 DESCRIBED = 5
 """So many failures are shown one by one."""
 LOOPS = {
@@ -58,6 +54,8 @@ LOOPS = {
     "open": "open loop (sent on a schedule, whatever the server does)",
     "reconnect": "reconnect (connect, echo one message, close)",
 }
+WIDTH = 80
+"""Columns where there is no terminal."""
 MARGIN = 11
 """Columns before the text of a line."""
 
@@ -72,6 +70,34 @@ class Paint:
         """Return the text in a style: bold, dim, red, green, yellow or cyan."""
         codes = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
         return f"\x1b[{codes[style]}m{text}\x1b[0m" if self._color else text
+
+
+def look_of(stream: object) -> Look:
+    """Return what text on a stream may look like: colours on a terminal, if NO_COLOR allows."""
+    import os
+
+    terminal = bool(getattr(stream, "isatty", bool)())
+    columns = 0
+    if terminal:
+        try:
+            columns = os.get_terminal_size(getattr(stream, "fileno", int)()).columns
+        except (OSError, ValueError):
+            pass
+    return {
+        "color": terminal
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb",
+        "unicode": _can_show_blocks(getattr(stream, "encoding", None) or "ascii"),
+        "width": columns or WIDTH,
+    }
+
+
+def _can_show_blocks(encoding: str) -> bool:
+    try:
+        BLOCKS.encode(encoding)
+    except (LookupError, UnicodeError):
+        return False
+    return True
 
 
 def time_text(us: float) -> str:
@@ -90,7 +116,7 @@ def _digits(value: float) -> str:
 
 def count_text(value: float) -> str:
     """Return a number with its thousands apart; a small one that is not whole keeps 3 digits."""
-    return _digits(value) if value != int(value) and value < 999.5 else f"{value:,.0f}"
+    return _digits(value) if value < 999.5 and value != int(value) else f"{value:,.0f}"
 
 
 def rate_text(result: Mapping[str, Any]) -> str:
@@ -106,7 +132,7 @@ def _bytes_text(value: float) -> str:
     return f"{_digits(value / 1e9)} GB"
 
 
-def summary(result: Mapping[str, Any] | Dictable, *, color: bool, unicode: bool, width: int) -> str:
+def summary(result: Mapping[str, Any] | HasJson, *, color: bool, unicode: bool, width: int) -> str:
     """Return the text of a result, lines ended by newlines.
 
     Args:
@@ -115,17 +141,17 @@ def summary(result: Mapping[str, Any] | Dictable, *, color: bool, unicode: bool,
         unicode: the output can show block characters; otherwise bars are made of `#`.
         width: columns of the terminal; at least 40 are used.
     """
-    run = result if isinstance(result, Mapping) else result.to_dict()
+    run = result if isinstance(result, Mapping) else result.to_json()
     paint = Paint(color=color)
     width = max(width, 40)
     blocks = [
         _head(run, width),
-        _rates(run, paint),
+        _rates(run, paint, width),
         _latencies(run, paint),
         _histogram(run, paint, unicode=unicode, width=width),
         _failures(run, paint, width),
         _generator(run, paint, width),
-        _parts(run),
+        _parts(run, width),
     ]
     return "\n".join(block for block in blocks if block)
 
@@ -182,7 +208,7 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _rates(run: Mapping[str, Any], paint: Paint) -> str:
+def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
     text += _line("", f"{messages:,} messages, every byte right, in {elapsed:.3g} s")
@@ -195,10 +221,11 @@ def _rates(run: Mapping[str, Any], paint: Paint) -> str:
     if run.get("plan", {}).get("loop") == "reconnect" and run.get("connects"):
         text += _line("", f"{run['connects']:,} connects")
     if run.get("reopened"):
-        text += _line(
+        text += _wrapped(
             "gaps",
             f"{run['reopened']:,} connections were opened again; {run.get('gap_ms', 0):,.0f} ms "
             f"without, the longest {run.get('longest_gap_ms', 0):,.0f} ms",
+            width,
         )
     return text
 
@@ -237,9 +264,12 @@ def _failures(run: Mapping[str, Any], paint: Paint, width: int) -> str:
         return _line("failures", paint("none", "green"))
     text = ""
     for kind, n in counts.items():
-        name, meaning = FAILURES.get(kind, (kind.replace("_", " "), ""))
-        row = paint(f"{n:,} {name}", "red") + (f": {meaning}" if meaning else "")
-        text += _line("" if text else "failures", row)
+        name, meaning = FAILURES.get(kind, (printable(kind), ""))
+        head = f"{n:,} {name}"
+        rows = _wrapped(
+            "" if text else "failures", f"{head}: {meaning}" if meaning else head, width
+        )
+        text += rows.replace(head, paint(head, "red"), 1)
     described = run.get("described", [])
     for one in described[:DESCRIBED]:
         text += _wrapped("", str(one), width)
@@ -263,7 +293,7 @@ def _generator(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     return text
 
 
-def _parts(run: Mapping[str, Any]) -> str:
+def _parts(run: Mapping[str, Any], width: int) -> str:
     """The runs that a merged result was made of."""
     parts = run.get("parts", [])
     if not parts:
@@ -272,12 +302,10 @@ def _parts(run: Mapping[str, Any]) -> str:
     for part in parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
         offset = f", clock {part['offset_ms']:+.3g} ms" if part.get("offset_ms") else ""
-        text += _line(
+        text += _wrapped(
             "",
-            printable(
-                f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
-                f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}"
-            )
-            + offset,
+            f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
+            f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}{offset}",
+            width,
         )
     return text

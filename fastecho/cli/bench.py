@@ -200,9 +200,14 @@ def _time(text: str) -> float:
 
     reason = "must be a time such as 2026-11-25T07:00:00Z, 07:00:30 or seconds since 1970"
     try:
-        return float(text) if text.replace(".", "", 1).isdigit() else _clock_time(datetime, text)
+        plain = text.replace(".", "", 1).isdigit()
+        found = float(text) if plain else _clock_time(datetime, text)
     except (ValueError, OverflowError):
         raise ConfigError("--start-at", text, reason) from None
+    from fastecho.measure.preflight import check_start
+
+    check_start(found, "--start-at", text)
+    return found
 
 
 def _clock_time(datetime: type, text: str) -> float:
@@ -276,7 +281,8 @@ class _Bench:
 
                 def step(one: Step) -> None:
                     shown.clear()
-                    put_line(f"{one.rate:,.6g} messages/s: {one.why}")
+                    put_line(f"{one.rate:,.10g} messages/s: {one.why}")
+                    self.outputs.step(one)
 
                 self.found = measure.find_max(self.plan, self.limit, step, shown.interval)
                 result = self.found.result
@@ -290,7 +296,7 @@ class _Bench:
         """Return what will be done, in a sentence or two."""
         if self.limit is None:
             return str(self.plan)
-        most = f", at most {self.plan.rate:,.6g}" if self.plan.rate else ""
+        most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
         first = str(self.plan.replace(rate=None, schedule="fixed")).partition(" Closed loop")[0]
         return f"{first} Open loop: searches the highest rate with {self.limit}{most}."
 
@@ -325,8 +331,8 @@ class _Bench:
         if found.rate is None:
             return f"\nno rate held {found.rule}; above is the lowest that was tried\n"
         failed = [one.rate for one in found.steps if not one.holds]
-        above = f"; {min(failed):,.6g} did not" if failed else ", the highest that was asked for"
-        return f"\n{found.rate:,.6g} messages/s held {found.rule}{above}\n"
+        above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was asked for"
+        return f"\n{found.rate:,.10g} messages/s held {found.rule}{above}\n"
 
     def _judge(self, result: Result) -> int:
         """Return the exit code; say which rules came true."""

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from .result import Interval, Result
     from .rules import Rule
     from .runner import run
+    from .saved import read
     from .search import find_max
 
-__all__ = ["Interval", "Plan", "Result", "Rule", "find_max", "run"]
+__all__ = ["Interval", "Plan", "Result", "Rule", "find_max", "read", "run"]
 
 _HOMES = {
     "Interval": "result",
@@ -26,8 +27,10 @@ _HOMES = {
     "Result": "result",
     "Rule": "rules",
     "find_max": "search",
+    "read": "saved",
     "run": "runner",
 }
+_NEEDS_LOAD = frozenset({"runner", "search"})
 
 
 def _find(name: str) -> object:
@@ -37,6 +40,10 @@ def _find(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if home in _NEEDS_LOAD:
+        import fastecho
+
+        fastecho._require_core(f"measure.{name}")
     value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

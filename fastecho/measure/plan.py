@@ -425,7 +425,8 @@ def _sentences(plan: Plan) -> list[str]:
     targets = ", ".join(str(one) for one in plan.targets)
     span = f"for {seconds_text(plan.duration)}" if plan.duration is not None else ""
     if plan.messages is not None:
-        span += (" or " if span else "") + f"until {counted(plan.messages, 'message')} were sent"
+        span += (" or " if span else "") + f"until {counted(plan.messages, 'message')}"
+        span += " was sent" if plan.messages == 1 else " were sent"
     by = counted(plan.connections, "connection")
     if plan.threads > 1:
         by += f" by {plan.threads} threads"
@@ -435,9 +436,7 @@ def _sentences(plan: Plan) -> list[str]:
     if plan.loop == "open":
         assert plan.rate is not None
         how = "evenly" if plan.schedule == "fixed" else "at random times (Poisson)"
-        second = f"Open loop: {plan.rate:,.6g} messages/s, {how}, whatever the server does."
-        if plan.rate >= 1e6:
-            second = second.replace(f"{plan.rate:,.6g}", f"{plan.rate:,.0f}")
+        second = f"Open loop: {plan.rate:,.10g} messages/s, {how}, whatever the server does."
     elif plan.loop == "reconnect":
         second = "Closed loop, a new connection for every message: connect, echo, close."
     elif plan.depth == 1:
@@ -446,7 +445,7 @@ def _sentences(plan: Plan) -> list[str]:
         second = f"Closed loop: each connection keeps {plan.depth:,} messages outstanding."
     before = []
     if plan.warmup:
-        before.append(f"{seconds_text(plan.warmup)} of warm-up are not counted")
+        before.append(f"{seconds_text(plan.warmup)} of warm-up is not counted")
     if plan.ramp:
         before.append(f"connections open over {seconds_text(plan.ramp)}")
     if plan.idle_connections:

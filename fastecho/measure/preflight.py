@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 
 from fastecho.address import is_loopback
 from fastecho.errors import ConfigError, StartError
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     Place = tuple[int, tuple[str, int] | str]
 
 __all__ = [
-    "check_descriptors", "check_ports", "connect_failure", "descriptors_needed", "local_addresses",
-    "names_of", "resolve",
+    "check_descriptors", "check_ports", "check_start", "connect_failure", "descriptors_needed",
+    "local_addresses", "names_of", "resolve",
 ]  # fmt: skip
 
+LARGEST_START_AHEAD = 3600.0
 SPARE_DESCRIPTORS = 32
 """For what else a process opens while a run lasts: files, a log, the import of a module."""
 DESCRIPTORS_OF_A_THREAD = 3
@@ -45,6 +47,18 @@ def names_of(plan: Plan) -> str:
     if len(names) > 3:
         return f"{names[0]} and {len(names) - 1} more"
     return " and ".join(names)
+
+
+def check_start(start_at: float, label: str = "start_at", text: str | None = None) -> None:
+    """Raise ConfigError if a time, in seconds since 1970, is over or more than an hour away."""
+    ahead = start_at - time.time()
+    shown = start_at if text is None else text
+    if ahead < 0:
+        raise ConfigError(label, shown, f"is over: it was {seconds_text(round(-ahead, 1))} ago")
+    if ahead > LARGEST_START_AHEAD:
+        raise ConfigError(
+            label, shown, f"is {seconds_text(round(ahead))} away: at most an hour is possible"
+        )
 
 
 def resolve(plan: Plan) -> list[Place]:
@@ -135,7 +149,6 @@ def connect_failure(error: OSError, names: str, timeout: float) -> StartError:
 
 def descriptors_needed(plan: Plan) -> int:
     """Return how many descriptors this process needs for the run, those that are open included."""
-    # The listing's own descriptor is counted too, and makes up for rounding nothing.
     opened = len(os.listdir("/proc/self/fd"))
     sockets = plan.connections + plan.idle_connections
     return opened + sockets + DESCRIPTORS_OF_A_THREAD * (plan.threads + 1) + SPARE_DESCRIPTORS

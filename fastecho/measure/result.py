@@ -51,9 +51,13 @@ class Interval:
         messages, bytes: right replies within the timeout that came in it.
         failures: of all kinds together.
         p50, p99, max: seconds; None when no reply came.
+        histogram: its latencies as text (histograms.py), or None; kept as text, because an hour
+            of them unpacked would not fit. With it, runs are compared and merged exactly.
     """
 
-    __slots__ = ("bytes", "elapsed", "failures", "max", "messages", "p50", "p99", "start")
+    __slots__ = (
+        "bytes", "elapsed", "failures", "histogram", "max", "messages", "p50", "p99", "start",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Interval:
         p50: float | None = None,
         p99: float | None = None,
         max: float | None = None,
+        histogram: str | None = None,
     ) -> None:
         self.start = start
         self.elapsed = elapsed
@@ -75,6 +80,7 @@ class Interval:
         self.p50 = p50
         self.p99 = p99
         self.max = max
+        self.histogram = histogram
 
     @property
     def messages_per_s(self) -> float:
@@ -83,7 +89,7 @@ class Interval:
 
     def to_json(self) -> dict[str, Any]:
         """Return the interval with units in its keys."""
-        return {
+        found = {
             "start_s": round(self.start, 6),
             "elapsed_s": round(self.elapsed, 6),
             "messages": self.messages,
@@ -93,6 +99,7 @@ class Interval:
             "p99_us": _us_or_none(self.p99),
             "max_us": _us_or_none(self.max),
         }
+        return found if self.histogram is None else {**found, "histogram": self.histogram}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -107,6 +114,7 @@ class Interval:
                 name: None if data.get(f"{name}_us") is None else _real(data, f"{name}_us") / 1e6
                 for name in ("p50", "p99", "max")
             },
+            histogram=None if data.get("histogram") is None else str(data["histogram"]),
         )
 
     def __repr__(self) -> str:
@@ -353,7 +361,7 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
-        "parts": _part(data, "parts", list),
+        "parts": [_origin(one) for one in _part(data, "parts", list)],
         "version": str(data.get("fastecho", "")),
     }
 
@@ -366,16 +374,28 @@ def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
     return value
 
 
+def _origin(data: object) -> dict[str, Any]:
+    """Return one of the parts of a merged result."""
+    if not isinstance(data, dict):
+        raise ValueError(f"has {shown(data)} for a part: it must be an object")
+    return {
+        **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
+        "offset_ms": _real(data, "offset_ms"),
+        "messages": _count(data, "messages"),
+        "messages_per_s": _real(data, "messages_per_s"),
+    }
+
+
 def _count(data: Mapping[str, Any], key: str) -> int:
     value = data.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
     return value
 
 
 def _real(data: Mapping[str, Any], key: str) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value - value != 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number")
     return float(value)
 

@@ -58,7 +58,7 @@ class Rule:
     __slots__ = ("_figure", "_histogram", "comparison", "limit", "metric", "option", "text")
 
     def __init__(self, text: str, option: str = "rule") -> None:
-        found = _RULE.fullmatch(text) if isinstance(text, str) else None
+        found = _RULE.fullmatch(str(text))
         if found is None:
             raise ConfigError(option, text, "must be METRIC>VALUE or METRIC<VALUE, such as p99>2ms")
         self.text = text.strip()

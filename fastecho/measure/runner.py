@@ -16,9 +16,10 @@ import threading
 import time
 
 from fastecho._load import Histogram, Load
-from fastecho.errors import ConfigError, StartError
+from fastecho.errors import StartError
 
-from . import preflight
+from . import preflight, values
+from .histograms import encode
 from .result import FAILURES, Generator, Interval, Result
 from .verdict import no_echo, verdict, wrong_bytes
 
@@ -33,15 +34,14 @@ __all__ = ["run"]
 
 START_DELAY_NS = 20_000_000
 """From the last connect to the start: threads need some of it to be ready."""
-FOR_EVER = 999_000.0 / 2
-"""Seconds of a run that only its number of messages limits: six days."""
+FOR_EVER = values.LONGEST
+"""Seconds of a run that only its number of messages limits."""
 LOOK = 0.1
 """Seconds between looks for a first right reply."""
 FIRST_LOOK = 0.3
 """Seconds after which wrong bytes, and not one right reply, mean that there is no echo server."""
 PATIENCE = 10.0
 """Seconds without a reply that end a run which only its number of messages limits."""
-LARGEST_START_AHEAD = 3600.0
 CONNECTS_PER_S = 2000
 """So slowly connecting is allowed to be when a run waits for its time."""
 MOST_DESCRIBED = 20
@@ -70,9 +70,9 @@ def run(
     Thread: any; Ctrl-C reaches the main thread only.   Cost: plan.threads + 1 threads.
     """
     if start_at is not None:
-        _check_start(start_at)
-    places = preflight.resolve(plan)
+        preflight.check_start(start_at)
     preflight.check_descriptors(plan)
+    places = preflight.resolve(plan)
     preflight.check_ports(plan, places)
     running = _Run(plan, places)
     try:
@@ -85,14 +85,6 @@ def run(
         return running.result()
     finally:
         running.close()
-
-
-def _check_start(start_at: float) -> None:
-    ahead = start_at - time.time()
-    if ahead < 0:
-        raise ConfigError("start_at", start_at, f"was {-ahead:.1f} s ago")
-    if ahead > LARGEST_START_AHEAD:
-        raise ConfigError("start_at", start_at, f"is {ahead:,.0f} s away: at most an hour")
 
 
 def _share(total: int, parts: int, index: int) -> int:
@@ -227,12 +219,17 @@ class _Run:
         except KeyboardInterrupt:
             self.interrupted = True
             self.stop()
-            self.finished.wait()
+            self._wait()
         if self.idle is not None:
             self.idle.stop()
         for thread in self.threads:
             thread.join()
         self._look(on_interval, self._elapsed())
+
+    def _wait(self) -> None:
+        """Wait for the loads. In parts: a Ctrl-C just before a wait is noticed only after it."""
+        while not self.finished.wait(0.2):
+            pass
 
     def _elapsed(self) -> float:
         """Return the seconds of the window so far, as the loads know it."""
@@ -254,7 +251,7 @@ class _Run:
             now = (time.monotonic_ns() - self.window_ns) / 1e9
             if progress.looks and progress.is_hopeless(self.counts(), now):
                 self.stop()
-                self.finished.wait()
+                self._wait()
                 return
             if now >= due:
                 if due <= duration:
@@ -289,7 +286,7 @@ class _Run:
         )
         if part.count:
             one.p50, one.p99 = part.percentile(50) / 1e9, part.percentile(99) / 1e9
-            one.max = part.max / 1e9
+            one.max, one.histogram = part.max / 1e9, encode(part)
         if not one.elapsed and not one.messages and not one.failures:
             return
         self._before, self._latency_before = counts, latency
@@ -340,7 +337,13 @@ class _Run:
             connect=connect if connect.count else None,
             schedule_error=self._merged("schedule_error") if is_open else None,
             intervals=self.intervals,
-            **{name: counts[name] for name in _SAME},
+            messages=counts["messages"],
+            messages_in_window=counts["messages_in_window"],
+            bytes=counts["bytes"],
+            sent=counts["sent"],
+            connects=counts["connects"],
+            held=counts["held"],
+            reopened=counts["reopened"],
         )
         found.generator = Generator(
             busy=max(_busy(one) for one in carrying),
@@ -374,9 +377,6 @@ class _Run:
                 load.close()
             except RuntimeError:
                 pass  # its thread is still collecting; it goes with the last reference
-
-
-_SAME = ("messages", "messages_in_window", "bytes", "sent", "connects", "held", "reopened")
 
 
 def _summed(several: list[Any]) -> dict[str, int]:

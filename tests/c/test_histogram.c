@@ -3,6 +3,8 @@
  * `test_histogram cost`, which is not part of the assertions: sanitizers change it. */
 #include "support.h"
 
+#include <pthread.h>
+
 #include "histogram.h"
 
 #include <stdio.h>
@@ -312,6 +314,42 @@ static uint64_t now_ns(void)
 }
 
 /* Prints the cost of one record, over values between 4 and 68 us. */
+/* Another thread copies while this one records: each copy agrees with itself and none loses. */
+static void *copy_until_full(void *argument)
+{
+    const fe_histogram *h = argument;
+    fe_histogram *copy = new_histogram();
+    uint64_t before = 0;
+
+    do {
+        uint64_t sum = 0;
+
+        fe_histogram_copy(copy, h);
+        for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
+            sum += copy->slots[slot];
+        assert(copy->count == sum + copy->overflow && copy->count >= before);
+        if (copy->count > 0)
+            assert(copy->min <= fe_histogram_percentile(copy, 100) &&
+                   fe_histogram_percentile(copy, 100) <= copy->max);
+        before = copy->count;
+    } while (before < 300000);
+    free(copy);
+    return NULL;
+}
+
+static void a_copy_taken_meanwhile_agrees_with_itself(void)
+{
+    fe_histogram *h = new_histogram();
+    pthread_t reader;
+    uint64_t state = 4;
+
+    assert(pthread_create(&reader, NULL, copy_until_full, h) == 0);
+    for (int i = 0; i < 300000; i++)
+        fe_histogram_record(h, i % 1000 == 0 ? UINT64_MAX : random_below(&state, 1000000));
+    assert(pthread_join(reader, NULL) == 0);
+    free(h);
+}
+
 static int print_cost(void)
 {
     enum { COUNT = 20000000 };
@@ -351,5 +389,6 @@ int main(int argc, char **argv)
     what_is_left_above_an_hour_has_a_minimum_and_a_maximum();
     what_is_not_there_cannot_be_taken_away();
     more_values_than_a_double_can_count_have_ranks();
+    a_copy_taken_meanwhile_agrees_with_itself();
     return 0;
 }
