@@ -264,7 +264,7 @@ cdef class Load:
         if d.targets == NULL:
             raise MemoryError(f"no memory for {len(targets)} targets")
         d.target_count = <uint32_t>len(targets)
-        each = -(-d.load.count // d.target_count)
+        each = (d.load.count + d.target_count - 1) // d.target_count
         self.packed = []
         for i, (family, where) in enumerate(targets):
             address = _packed(family, where)
