@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastecho.errors import ConfigError, StartError, shown
 
 from . import cluster_task as task
-from .compare import merge
+from .merge import merge
 from .result import Result
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def run_on_cluster(
         offset of its clock, or with the reason why it is missing ("lost").
     Raises:
         ConfigError: `where` has no valid form, or the extra `distributed` is not installed.
-        StartError: the scheduler cannot be reached, or has no worker that could run it.
-        RuntimeError: no worker has answered.
+        StartError: the scheduler cannot be reached or has no worker that could run it, or none
+            has answered.
     Thread: any.   Cost: some 100 ms and the plan; `local:N` starts N processes.
     Source: docs/how-to/many-machines.md.
     """
@@ -140,6 +140,8 @@ def _client(where: str) -> Iterator[Any]:
         raise ConfigError("--cluster", where, why) from None
     import dask
 
+    if not count:
+        _reach(where)
     with dask.config.set({"distributed.comm.timeouts.connect": REACH}):
         cluster = None
         try:
@@ -170,6 +172,18 @@ def _local_count(where: str) -> int:
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 256):
         raise ConfigError("--cluster", where, "needs a number of workers from 1 to 256 after local:")
     return int(digits)
+
+
+def _reach(where: str) -> None:
+    """See whether somebody listens there: a Dask client that does not connect leaves its thread."""
+    import socket
+
+    host, _, port = where.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise StartError(0, f"cannot reach the Dask scheduler at {where}: {why}") from None
 
 
 def _known(client: Any) -> dict[str, dict[str, Any]]:
@@ -230,29 +244,38 @@ def _collect(
     deadline: float,
     on_progress: Callable[[Progress], object] | None,
 ) -> None:
-    """Wait until each worker has answered or is lost."""
+    """Wait until each worker has answered or is lost; a second Ctrl-C breaks that off."""
     news: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
     client.subscribe_topic(task.TOPIC, lambda event: news.put(event[1]))
-    by_address = {worker.address: worker for worker in workers}
+    stopped = False
     try:
         while not all(worker.is_over for worker in workers):
             try:
                 time.sleep(LOOK)
+                known = _known(client)
+                for worker in workers:
+                    _look(worker, worker.address in known, deadline)
+                _hear(workers, news)
+                if on_progress is not None:
+                    on_progress(_progress(workers))
             except KeyboardInterrupt:
+                if stopped:
+                    raise
+                stopped = True
                 _stop(client, workers)
-            known = _known(client)
-            for worker in workers:
-                _look(worker, worker.address in known, deadline)
-            while not news.empty():
-                address, interval = news.get()
-                if address in by_address:
-                    by_address[address].interval = interval
-                    by_address[address].failures += interval["failures"]
-            if on_progress is not None:
-                on_progress(_progress(workers))
     finally:
         client.unsubscribe_topic(task.TOPIC)
         client.cancel([worker.future for worker in workers if worker.future is not None])
+
+
+def _hear(workers: Sequence[_Worker], news: queue.SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
+    """Take in what the workers have told of their intervals."""
+    by_address = {worker.address: worker for worker in workers}
+    while not news.empty():
+        address, interval = news.get()
+        if address in by_address:
+            by_address[address].interval = interval
+            by_address[address].failures += interval["failures"]
 
 
 def _look(worker: _Worker, is_known: bool, deadline: float) -> None:
@@ -281,9 +304,9 @@ def _longest(plan: Plan) -> float:
 
 
 def _stop(client: Any, workers: Sequence[_Worker]) -> None:
-    """End the windows of all that still run; a second Ctrl-C breaks off at once."""
+    """End the windows of all that still run, after their interval."""
     waiting = [worker.address for worker in workers if not worker.is_over]
-    client.run(task.stop, workers=waiting, on_error="ignore", wait=False)
+    client.run(task.stop, workers=waiting, on_error="ignore")
 
 
 def _progress(workers: Sequence[_Worker]) -> Progress:
@@ -303,7 +326,7 @@ def _added_up(workers: Sequence[_Worker]) -> Result:
     results = [worker.result for worker in workers if worker.result is not None]
     if not results:
         reasons = "; ".join(f"{worker.name}: {worker.lost}" for worker in workers)
-        raise RuntimeError(f"no worker has answered: {reasons}")
+        raise StartError(0, f"no worker has answered: {reasons}")
     whole = merge(results)
     for worker in workers:
         part = next((one for one in whole.parts if one["label"] == worker.name), None)
