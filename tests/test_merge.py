@@ -146,6 +146,15 @@ def test_percentiles_of_intervals_without_histograms_are_left_out() -> None:
     assert first.max is not None and first.messages > 0
 
 
+def test_interval_without_replies_adds_nothing() -> None:
+    parts = hosts(2)
+    one = parts[0].intervals[3]
+    one.messages, one.p50, one.p99, one.max, one.histogram = 0, None, None, None, None
+    whole = merge(parts)
+    assert whole.intervals[3].p99 == parts[1].intervals[3].p99
+    assert whole.intervals[3].histogram is not None
+
+
 def test_intervals_of_which_one_run_has_more_are_kept() -> None:
     longer = made(2, seconds=21, plan={"duration": 20.0})
     whole = merge([made(1), longer])
