@@ -38,7 +38,8 @@ __all__ = ["FIGURES", "Comparison", "Figure", "compare", "key_of", "merge"]
 FIGURES = ("rate", "p50", "p90", "p99", "p99.9", "max")
 NEIGHBOURS = {"p90": ("p50", "p99"), "p99.9": ("p99", "max")}
 """Whose spread a percentile borrows that intervals without histograms do not have."""
-BATCHES = 20
+BATCHES = 8
+"""At most: docs/decisions/0010-comparing-runs.md."""
 FEWEST = 4
 """Batches; fewer than so many tell nothing of a spread."""
 Z = 2.5758293
