@@ -22,7 +22,7 @@ def hosts(count: int, **changes: Any) -> list[Result]:
 
 
 def test_histograms_and_counts_are_added() -> None:
-    parts = hosts(3, failures={"lost": 2, "reset": 1}, held=4, reopened=1, gap=0.5)
+    parts = hosts(3, failures={"lost": 2, "reset": 1}, held=4, reopened=1, gap=0.5, longest_gap=0.3)
     whole = merge(parts)
     total = Histogram()
     for part in parts:
@@ -33,7 +33,7 @@ def test_histograms_and_counts_are_added() -> None:
     assert whole.messages == sum(part.messages for part in parts) == whole.latency.count
     assert whole.bytes == sum(part.bytes for part in parts)
     assert whole.failures["lost"] == 6 and whole.failures["reset"] == 3
-    assert (whole.held, whole.reopened, whole.gap) == (12, 3, 1.5)
+    assert (whole.held, whole.reopened, whole.gap, whole.longest_gap) == (12, 3, 1.5, 0.3)
     assert whole.service is None
 
 
