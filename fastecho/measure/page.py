@@ -169,9 +169,7 @@ def _bytes_text(value: float) -> str:
 def _asked(run: _Run) -> str:
     """Say what was run, where and when."""
     result = run.result
-    host = ", ".join(
-        str(result.host[key]) for key in ("name", "system") if result.host.get(key)
-    )
+    host = ", ".join(str(result.host[key]) for key in ("name", "system") if result.host.get(key))
     if result.host.get("cpus"):
         host += f", {result.host['cpus']} CPUs"
     started = run.data.get("started_at", "")
@@ -201,7 +199,9 @@ def _notes(run: _Run) -> list[str]:
     found.append(f"{result.messages:,} messages, every byte right, in {result.elapsed:.4g} s.")
     wanted = result.plan.rate
     if wanted and result.messages_per_s < wanted * 0.99:
-        found.append(f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for.")
+        found.append(
+            f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for."
+        )
     if result.held:
         found.append(f"{result.held:,} messages had to wait in the generator for a connection.")
     if result.reopened:
