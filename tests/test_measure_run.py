@@ -332,6 +332,14 @@ def test_what_is_no_echo_server_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_wrong_answers_alone_end_a_run_long_before_the_timeout() -> None:
+    with serving(web_server) as served:
+        begin = time.monotonic()
+        with pytest.raises(StartError, match="no echo server"):
+            run(Plan(address_of(served), duration=20, timeout=20))
+        assert time.monotonic() - begin < 10
+
+
 @pytest.mark.parametrize(
     ("handler", "kind", "count", "words"),
     [
@@ -371,13 +379,14 @@ def test_slow_replies_are_late_and_their_latency_counts() -> None:
 def test_a_port_where_nobody_listens_is_refused_in_one_sentence() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        where, begin = f"127.0.0.1:{sock.getsockname()[1]}", time.monotonic()
         with pytest.raises(StartError, match=f"^{where} refused the connection: nothing listens"):
             run(Plan(where, duration=1))
         with pytest.raises(StartError, match=f"^{where} refused the connection"):
             run(Plan(where, duration=5, reconnect=True))
         with pytest.raises(StartError, match=f"^{where} refused the connection"):
             run(Plan(where, duration=5, ramp=0.1))
+        assert time.monotonic() - begin < 4
 
 
 @pytest.mark.parametrize(
