@@ -479,8 +479,11 @@ cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
     cdef uint64_t until_ns = min(d.sweep_ns, d.hard_ns)
     if fe_atomic_load(&d.stop):
         d.now_ns = _sys.sys_now_ns()
-        fe_load_cut(&d.load, d.now_ns)
-        if not d.sends:
+        if d.sends:
+            fe_load_cut(&d.load, d.now_ns)
+        else:
+            # Nothing is sent, and the window is empty.
+            fe_load_cut(&d.load, min(d.now_ns, d.load.window_ns))
             d.load.left = 0
         d.hard_ns = min(d.hard_ns, d.now_ns + d.load.timeout_ns)
         fe_atomic_store(&d.stop, 0)

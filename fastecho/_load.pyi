@@ -53,7 +53,7 @@ class Counts(TypedDict):
     # Of the replies that differ, not in `corrupt`: the bytes are those of another message.
     misplaced: int
     # Messages without a complete reply because their connection ended, or because no connection
-    # was open when they were due.
+    # was open when they were due, or when the last one ended while they waited in the generator.
     lost: int
     # Messages without a complete reply when their connection was given up: it gave no byte for the
     # timeout.

@@ -5,8 +5,9 @@
  * connection does with them (load.h).
  *
  * A message that finds every connection full waits, and counts from when it was due. One that
- * finds none open, because they were lost or could not connect, is lost. While the first ones
- * are still connecting it waits. None is skipped.
+ * finds none open, because they were lost or could not connect, is lost; so are those that
+ * waited when the last one ended. While the first ones are still connecting it waits. None is
+ * skipped.
  */
 #ifndef FASTECHO_LOAD_OPEN_H
 #define FASTECHO_LOAD_OPEN_H

@@ -10,6 +10,7 @@ import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,14 +25,20 @@ Handler = Callable[[socket.socket], None]
 class Served:
     """A listener whose connections are each served by `handler` in a thread of its own.
 
-    It listens on a port of loopback, or on the Unix socket `where`.
+    It listens on a port of loopback, the kernel's choice if `port` is 0, or on the Unix socket
+    `where`.
 
     A handler that returns closes its connection. An OSError of a handler is how connections
     end here; anything else is raised when the server is ended.
     """
 
     def __init__(
-        self, handler: Handler, family: socket.AddressFamily, where: str | None, backlog: int
+        self,
+        handler: Handler,
+        family: socket.AddressFamily,
+        where: str | None,
+        backlog: int,
+        port: int,
     ) -> None:
         self.handler = handler
         self.peers: list[Any] = []
@@ -43,7 +50,8 @@ class Served:
         if where is not None:
             self._listener.bind(where)
         else:
-            self._listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
         self._listener.listen(backlog)
         self._threads = [threading.Thread(target=self._accept, name="listener")]
         self._threads[0].start()
@@ -93,7 +101,12 @@ class Served:
             sock.close()
 
     def end(self) -> None:
-        """End the listener, then every connection; return when all threads have ended."""
+        """End the listener, then every connection; return when all threads have ended.
+
+        Idempotent.
+        """
+        if self._listener.fileno() < 0:
+            return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()
@@ -116,9 +129,10 @@ def serving(
     family: socket.AddressFamily = socket.AF_INET,
     where: str | None = None,
     backlog: int = 1024,
+    port: int = 0,
 ) -> Iterator[Served]:
     """Serve until the block ends."""
-    served = Served(handler, family, where, backlog)
+    served = Served(handler, family, where, backlog, port)
     try:
         yield served
     finally:
@@ -139,6 +153,19 @@ def echo(sock: socket.socket) -> None:
     """Send back what comes."""
     while data := sock.recv(1 << 18):
         sock.sendall(data)
+
+
+def trickle(pause: float) -> Handler:
+    """Return a handler that sends back what comes byte by byte, with pauses between."""
+
+    def slowly(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := sock.recv(1 << 18):
+            for i in range(len(data)):
+                sock.sendall(data[i : i + 1])
+                time.sleep(pause)  # the slowness that is to be seen
+
+    return slowly
 
 
 def hold(sock: socket.socket) -> None:
