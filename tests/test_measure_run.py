@@ -12,20 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from load_servers import Served, echo, exact, framed, hold, serving
+from load_servers import echo, framed, hold, serving
 from peers import wait_until
+from wrong_servers import address_of, flips, slams, web_server
 
 import fastecho
 from fastecho import ConfigError, StartError
 from fastecho.measure import Interval, Plan, Result, run
 
 MakeServer = Callable[..., fastecho.Server]
-
-
-def address(served: Served) -> str:
-    """Return where a server of load_servers.py listens."""
-    host, port = served._address()
-    return f"{host}:{port}"
 
 
 def complete(result: Result) -> None:
@@ -85,7 +80,7 @@ def test_a_stall_shows_in_the_latency_and_not_in_the_service_time(schedule: Any)
 
     with serving(stalling) as served:
         begin = time.monotonic()
-        plan = Plan(address(served), connections=1, rate=500, duration=1, schedule=schedule)
+        plan = Plan(address_of(served), connections=1, rate=500, duration=1, schedule=schedule)
         result = run(plan)
     assert stalled.is_set()
     assert result.failed == 0
@@ -120,7 +115,7 @@ def test_an_idle_connection_that_the_server_ends_is_a_failure() -> None:
             echo(sock)
 
     with serving(first_ends) as served:
-        plan = Plan(address(served), connections=1, idle_connections=1, duration=0.3)
+        plan = Plan(address_of(served), connections=1, idle_connections=1, duration=0.3)
         result = run(plan)
     assert result.messages > 0
     assert result.failures["closed"] == 1
@@ -130,7 +125,9 @@ def test_an_idle_connection_that_the_server_ends_is_a_failure() -> None:
 @pytest.mark.parametrize("frame", ["line", "length"])
 def test_frames_with_what_the_server_adds(frame: Any) -> None:
     with serving(framed(frame, b"<", b">")) as served:
-        plan = Plan(address(served), frame=frame, prefix="<", suffix=">", messages=100, size="2:9")
+        plan = Plan(
+            address_of(served), frame=frame, prefix="<", suffix=">", messages=100, size="2:9"
+        )
         complete(run(plan))
 
 
@@ -148,7 +145,7 @@ def test_a_name_is_resolved_to_the_address_that_answers(server: fastecho.Server)
 def test_connections_come_from_the_sources(server: fastecho.Server) -> None:
     seen = set()
     with serving(echo) as served:
-        plan = Plan(address(served), connections=4, messages=40, sources="127.0.0.2,127.0.0.3")
+        plan = Plan(address_of(served), connections=4, messages=40, sources="127.0.0.2,127.0.0.3")
         complete(run(plan))
         seen = {peer[0] for peer in served.peers}
     assert seen == {"127.0.0.2", "127.0.0.3"}
@@ -234,7 +231,7 @@ def test_ctrl_c_before_anything_came_back_is_an_interrupt() -> None:
         timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            run(Plan(address(served), connections=1, duration=30, timeout=1))
+            run(Plan(address_of(served), connections=1, duration=30, timeout=1))
         timer.join()
 
 
@@ -287,15 +284,6 @@ def test_a_server_that_stops_for_good_ends_a_run_of_messages(
     assert result.failed > 0
 
 
-def web_server(sock: socket.socket) -> None:
-    sock.recv(1 << 16)
-    sock.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" + b"x" * 100)
-
-
-def slams(sock: socket.socket) -> None:
-    sock.recv(1)
-
-
 @pytest.mark.parametrize(
     ("handler", "sentence"),
     [
@@ -309,28 +297,17 @@ def test_what_is_no_echo_server_is_told_in_one_sentence(
     handler: Callable[[socket.socket], None], sentence: str, more: dict[str, Any]
 ) -> None:
     with serving(handler) as served:
-        begin, where = time.monotonic(), address(served)
+        begin, where = time.monotonic(), address_of(served)
         with pytest.raises(StartError, match=sentence) as caught:
-            run(Plan(address(served), connections=3, duration=20, timeout=0.3, **more))
+            run(Plan(address_of(served), connections=3, duration=20, timeout=0.3, **more))
         assert time.monotonic() - begin < 5
     assert str(caught.value).startswith(where)
     assert "\n" not in str(caught.value)
 
 
-def flips(sock: socket.socket) -> None:
-    """Echo ten messages; the last of them has a byte that was changed."""
-    count = 0
-    while True:
-        data = bytearray(exact(sock, 64))
-        count += 1
-        if count == 10:
-            data[5] ^= 1
-        sock.sendall(data)
-
-
 def test_a_wrong_byte_among_right_ones_is_counted_and_described() -> None:
     with serving(flips) as served:
-        result = run(Plan(address(served), connections=2, messages=100))
+        result = run(Plan(address_of(served), connections=2, messages=100))
     assert result.failures["corrupt"] == result.failed == 2
     assert result.messages == 98
     assert len(result.described) == 2
@@ -346,7 +323,7 @@ def test_slow_replies_are_late_and_their_latency_counts() -> None:
                 time.sleep(0.02)
 
     with serving(slow) as served:
-        result = run(Plan(address(served), connections=1, size=10, messages=2, timeout=0.1))
+        result = run(Plan(address_of(served), connections=1, size=10, messages=2, timeout=0.1))
     assert (result.messages, result.failures["late"]) == (0, 2)
     assert (result.percentile(50) or 0) > 0.15
 

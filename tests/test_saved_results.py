@@ -119,7 +119,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 PARTS = [made(n, seconds=1, rate=5, host={"offset_ms": 0.1, "cpus": 2}) for n in (2, 3)]
 SMALL = merge(PARTS).to_json()
-STRANGE = st.sampled_from(
+STRANGE: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, -1, 0, 10**30, 10**400, 1e308, -1e308, float("inf"), 5e-324, "", "x", "\x1b[2J",
      "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+14:00", [], [[]], [None], {}, {"a": []}]
 )  # fmt: skip

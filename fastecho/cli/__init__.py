@@ -131,7 +131,8 @@ def _help() -> str:
 def _unknown(first: str) -> int:
     """Say what is wrong with the first argument."""
     if not first:
-        complain("fastecho", f"no command: {' or '.join(COMMANDS)}; see fastecho --help")
+        *names, last = COMMANDS
+        complain("fastecho", f"no command: {', '.join(names)} or {last}; see fastecho --help")
         return EXIT_USAGE
     from difflib import get_close_matches
 

@@ -146,12 +146,12 @@ def summary(result: Mapping[str, Any] | HasJson, *, color: bool, unicode: bool, 
     width = max(width, 40)
     blocks = [
         _head(run, width),
-        _rates(run, paint),
+        _rates(run, paint, width),
         _latencies(run, paint),
         _histogram(run, paint, unicode=unicode, width=width),
         _failures(run, paint, width),
         _generator(run, paint, width),
-        _parts(run),
+        _parts(run, width),
     ]
     return "\n".join(block for block in blocks if block)
 
@@ -208,7 +208,7 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _rates(run: Mapping[str, Any], paint: Paint) -> str:
+def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
     text += _line("", f"{messages:,} messages, every byte right, in {elapsed:.3g} s")
@@ -221,10 +221,11 @@ def _rates(run: Mapping[str, Any], paint: Paint) -> str:
     if run.get("plan", {}).get("loop") == "reconnect" and run.get("connects"):
         text += _line("", f"{run['connects']:,} connects")
     if run.get("reopened"):
-        text += _line(
+        text += _wrapped(
             "gaps",
             f"{run['reopened']:,} connections were opened again; {run.get('gap_ms', 0):,.0f} ms "
             f"without, the longest {run.get('longest_gap_ms', 0):,.0f} ms",
+            width,
         )
     return text
 
@@ -263,9 +264,12 @@ def _failures(run: Mapping[str, Any], paint: Paint, width: int) -> str:
         return _line("failures", paint("none", "green"))
     text = ""
     for kind, n in counts.items():
-        name, meaning = FAILURES.get(kind, (kind.replace("_", " "), ""))
-        row = paint(f"{n:,} {name}", "red") + (f": {meaning}" if meaning else "")
-        text += _line("" if text else "failures", row)
+        name, meaning = FAILURES.get(kind, (printable(kind), ""))
+        head = f"{n:,} {name}"
+        rows = _wrapped(
+            "" if text else "failures", f"{head}: {meaning}" if meaning else head, width
+        )
+        text += rows.replace(head, paint(head, "red"), 1)
     described = run.get("described", [])
     for one in described[:DESCRIBED]:
         text += _wrapped("", str(one), width)
@@ -289,7 +293,7 @@ def _generator(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     return text
 
 
-def _parts(run: Mapping[str, Any]) -> str:
+def _parts(run: Mapping[str, Any], width: int) -> str:
     """The runs that a merged result was made of."""
     parts = run.get("parts", [])
     if not parts:
@@ -298,12 +302,10 @@ def _parts(run: Mapping[str, Any]) -> str:
     for part in parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
         offset = f", clock {part['offset_ms']:+.3g} ms" if part.get("offset_ms") else ""
-        text += _line(
+        text += _wrapped(
             "",
-            printable(
-                f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
-                f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}"
-            )
-            + offset,
+            f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
+            f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}{offset}",
+            width,
         )
     return text

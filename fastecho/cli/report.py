@@ -111,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
     for rule in rules:
         for result, _ in judged:
             rule.check_plan(result.plan)
+    if args.hgrm is not None and results[0].latency is None:
+        raise ConfigError(
+            "--hgrm", args.hgrm, f"has nothing to show: {paths[0]} holds no latencies"
+        )
     outputs = Outputs(args)
     stream = sys.stderr if outputs.takes_stdout else sys.stdout
     if len(results) == 1:
