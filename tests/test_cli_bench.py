@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -285,6 +286,23 @@ def test_a_server_of_its_own_is_started_and_ended(words: list[str]) -> None:
     again = run("bench", where, "-d", "100ms")
     assert again.returncode == 4
     assert "refused the connection" in again.stderr
+
+
+def test_ctrl_c_reaches_the_load_and_not_the_server_of_its_own() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "bench", "--server", "-d", "30s", "--interval", "100ms", "--jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        # As a terminal does it: every process of the foreground is told.
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, rest
+    assert sum(json.loads(rest.splitlines()[-1])["failures"].values()) == 0
 
 
 def test_a_server_of_its_own_goes_with_the_command() -> None:

@@ -24,6 +24,12 @@ FIGURES = {
 }  # fmt: skip
 
 
+PART = {
+    "label": "a", "host": "there", "started_at": "2025-11-25T07:00:00.250Z", "offset_ms": 0.5,
+    "messages": 5, "messages_per_s": 2.5,
+}  # fmt: skip
+
+
 def histogram(*values: int) -> Histogram:
     """Return a histogram of values in ns."""
     found = Histogram()
@@ -57,7 +63,7 @@ def full() -> Result:
         intervals=[Interval(0, 1, messages=90, bytes=5760, failures=5, p50=1e-4, p99=1e-3, max=1.0),
                    Interval(1, 1.5)],
         generator=Generator(0.5, 1.25, 0.25, "it was not the limit"),
-        parts=[{"label": "a"}],
+        parts=[PART],
     )  # fmt: skip
 
 

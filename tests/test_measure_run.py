@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from load_servers import echo, framed, hold, serving
 from peers import wait_until
-from wrong_servers import address_of, flips, slams, web_server
+from wrong_servers import address_of, flips, repeats, says_more, slams, stops, web_server
 
 import fastecho
 from fastecho import ConfigError, StartError
@@ -28,7 +28,8 @@ def complete(result: Result) -> None:
     assert result.failures == dict.fromkeys(result.failures, 0), result.described
     assert result.latency is not None
     assert result.latency.count == result.messages > 0
-    assert result.messages_in_window <= result.messages
+    under_way = result.plan.connections * result.plan.depth
+    assert abs(result.messages - result.messages_in_window) <= under_way
     assert sum(one.messages for one in result.intervals) == result.messages
     assert sum(one.bytes for one in result.intervals) == result.bytes
     lengths = sum(one.elapsed for one in result.intervals)
@@ -65,6 +66,30 @@ def test_an_open_loop_keeps_its_rate_and_tells_service_time(server: fastecho.Ser
     assert result.schedule_error is not None
     assert result.service.count == result.messages
     assert result.schedule_error.count + result.held >= result.messages
+
+
+def test_a_stopped_server_shows_in_the_latency_and_not_in_the_service_time(
+    serve_apart: Callable[..., Any],
+) -> None:
+    """The figure of open loops: at half of the server's rate, stopped for 200 ms of 2 s."""
+    served = serve_apart()
+    plan = Plan(served.address, connections=8, duration=0.3)
+    most = run(plan).messages_per_s
+    stops = 0
+
+    def stop(one: Interval) -> None:
+        nonlocal stops
+        if one.start > 0.5 and not stops:
+            stops += 1
+            with served.paused():
+                time.sleep(0.2)
+
+    result = run(plan.replace(rate=most / 2, duration=2, interval=0.2), stop)
+    assert stops == 1
+    assert result.failed == 0
+    assert (result.percentile(99) or 0) >= 0.1
+    assert (result.percentile(99, "service") or 1) < 0.1
+    assert result.held > 0.05 * most / 2
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "poisson"])
@@ -224,6 +249,7 @@ def test_ctrl_c_ends_the_window_and_gives_a_result(server: fastecho.Server) -> N
     complete(result)
     assert time.monotonic() - begin < 10
     assert result.elapsed < 5
+    assert result.generator.verdict.startswith("ended early: after ")
 
 
 def test_ctrl_c_before_anything_came_back_is_an_interrupt() -> None:
@@ -282,6 +308,7 @@ def test_a_server_that_stops_for_good_ends_a_run_of_messages(
     timer.join()
     assert result.messages > 0
     assert result.failed > 0
+    assert "of 1,000,000,000 messages were sent" in result.generator.verdict
 
 
 @pytest.mark.parametrize(
@@ -305,13 +332,31 @@ def test_what_is_no_echo_server_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_byte_among_right_ones_is_counted_and_described() -> None:
-    with serving(flips) as served:
-        result = run(Plan(address_of(served), connections=2, messages=100))
-    assert result.failures["corrupt"] == result.failed == 2
-    assert result.messages == 98
-    assert len(result.described) == 2
-    assert "message 9: byte 5 of the reply" in result.described[0]
+def test_wrong_answers_alone_end_a_run_long_before_the_timeout() -> None:
+    with serving(web_server) as served:
+        begin = time.monotonic()
+        with pytest.raises(StartError, match="no echo server"):
+            run(Plan(address_of(served), duration=20, timeout=20))
+        assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "count", "words"),
+    [
+        (flips, "corrupt", 1, "connection 0, message 9: byte 5 of the reply"),
+        (repeats, "misplaced", 1, "connection 0, message 9"),
+        (says_more, "extra_bytes", 7, "connection 0"),
+        (stops, "timed_out", 1, "connection 0, message 9"),
+    ],
+)
+def test_what_goes_wrong_among_right_replies_is_counted_and_described(
+    handler: Callable[[socket.socket], None], kind: str, count: int, words: str
+) -> None:
+    with serving(handler) as served:
+        result = run(Plan(address_of(served), connections=1, messages=12, timeout=0.3))
+    assert result.messages >= 9
+    assert result.failures[kind] == count, result.failures
+    assert words in result.described[0]
 
 
 def test_slow_replies_are_late_and_their_latency_counts() -> None:
@@ -334,13 +379,14 @@ def test_slow_replies_are_late_and_their_latency_counts() -> None:
 def test_a_port_where_nobody_listens_is_refused_in_one_sentence() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{sock.getsockname()[1]}"
+        where, begin = f"127.0.0.1:{sock.getsockname()[1]}", time.monotonic()
         with pytest.raises(StartError, match=f"^{where} refused the connection: nothing listens"):
             run(Plan(where, duration=1))
         with pytest.raises(StartError, match=f"^{where} refused the connection"):
             run(Plan(where, duration=5, reconnect=True))
         with pytest.raises(StartError, match=f"^{where} refused the connection"):
             run(Plan(where, duration=5, ramp=0.1))
+        assert time.monotonic() - begin < 4
 
 
 @pytest.mark.parametrize(

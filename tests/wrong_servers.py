@@ -6,11 +6,12 @@ load or a command says of them.
 
 from __future__ import annotations
 
+import itertools
 import socket
 
-from load_servers import Served, exact
+from load_servers import Served, exact, hold
 
-__all__ = ["address_of", "flips", "slams", "web_server"]
+__all__ = ["address_of", "flips", "repeats", "says_more", "slams", "stops", "web_server"]
 
 
 def address_of(served: Served) -> str:
@@ -32,10 +33,31 @@ def slams(sock: socket.socket) -> None:
 
 def flips(sock: socket.socket) -> None:
     """Echo messages of 64 bytes; the tenth has a byte that was changed."""
-    count = 0
-    while True:
+    for number in itertools.count():
         data = bytearray(exact(sock, 64))
-        count += 1
-        if count == 10:
+        if number == 9:
             data[5] ^= 1
         sock.sendall(data)
+
+
+def repeats(sock: socket.socket) -> None:
+    """Echo messages of 64 bytes; in place of the tenth comes the ninth again."""
+    last = b""
+    for number in itertools.count():
+        data = exact(sock, 64)
+        sock.sendall(last if number == 9 else data)
+        last = data
+
+
+def says_more(sock: socket.socket) -> None:
+    """Echo messages of 64 bytes; behind the tenth come 7 more."""
+    for number in itertools.count():
+        data = exact(sock, 64)
+        sock.sendall(data + (b"and so " if number == 9 else b""))
+
+
+def stops(sock: socket.socket) -> None:
+    """Echo messages of 64 bytes, of the tenth only a half; then keep silent."""
+    for number in range(10):
+        sock.sendall(exact(sock, 64)[: 32 if number == 9 else 64])
+    hold(sock)

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from html import escape
 
+from fastecho._version import __version__
+
 from . import _charts as charts
 from ._axes import count_text, time_text
 from ._graphs import by_percentile, graphs
@@ -44,6 +46,9 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufffe\uffff]"
 )
+
+
+FOOTER = "Made by fastecho {}. Percentiles come from whole histograms; none is an average."
 
 
 class _Run:
@@ -89,8 +94,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
         *top,
         _all_charts(runs),
         *(_details(run, alone=len(runs) == 1) for run in runs),
-        f"<footer>Made by fastecho {_text(runs[0].result.version)}. "
-        "Percentiles come from whole histograms; none is an average.</footer>",
+        f"<footer>{FOOTER.format(_text(__version__))}</footer>",
     ]
     body = "\n".join(block for block in blocks if block)
     return f"""<!DOCTYPE html>
@@ -169,9 +173,7 @@ def _bytes_text(value: float) -> str:
 def _asked(run: _Run) -> str:
     """Say what was run, where and when."""
     result = run.result
-    host = ", ".join(
-        str(result.host[key]) for key in ("name", "system") if result.host.get(key)
-    )
+    host = ", ".join(str(result.host[key]) for key in ("name", "system") if result.host.get(key))
     if result.host.get("cpus"):
         host += f", {result.host['cpus']} CPUs"
     started = run.data.get("started_at", "")
@@ -201,7 +203,9 @@ def _notes(run: _Run) -> list[str]:
     found.append(f"{result.messages:,} messages, every byte right, in {result.elapsed:.4g} s.")
     wanted = result.plan.rate
     if wanted and result.messages_per_s < wanted * 0.99:
-        found.append(f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for.")
+        found.append(
+            f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for."
+        )
     if result.held:
         found.append(f"{result.held:,} messages had to wait in the generator for a connection.")
     if result.reopened:
@@ -254,7 +258,7 @@ def _ratio_text(figure: Any) -> str:
     """Return the ratio of a figure, and how sure it is, as small text."""
     if figure.ratio is None:
         return ""
-    times = f"<small>× {_times_text(figure.ratio)}</small>"
+    times = f"<small>&#215; {_times_text(figure.ratio)}</small>"
     if figure.low is None:
         return times
     noise = "<small>within noise</small>" if figure.verdict == "within noise" else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import time
 
@@ -144,7 +145,10 @@ def connect_failure(error: OSError, names: str, timeout: float) -> StartError:
     reason = reasons.get(number)
     if reason is None:
         reason = f"cannot be reached: {os.strerror(number).lower() if number else error}"
-    return StartError(number, f"{names} {reason}")
+    # The load says how many failed; when all did, that is no news.
+    count = re.match(r"(\d+) of (\d+) connections failed", error.strerror or "")
+    part = f" ({count[0]})" if count and count[1] != count[2] else ""
+    return StartError(number, f"{names} {reason}{part}")
 
 
 def descriptors_needed(plan: Plan) -> int:

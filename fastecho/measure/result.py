@@ -174,8 +174,8 @@ class Result:
         host: name, system and number of CPUs of the machine of the load.
         elapsed: seconds of the window.
         messages: right replies within the timeout; bytes: of these.
-        messages_in_window: of `messages`, those that came before the window's end: what the rate
-            counts.
+        messages_in_window: right replies that came within the window, those to messages of the
+            warm-up included: what the rate counts.
         sent: messages given to a connection; connects: connections established.
         held: open loop: messages that waited because every connection had `depth` outstanding.
         failures: a count for each name in FAILURES.
@@ -335,6 +335,10 @@ class Result:
 
     def __repr__(self) -> str:
         return f"<Result {'; '.join(_lines(self))}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the summary as lines in a notebook (IPython asks for it)."""
+        printer.text("..." if cycle else str(self))
 
 
 def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ FOR_EVER = values.LONGEST
 """Seconds of a run that only its number of messages limits."""
 LOOK = 0.1
 """Seconds between looks for a first right reply."""
+LONGEST_WAIT = 1.0
+"""Seconds: a Ctrl-C that comes just before a wait is noticed after it."""
 FIRST_LOOK = 0.3
 """Seconds after which wrong bytes, and not one right reply, mean that there is no echo server."""
 PATIENCE = 10.0
@@ -227,8 +229,7 @@ class _Run:
         self._look(on_interval, self._elapsed())
 
     def _wait(self) -> None:
-        """Wait for the loads. In parts: a Ctrl-C just before a wait is noticed only after it."""
-        while not self.finished.wait(0.2):
+        while not self.finished.wait(LONGEST_WAIT):
             pass
 
     def _elapsed(self) -> float:
@@ -240,12 +241,10 @@ class _Run:
         duration = FOR_EVER if self.plan.duration is None else self.plan.duration
         progress = _Progress(self.plan)
         while not self.finished.is_set():
-            # A last part that would be shorter than half of one belongs to the one before.
-            due = tick * span if (tick + 0.5) * span <= duration else duration + PATIENCE
             now = (time.monotonic_ns() - self.window_ns) / 1e9
-            wait = due - now
-            if progress.looks:
-                wait = min(wait, LOOK)
+            # A last part that would be shorter than half of one belongs to the one before.
+            due = tick * span if (tick + 0.5) * span <= duration else float("inf")
+            wait = min(due - now, LOOK if progress.looks else LONGEST_WAIT)
             if self.finished.wait(max(wait, 0)):
                 return
             now = (time.monotonic_ns() - self.window_ns) / 1e9
@@ -254,8 +253,7 @@ class _Run:
                 self._wait()
                 return
             if now >= due:
-                if due <= duration:
-                    self._look(on_interval, now)
+                self._look(on_interval, now)
                 tick = max(tick + 1, int(now / span) + 1)
 
     def counts(self) -> dict[str, int]:
@@ -367,10 +365,11 @@ class _Run:
 
     def close(self) -> None:
         """End what is still under way and give everything back."""
-        if any(thread.is_alive() for thread in self.threads):
-            self.stop()
+        alive = [thread for thread in self.threads if thread.is_alive()]
+        if alive:
             # A second Ctrl-C, or a callback that raised: the threads come back within the timeout.
-            for thread in self.threads:
+            self.stop()
+            for thread in alive:
                 thread.join(0.5)
         for load in (*self.loads, *([self.idle] if self.idle else [])):
             try:

@@ -75,7 +75,7 @@ def met_rate(result: Result) -> bool:
 def verdict(result: Result) -> str:
     """Return what the figures of a finished run are limited by, in a sentence or two."""
     busy = result.generator.busy
-    said = []
+    said = _ended_early(result)
     if not met_rate(result):
         rate = result.plan.rate
         assert rate is not None
@@ -103,3 +103,15 @@ def verdict(result: Result) -> str:
     if not said:
         said.append(f"the generator was busy {busy * 100:.0f} %: it was not the limit")
     return "; ".join(said)
+
+
+def _ended_early(result: Result) -> list[str]:
+    """Return a sentence for a run that was broken off, or none."""
+    plan = result.plan
+    if plan.messages is not None and result.sent >= plan.messages:
+        return []
+    if plan.duration is None:
+        return [f"ended early: {result.sent:,} of {plan.messages:,} messages were sent"]
+    if result.elapsed < 0.99 * plan.duration:
+        return [f"ended early: after {result.elapsed:.3g} of {seconds_text(plan.duration)}"]
+    return []
