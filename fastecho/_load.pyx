@@ -89,17 +89,11 @@ cdef class Histogram:
 
     def encode(self):
         """Return the counts as HdrHistogram V2 holds them, with its header, not compressed."""
-        cdef unsigned char *out = <unsigned char *>malloc(FE_HISTOGRAM_V2_MAX)
-        cdef int n
-        if out == NULL:
-            raise MemoryError("no memory for the bytes of a histogram")
-        try:
-            n = fe_histogram_v2_encode(self.h, out)
-            if n < 0:
-                raise ValueError("a histogram with more than 2**63 - 1 values cannot be encoded")
-            return out[:n]
-        finally:
-            free(out)
+        cdef bytearray out = bytearray(FE_HISTOGRAM_V2_MAX)
+        cdef int n = fe_histogram_v2_encode(self.h, <unsigned char *>out)
+        if n < 0:
+            raise ValueError("a histogram with more than 2**63 - 1 values cannot be encoded")
+        return bytes(out[:n])
 
     @staticmethod
     def decode(bytes data not None):

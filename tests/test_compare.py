@@ -88,6 +88,18 @@ def test_second_that_stalls_widens_the_rate() -> None:
     assert wide.high > plain.high
 
 
+def test_second_without_a_reply_leaves_the_latencies_comparable() -> None:
+    steady, stalled = made(1), made(2)
+    for n in (3, 4, 5, 11):  # a whole batch, and one more
+        one = stalled.intervals[n]
+        one.messages, one.p50, one.p99, one.max, one.histogram = 0, None, None, None, None
+    figures = {figure.name: figure for figure in compare([steady, stalled])[0].figures}
+    for name in ("p50", "p99"):
+        assert figures[name].verdict == "within noise"
+        high = figures[name].high
+        assert high is not None and high < 1.3, name
+
+
 def test_largest_value_is_compared_as_a_single_one() -> None:
     """Twice as many seconds make a mean more certain, but not a maximum."""
     short = compare([made(1, seconds=16), made(2, seconds=16)])[0].figures
@@ -128,7 +140,8 @@ def test_what_a_reader_must_know_is_noted() -> None:
     assert "threads differ: 1 and 2" in notes
     assert "different machines: node-1 and node-2" in notes
     assert "3 failures" in notes
-    assert compare([one, made(3)])[0].notes == []
+    longer = made(3, plan={"duration": 60.0})
+    assert compare([one, longer])[0].notes == []
 
 
 def test_json_names_figures_with_their_units() -> None:

@@ -22,7 +22,7 @@ def hosts(count: int, **changes: Any) -> list[Result]:
 
 
 def test_histograms_and_counts_are_added() -> None:
-    parts = hosts(3, failures={"lost": 2, "reset": 1}, held=4, reopened=1, gap=0.5)
+    parts = hosts(3, failures={"lost": 2, "reset": 1}, held=4, reopened=1, gap=0.5, longest_gap=0.3)
     whole = merge(parts)
     total = Histogram()
     for part in parts:
@@ -33,7 +33,7 @@ def test_histograms_and_counts_are_added() -> None:
     assert whole.messages == sum(part.messages for part in parts) == whole.latency.count
     assert whole.bytes == sum(part.bytes for part in parts)
     assert whole.failures["lost"] == 6 and whole.failures["reset"] == 3
-    assert (whole.held, whole.reopened, whole.gap) == (12, 3, 1.5)
+    assert (whole.held, whole.reopened, whole.gap, whole.longest_gap) == (12, 3, 1.5, 0.3)
     assert whole.service is None
 
 
@@ -144,6 +144,15 @@ def test_percentiles_of_intervals_without_histograms_are_left_out() -> None:
     first = whole.intervals[0]
     assert first.p50 is None and first.p99 is None and first.histogram is None
     assert first.max is not None and first.messages > 0
+
+
+def test_interval_without_replies_adds_nothing() -> None:
+    parts = hosts(2)
+    one = parts[0].intervals[3]
+    one.messages, one.p50, one.p99, one.max, one.histogram = 0, None, None, None, None
+    whole = merge(parts)
+    assert whole.intervals[3].p99 == parts[1].intervals[3].p99
+    assert whole.intervals[3].histogram is not None
 
 
 def test_intervals_of_which_one_run_has_more_are_kept() -> None:

@@ -48,6 +48,16 @@ def test_open_loop_shows_service_time_beside_latency() -> None:
     assert "service time" not in text_of(made(1))
 
 
+def test_connects_have_a_column_where_every_message_has_one() -> None:
+    connect = Histogram()
+    connect.record(90_000, 10)
+    text = text_of(made(1, connect=connect))
+    assert "\nconnect    p50 90.0 us, max 90.0 us\n" in text
+    text = text_of(made(1, connect=connect, plan={"reconnect": True}))
+    assert re.search(r"^ +latency +connect$", text, re.M)
+    assert re.search(r"^p99 +\S+ us +90.0 us$", text, re.M)
+
+
 def test_rate_that_was_not_reached_is_said() -> None:
     text = text_of(made(1, plan={"rate": 1000}))
     assert re.search(r"^ +(29|30)\.\d% of the rate that was asked for$", text, re.M)

@@ -232,7 +232,12 @@ def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
 
 def _latencies(run: Mapping[str, Any], paint: Paint) -> str:
     """A column for each histogram, a row for each percentile."""
-    columns = [(title, run[key]) for key, title in COLUMNS if run.get(key)]
+    reconnects = run.get("plan", {}).get("loop") == "reconnect"
+    columns = [
+        (title, run[key])
+        for key, title in COLUMNS
+        if run.get(key) and (key != "connect_us" or reconnects)
+    ]
     if not columns or not run.get("messages"):
         return ""
     text = _line("", "".join(paint(f"{title:>14}", "bold") for title, _ in columns))
@@ -243,6 +248,11 @@ def _latencies(run: Mapping[str, Any], paint: Paint) -> str:
     if run.get("service_us"):
         text += _line("", "latency counts from when a message was due,")
         text += _line("", "service time from when it was sent")
+    if (connect := run.get("connect_us")) and not reconnects:
+        figures = [
+            f"{name} {time_text(connect[name])}" for name in ("p50", "max") if name in connect
+        ]
+        text += _line("connect", ", ".join(figures))
     return text
 
 

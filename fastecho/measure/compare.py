@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 
-from .merge import differences, merge, name_of, sum_of_texts
+from .merge import differences, latencies_of, merge, name_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ __all__ = ["FIGURES", "Comparison", "Figure", "compare", "key_of", "merge"]
 FIGURES = ("rate", "p50", "p90", "p99", "p99.9", "max")
 NEIGHBOURS = {"p90": ("p50", "p99"), "p99.9": ("p99", "max")}
 """Whose spread a percentile borrows that intervals without histograms do not have."""
-BATCHES = 20
+BATCHES = 8
+"""At most: docs/decisions/0010-comparing-runs.md."""
 FEWEST = 4
 """Batches; fewer than so many tell nothing of a spread."""
 Z = 2.5758293
@@ -46,6 +47,7 @@ Z = 2.5758293
 RESOLUTION = 0.001
 """A smaller difference is never told: it is the width of a histogram's bucket."""
 BUCKET_US = 0.064
+LENGTH = ("duration", "messages", "interval")
 NOISE, MORE, LESS, UNKNOWN = "within noise", "more", "less", "cannot tell"
 
 
@@ -165,11 +167,13 @@ class _Spread:
     def __init__(self, result: Result) -> None:
         self._batches = _batches(result.intervals)
         self._values: dict[str, list[float]] = {"rate": [_rate(one) for one in self._batches]}
-        histograms = [sum_of_texts(one.histogram for one in batch) for batch in self._batches]
+        histograms = [latencies_of(batch) for batch in self._batches]
+        known = [one for one in histograms if one is not None]
         for name in FIGURES[1:]:
-            if all(one is not None and one.count for one in histograms):
+            if len(known) == len(histograms):
                 percent = 100.0 if name == "max" else float(name[1:])
-                self._values[name] = [max(one.percentile(percent), 1) for one in histograms if one]
+                # A batch without any reply has no latency; the next one shows why.
+                self._values[name] = [max(x.percentile(percent), 1) for x in known if x.count]
             elif name not in NEIGHBOURS:
                 self._values[name] = [
                     x for batch in self._batches if (x := _typical(batch, name)) is not None
@@ -182,20 +186,20 @@ class _Spread:
         known = [one for one in found if one is not None]
         if len(known) < len(found):
             return None
-        variance = max(known)
-        return (variance if name == "max" else variance / len(self._batches)), len(self._batches)
+        variance, count = max(known)
+        return (variance if name == "max" else variance / count), count
 
-    def _among(self, name: str) -> float | None:
-        """Return the relative variance of single batches; None if there are too few."""
+    def _among(self, name: str) -> tuple[float, int] | None:
+        """Return the relative variance of single batches, and their number, if it is enough."""
         values = self._values[name]
         count = len(values)
-        if count < max(FEWEST, len(self._batches)) or not any(values):
+        if count < FEWEST or not any(values):
             return None
         # A rate may be 0 for a while; a latency may be far from the others.
         seen = [math.log(value) for value in values] if name != "rate" else values
         middle = math.fsum(seen) / count
         variance = math.fsum((one - middle) ** 2 for one in seen) / (count - 1)
-        return variance / middle**2 if name == "rate" else variance
+        return (variance / middle**2 if name == "rate" else variance), count
 
 
 def _batches(intervals: Sequence[Interval]) -> list[list[Interval]]:
@@ -250,7 +254,8 @@ def _student(freedom: float) -> float:
 
 def _notes(baseline: Result, result: Result) -> list[str]:
     notes = []
-    if different := differences(baseline.plan, result.plan):
+    # A longer run of the same load is only more certain.
+    if different := differences(baseline.plan, result.plan, besides=LENGTH):
         notes.append(f"the loads differ: {'; '.join(different)}")
     if baseline.plan.threads != result.plan.threads:
         notes.append(f"threads differ: {baseline.plan.threads} and {result.plan.threads}")

@@ -184,14 +184,19 @@ def _histogram(parts: Iterable[Histogram | None]) -> Histogram | None:
     return total
 
 
-def sum_of_texts(texts: Iterable[str | None]) -> Histogram | None:
-    """Return the sum of the histograms of intervals; None if any interval has none."""
+def latencies_of(intervals: Iterable[Interval]) -> Histogram | None:
+    """Return the sum of the histograms of intervals; None if one that had replies has none."""
+    from fastecho._load import Histogram
+
     from .histograms import decode
 
-    found = list(texts)
-    if not found or any(text is None for text in found):
-        return None
-    return _histogram(decode(text) for text in found if text is not None)
+    total = Histogram()
+    for one in intervals:
+        if one.histogram is not None:
+            total.merge(decode(one.histogram))
+        elif one.messages:
+            return None
+    return total
 
 
 def _beside(results: Sequence[Result]) -> list[Interval]:
@@ -208,14 +213,13 @@ def _sum(parts: Sequence[Interval]) -> Interval:
     if len(parts) == 1:
         return parts[0]
 
-    total = sum_of_texts(part.histogram for part in parts)
+    total = latencies_of(parts)
     text = p50 = p99 = None
-    if total is not None:
+    if total is not None and total.count:
         from .histograms import encode
 
         text = encode(total)
-        if total.count:
-            p50, p99 = total.percentile(50) / 1e9, total.percentile(99) / 1e9
+        p50, p99 = total.percentile(50) / 1e9, total.percentile(99) / 1e9
     return Interval(
         min(part.start for part in parts),
         max(part.elapsed for part in parts),
