@@ -7,6 +7,7 @@ Lives here: samples and what varies in them. Does not live here: what a page mus
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from fastecho._load import Histogram
@@ -132,7 +133,7 @@ def hostile() -> dict[str, Any]:
     return data
 
 
-SAMPLES = {
+SAMPLES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "open": lambda: [result()],
     "closed": lambda: [closed()],
     "empty": lambda: [empty()],

@@ -47,10 +47,20 @@ ARROWS: dict[str, set[str]] = {
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.plan", "measure.result", "measure.rules", "measure.runner",
         "measure.saved", "measure.search"},
+    "measure._axes": set(),
+    "measure._charts": {"errors", "measure._axes"},
+    "measure._graphs": {
+        "_load", "measure._axes", "measure._charts", "measure.result",
+    },
+    "measure._style": set(),
     "measure.compare": {"measure.merge", "measure.result"},
     "measure.histograms": {"_load"},
     "measure.merge": {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
+    },
+    "measure.page": {
+        "_version", "measure._axes", "measure._charts", "measure._graphs", "measure._style",
+        "measure.compare", "measure.result", "measure.words",
     },
     "measure.plan": {"address", "errors", "measure.values"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
@@ -74,7 +84,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.words": set(),
 }  # fmt: skip
 # What only an extra brings, and who may ask for it.
-EXTRAS = {"cli._live": {"rich"}}
+EXTRAS = {"cli._live": {"rich"}, "measure._charts": {"drawsvg"}}
 # Commands may use everything below them, the public names ("") included. The core and the
 # listeners are the server's own.
 CLI_MAY = {"", *ARROWS, "cli"} - {

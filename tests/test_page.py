@@ -35,7 +35,7 @@ def words_of(text: str) -> str:
     return " ".join("".join(read(text).itertext()).split())
 
 
-@pytest.fixture(params=SAMPLES.values(), ids=SAMPLES.keys())
+@pytest.fixture(params=list(SAMPLES.values()), ids=list(SAMPLES))
 def made(request: pytest.FixtureRequest) -> str:
     return page(request.param())
 
@@ -127,7 +127,9 @@ def test_run_without_a_reply_says_so_and_has_no_latency() -> None:
     data = empty()
     words = words_of(page([{**data, "intervals": []}]))
     assert "No reply came: there is nothing to draw." in words
-    assert "Percentiles p" not in words and "stddev" not in words and "connection ended first" in words
+    assert (
+        "Percentiles p" not in words and "stddev" not in words and "connection ended first" in words
+    )
 
 
 def test_latencies_above_an_hour_are_on_the_chart() -> None:
@@ -150,7 +152,7 @@ def test_several_runs_are_compared_with_the_first() -> None:
     words = words_of(page(SAMPLES["three"]()))
     assert "3 runs compared" in words
     assert "before" in words and "after" in words
-    assert "× 1" in words and "within noise" in words
+    assert "\u00d7 1" in words and "within noise" in words
     for title in ("p50 over time", "p99 over time", "max over time"):
         assert title in words
 

@@ -12,7 +12,16 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Axis", "count_text", "linear", "log", "nines_of", "percent_text", "percentile", "time_text"]
+__all__ = [
+    "Axis",
+    "count_text",
+    "linear",
+    "log",
+    "nines_of",
+    "percent_text",
+    "percentile",
+    "time_text",
+]
 
 
 class Axis:

@@ -209,7 +209,7 @@ class _Picture:
         return found
 
     def _places(self) -> list[Any]:
-        """Return a strip over each of some places, with the values there, hidden until pointed at."""
+        """Return strips over some places; each has its values, hidden until pointed at."""
         chosen = self._chosen()
         count = len(chosen)
         places = [self._across(value) for value in chosen]

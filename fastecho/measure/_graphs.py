@@ -14,7 +14,7 @@ from ._charts import Line
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fastecho._load import Histogram
 
@@ -114,25 +114,27 @@ def _drawn(intervals: Sequence[Interval]) -> list[Interval]:
     found = []
     for n in range(0, len(intervals), size):
         group = intervals[n : n + size]
-        highest = {
-            name: max((v for one in group if (v := getattr(one, name)) is not None), default=None)
-            for name in ("p50", "p99", "max")
-        }
         found.append(
             Interval(
                 group[0].start,
                 sum(one.elapsed for one in group),
                 messages=sum(one.messages for one in group),
                 failures=sum(one.failures for one in group),
-                **highest,
+                p50=_highest(one.p50 for one in group),
+                p99=_highest(one.p99 for one in group),
+                max=_highest(one.max for one in group),
             )
         )
     return found
 
 
-def _over_time(intervals: Sequence[Interval], name: str, scale: float = 1.0) -> list[
-    tuple[float, float | None]
-]:
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _over_time(
+    intervals: Sequence[Interval], name: str, scale: float = 1.0
+) -> list[tuple[float, float | None]]:
     """Return (middle of the interval, value) of an attribute."""
     points: list[tuple[float, float | None]] = []
     for one in intervals:
