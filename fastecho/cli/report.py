@@ -94,8 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read, add up, compare, show; return the exit code."""
     from fastecho.cli._outputs import Outputs
+    from fastecho.measure import read
     from fastecho.measure.rules import Rule
-    from fastecho.measure.saved import read
 
     _check(args)
     rules = [Rule(text, "--fail-if") for text in args.fail_if]
@@ -157,7 +157,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _is_run(path: str) -> bool:
     """Tell whether a file holds a run itself: `--json A B`, meant to read A, would destroy it."""
-    from fastecho.measure.saved import read
+    from fastecho.measure import read
 
     try:
         return os.path.isfile(path) and not read(path).parts
@@ -191,7 +191,7 @@ def _labelled(results: Sequence[Result], label: str) -> Result:
 
 def _move_to_front(results: list[Result], paths: list[str], baseline: str) -> None:
     """Make the baseline the first result; it is read if it is not there yet."""
-    from fastecho.measure.saved import read
+    from fastecho.measure import read
 
     for n, path in enumerate(paths):
         if _same(path, baseline) or path == baseline:

@@ -30,7 +30,7 @@ _HOMES = {
     "read": "saved",
     "run": "runner",
 }
-_NEEDS_LOAD = frozenset({"runner", "search"})
+_NEEDS_LOAD = frozenset({"runner", "saved", "search"})
 
 
 def _find(name: str) -> object:
