@@ -186,11 +186,11 @@ def _packed_sources(int family, address, sources):
     return [_packed(family, (host, 0)) for host in fitting]
 
 
-cdef fe_histogram *_new_histogram() except NULL:
+cdef fe_histogram *_new_histogram() noexcept nogil:
+    """An empty histogram; NULL: no memory."""
     cdef fe_histogram *h = <fe_histogram *>malloc(sizeof(fe_histogram))
-    if h == NULL:
-        raise MemoryError("no memory for a histogram")
-    fe_histogram_reset(h)
+    if h != NULL:
+        fe_histogram_reset(h)
     return h
 
 
@@ -373,7 +373,8 @@ cdef class Load:
         d.scratch = <unsigned char *>malloc(SCRATCH_SIZE)
         d.events = <_sys.epoll_event *>malloc(EVENTS * sizeof(_sys.epoll_event))
         if (l.connections == NULL or l.pasts == NULL or l.times == NULL or l.given == NULL
-                or l.ring == NULL or l.touched == NULL
+                or l.ring == NULL or l.touched == NULL or l.latency == NULL or l.connect == NULL
+                or d.mode == FE_LOAD_OPEN_LOOP and (l.service == NULL or l.lateness == NULL)
                 or d.buffer == NULL or d.scratch == NULL or d.events == NULL):
             raise MemoryError(f"no memory for {l.count} connections of depth {l.depth}")
         for i in range(l.count):

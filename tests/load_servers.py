@@ -1,7 +1,8 @@
 """Servers for the tests of the load generator: one thread a connection, a function each.
 
-Lives here: starting and ending them, handlers that echo. Does not live here: servers that do
-wrong (test_load_failures.py), the server under test of all other files (conftest.py).
+Lives here: starting and ending them, handlers that echo, the books of a result. Does not live
+here: servers that do wrong (test_load_failures.py), the server under test of all other files
+(conftest.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peers import wait_until
 
 from fastecho._load import Load
+
+if TYPE_CHECKING:
+    from fastecho._load import RunResult
 
 Handler = Callable[[socket.socket], None]
 
@@ -188,3 +192,31 @@ def framed(frame: str, prefix: bytes, suffix: bytes) -> Handler:
             sock.sendall(struct.pack(">I", len(reply)) + reply)
 
     return lines if frame == "line" else lengths
+
+
+def refusing() -> tuple[int, tuple[str, int]]:
+    """Return an address on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return socket.AF_INET, sock.getsockname()
+
+
+MESSAGES = ("messages", "late", "corrupt", "misplaced", "lost", "timed_out")
+KINDS = (
+    *MESSAGES[1:], "extra_bytes", "reset", "closed", "refused", "connect_timed_out", "other",
+)  # fmt: skip
+
+
+def counted(result: RunResult, not_given: int = 0) -> dict[str, int]:
+    """Return what went wrong, by kind; the books balance.
+
+    `not_given`: messages that were due while no connection was open.
+    """
+    numbers: dict[str, Any] = dict(result)
+    assert sum(numbers[kind] for kind in MESSAGES) == result["sent"] + not_given
+    return {kind: numbers[kind] for kind in KINDS if numbers[kind]}
+
+
+def described(result: RunResult) -> list[str]:
+    """Return the sentences about failures."""
+    return [sentence for _, sentence in result["failures"]]

@@ -298,7 +298,9 @@ def test_ctrl_c_reaches_the_load_and_not_the_server_of_its_own() -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        # As a terminal does it: every process of the foreground is told.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert [os.getpgid(int(child)) != process.pid for child in children] == [True]
+        # As a terminal does it: every process of the foreground group is told.
         os.killpg(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, rest

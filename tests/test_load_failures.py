@@ -10,37 +10,13 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from driven import black_hole
-from load_servers import Handler, echo, exact, framed, hold, serving
+from load_servers import Handler, counted, described, echo, exact, framed, hold, refusing, serving
 from peers import reset
 
 from fastecho._load import Load
-
-if TYPE_CHECKING:
-    from fastecho._load import RunResult
-
-MESSAGES = ("messages", "late", "corrupt", "misplaced", "lost", "timed_out")
-KINDS = (
-    *MESSAGES[1:], "extra_bytes", "reset", "closed", "refused", "connect_timed_out", "other",
-)  # fmt: skip
-
-
-def counted(result: RunResult, not_given: int = 0) -> dict[str, int]:
-    """Return what went wrong, by kind; the books balance.
-
-    `not_given`: messages that were due while no connection was open.
-    """
-    numbers: dict[str, Any] = dict(result)
-    assert sum(numbers[kind] for kind in MESSAGES) == result["sent"] + not_given
-    return {kind: numbers[kind] for kind in KINDS if numbers[kind]}
-
-
-def described(result: RunResult) -> list[str]:
-    """Return the sentences about failures."""
-    return [sentence for _, sentence in result["failures"]]
 
 
 def spoiling(handler: Handler, at: int) -> Handler:
@@ -374,13 +350,6 @@ def test_an_open_loop_ends_with_its_last_connection() -> None:
 
 
 # Connecting
-
-
-def refusing() -> tuple[int, tuple[str, int]]:
-    """Return an address on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return socket.AF_INET, sock.getsockname()
 
 
 def test_refused_connects_are_one_error_that_counts_them() -> None:

@@ -16,9 +16,8 @@ from typing import Any
 import commands
 import pytest
 from driven import black_hole
-from load_servers import Handler, echo, exact, hold, serving, trickle
+from load_servers import Handler, counted, described, echo, exact, hold, refusing, serving, trickle
 from peers import reset, wait_until
-from test_load_failures import counted, described, refusing
 
 from fastecho._load import Load
 
@@ -65,8 +64,10 @@ def test_what_is_due_meanwhile_in_an_open_loop_is_lost_and_not_skipped() -> None
         result = load.run(0.5)
         not_given = 500 - result["sent"]
         assert counted(result, not_given) == {"lost": not_given + 1, "reset": 1}
-        # As many as the gap is long: one is due every millisecond.
-        assert abs(not_given - result["gap_ns"] / 1e6) <= 25
+        # At least as many as the gap is long, one is due every millisecond; before it, some may
+        # have waited for a slow server.
+        gap_ms = result["gap_ns"] / 1e6
+        assert gap_ms - 2 <= not_given <= gap_ms + 200
         assert described(result) == ["connection 0: reset by the server with 1 message outstanding"]
 
 

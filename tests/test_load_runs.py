@@ -333,15 +333,15 @@ def test_a_run_is_watched_by_another_thread(settings: dict[str, Any]) -> None:
     """Numbers only grow, and end as the result says."""
     with serving(echo) as server, server.load(connections=4, **settings) as load:
         load.connect()
-        seen: list[Any] = []
+        seen: list[dict[str, Any]] = []
         counts: list[int] = []
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(load.run, 0.3, warmup=0.05)
             while not running.done():
-                seen.append(load.snapshot())
+                seen.append(dict(load.snapshot()))
                 counts.append(load.histogram().count)
                 time.sleep(0.001)  # as somebody who watches does
-            result = running.result()
+            result: dict[str, Any] = dict(running.result())
         assert_faultless(result)
         growing = ("messages", "bytes", "sent", "elapsed_ns")
         for name in growing:
@@ -396,7 +396,7 @@ def test_each_histogram_has_its_name() -> None:
         assert load.histogram("service").max <= load.histogram("latency").max
         load.reset()
         for name in ("latency", "service", "connect", "schedule_error"):
-            assert load.histogram(name).count == 0  # type: ignore[arg-type]
+            assert load.histogram(name).count == 0
         with pytest.raises(ValueError, match="name must be one of latency, service, connect, sch"):
             load.histogram("lateness")  # type: ignore[arg-type]
 

@@ -144,6 +144,8 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     rules, limit = _rules(args, plan)
     start_at = None if args.start_at is None else _time(args.start_at)
+    from fastecho.measure import run as _  # noqa: F401 - a missing extension is told first
+
     outputs = Outputs(args)
     if args.live and not _has_rich():
         complain(NAME, "--live needs the package rich: pip install 'fastecho[rich]'")

@@ -2,6 +2,9 @@
  * replies are split, right replies count once each, in their window; sizes may differ. */
 #include "loads.h"
 
+#include "load.h"
+#include "load_counts.h"
+
 /* Sends everything that is due on c, the kernel taking `most` bytes at a time at random.
  * Result: the bytes, as one stream. */
 static unsigned char *sent_stream(fe_load *l, fe_load_connection *c, size_t room, uint64_t most,

@@ -2,6 +2,8 @@
  * of it; gaps are measured; silence is noticed. */
 #include "loads.h"
 
+#include "load_life.h"
+
 static void every_message_of_a_dead_connection_is_counted_once(void)
 {
     static const int kinds[] = {FE_LOAD_RESET, FE_LOAD_CLOSED_BY_SERVER, FE_LOAD_OTHER,

@@ -1,6 +1,8 @@
 /* An open loop keeps its schedule and its depth, and skips no message. */
 #include "loads.h"
 
+#include "load_open.h"
+
 static void an_open_loop_sends_on_time_to_each_in_turn(void)
 {
     fe_load *l = new_load(3, 1, FE_PATTERN_RAW, 64, "", "");

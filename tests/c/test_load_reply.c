@@ -1,6 +1,8 @@
 /* Replies, right and wrong: each counts as what it is, once, however it is split. */
 #include "loads.h"
 
+#include "load_reply.h"
+
 static void a_changed_byte_is_one_wrong_reply_and_the_next_is_right(void)
 {
     fe_load *l = new_load(4, 2, FE_PATTERN_LENGTH, 50, "pre", "suf");
