@@ -22,7 +22,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "fastecho: no command: serve or connect; see fastecho --help"),
+        ([], "fastecho: no command: serve, connect or ping; see fastecho --help"),
         (["server"], "fastecho: there is no command 'server': did you mean serve?"),
         (["zzz"], "fastecho: there is no command 'zzz': see fastecho --help"),
         (["--verison"], "fastecho: there is no option '--verison': did you mean --version?"),

@@ -31,8 +31,9 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"_core", "_version", "client", "errors", "peer", "server", "stats"},
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
-    "client": {"address", "errors"},
+    "client": {"address", "dial", "errors"},
     "crew": set(),
+    "dial": {"address"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors", "limits"},
@@ -44,6 +45,15 @@ ARROWS: dict[str, set[str]] = {
         "peer", "process", "reporter", "signals", "stats",
     },
     "signals": set(),
+    # Measuring is a package: its modules may use each other, "measure" in short.
+    "measure": set(),
+    "measure.channel": {"dial", "errors", "measure"},
+    "measure.ping_events": {"measure"},
+    "measure.ping_result": {"_version", "measure"},
+    "measure.pinger": {"address", "dial", "errors", "measure"},
+    "measure.probes": set(),
+    "measure.route": {"address", "dial", "errors"},
+    "measure.timings": set(),
 }  # fmt: skip
 # Commands may use everything below them, the public names ("") included. The core and the
 # listeners are the server's own.
@@ -82,11 +92,12 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
-    in_cli = module.partition(".")[0] == "cli"
+    folder = module.partition(".")[0]
+    in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:
         return [f"{module} has no row in ARROWS"]
     allowed = CLI_MAY if in_cli else ARROWS[module]
-    package = "fastecho.cli" if in_cli else "fastecho"
+    package = f"fastecho.{folder}" if folder in ("cli", "measure") else "fastecho"
     forbidden = SOCKET_MODULES if in_cli else IO_MODULES if module in LEAVES else set()
     rooms = {path.stem for path in PACKAGE.iterdir()} | set(ARROWS)
     found = []
@@ -131,6 +142,8 @@ def test_module_imports_only_what_its_room_may(path: Path) -> None:
         ("import rich", "cli.serve"),
         ("import benchmarks.echo", "server"),
         ("import os", "a_new_room"),
+        ("from .pinger import Pinger", "measure.probes"),
+        ("from fastecho.client import Client", "measure.pinger"),
     ],
 )
 def test_forbidden_import_is_found(text: str, module: str) -> None:
@@ -145,6 +158,8 @@ def test_forbidden_import_is_found(text: str, module: str) -> None:
         ("from . import serve", "cli"),
         ("from .errors import StartError", "listener"),
         ("from socket import AF_INET6, inet_pton", "address"),
+        ("from .probes import Probes", "measure.pinger"),
+        ("from fastecho.measure.pinger import Pinger", "cli.ping"),
     ],
 )
 def test_allowed_import_is_accepted(text: str, module: str) -> None:

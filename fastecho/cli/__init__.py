@@ -25,6 +25,7 @@ __all__ = ["COMMANDS", "complain", "main", "put_line"]
 COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
+    "ping": ("fastecho.cli.ping", "send probes and time the replies"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 
@@ -129,12 +130,14 @@ def _help() -> str:
 def _unknown(first: str) -> int:
     """Say what is wrong with the first argument."""
     if not first:
-        complain("fastecho", f"no command: {' or '.join(COMMANDS)}; see fastecho --help")
+        *others, last = COMMANDS
+        known = f"{', '.join(others)} or {last}"
+        complain("fastecho", f"no command: {known}; see fastecho --help")
         return EXIT_USAGE
     from difflib import get_close_matches
 
-    known = ["--version", "--help"] if first.startswith("-") else list(COMMANDS)
-    near = get_close_matches(first, known, n=1)
+    names = ["--version", "--help"] if first.startswith("-") else list(COMMANDS)
+    near = get_close_matches(first, names, n=1)
     hint = f"did you mean {near[0]}?" if near else "see fastecho --help"
     what = "option" if first.startswith("-") else "command"
     complain("fastecho", f"there is no {what} {first!r}: {hint}")
