@@ -1,6 +1,6 @@
 """Compile the C peers into a directory that goes away with the run.
 
-Only the compiler's call lives here; what the programs do is in peers/echo.c.
+Only the compiler's call lives here; what the programs do is in peers/*.c.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks._errors import SetupError
 
-SOURCE = Path(__file__).resolve().parent / "peers" / "echo.c"
+PEERS = Path(__file__).resolve().parent / "peers"
 
 # warnings are errors: a peer that compiles with a warning is not written as well as we can
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
@@ -55,19 +55,25 @@ def compiler_version() -> str:
     return shown.stdout.splitlines()[0]
 
 
+def compile_source(source: str, program: Path, *defines: str) -> Path:
+    """Compile a file of peers/ to `program`, and return that."""
+    command = [compiler(), *FLAGS, *defines, str(PEERS / source), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"{compiler()} could not compile {source}: {done.stderr.strip()}")
+    return program
+
+
 def build(directory: Path) -> dict[str, Path]:
     """Compile every variant into `directory`; return the program of each name."""
     programs: dict[str, Path] = {}
     for variant in (*VARIANTS, LATE):
         program = directory / variant.name.replace(" ", "-").replace(",", "").lower()
-        defines = (
+        programs[variant.name] = compile_source(
+            "echo.c",
+            program,
             f"-DBUFFER_SIZE={variant.buffer_size}",
             f"-DBULK_MARK={variant.bulk_mark}",
             f"-DIDLE_US={variant.idle_us}",
         )
-        command = [compiler(), *FLAGS, *defines, str(SOURCE), "-o", str(program)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SetupError(f"{compiler()} could not compile {SOURCE.name}: {done.stderr.strip()}")
-        programs[variant.name] = program
     return programs

@@ -15,6 +15,7 @@ from benchmarks.figures import (
     busy,
     idle,
     lines,
+    ping,
     reconnect,
     slow_peers,
     small,
@@ -35,6 +36,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **buffers.FIGURES,
     **slow_peers.FIGURES,
     **workers.FIGURES,
+    **ping.FIGURES,
 }
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from .ping_events import Failure, Reply
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .ping_events import Event
     from .ping_result import PingResult
@@ -123,7 +123,9 @@ class Channel:
         self._waiting = waiting
         self._timeout_ns = timeout_ns
         self._tick = min(tick_ns, timeout_ns, SLICE_NS) / 1e9
+        self._is_large = probes.size > AT_ONCE
         self._buffer = bytearray(probes.size + ROOM)
+        self._send, self._recv_into = self._sock.send, self._sock.recv_into
         # Probes that were begun and not answered, with when that was.
         self._under_way: deque[tuple[int, int]] = deque()
         # What of them was not sent yet, with how many bytes were.
@@ -147,22 +149,20 @@ class Channel:
         """Close the connection; what is under way is nobody's business any more."""
         self._sock.close()
 
-    def probe(self, number: int) -> Iterator[Event]:
-        """Send a probe, and take its reply if nothing else is under way and it comes soon."""
-        if self._under_way or self._probes.size > AT_ONCE:
-            self._under_way.append((number, clock()))
-            self._unsent.append((number, 0))
-            self._push()
-            return
-        self._block(True)
-        data, size, buffer, waiting = (
-            self._probes.bytes_of(number),
-            self._probes.size,
-            self._buffer,
-            self._waiting,
-        )
-        send, recv_into = self._sock.send, self._sock.recv_into
-        sent_ns, came_ns, took, came = clock(), 0, 0, -1
+    def probe(self, number: int) -> Iterable[Event]:
+        """Send a probe, and take its reply if nothing else is under way and it comes soon.
+
+        A function that returns a tuple for the usual case: a generator would cost a microsecond,
+        in which the server falls asleep.
+        """
+        if self._under_way or self._is_large:
+            return self._queue(number)
+        if not self._blocking:
+            self._block(True)
+        waiting, data = self._waiting, self._probes.bytes_of(number)
+        send, recv_into, buffer = self._send, self._recv_into, self._buffer
+        sent_ns = came_ns = took = 0
+        came = -1
         failure: OSError | None = None
         try:
             waiting.interruptible = True
@@ -180,13 +180,24 @@ class Channel:
             raise
         finally:
             waiting.interruptible = False
-        self._result.transmitted += took > 0
-        if came == size and buffer.startswith(data):
-            yield self._received(number, came_ns - sent_ns)
-            return
+        if took:
+            self._result.transmitted += 1
+        if came == len(data) and buffer.startswith(data):
+            return (self._received(number, came_ns - sent_ns),)
         self._under_way.append((number, sent_ns))
-        if took < size:
+        if took < len(data):
             self._unsent.append((number, took))
+        return self._go_on(failure, came, came_ns)
+
+    def _queue(self, number: int) -> Iterator[Event]:
+        """Send a probe as far as there is room, behind those under way."""
+        self._under_way.append((number, clock()))
+        self._unsent.append((number, 0))
+        self._push()
+        yield from ()
+
+    def _go_on(self, failure: OSError | None, came: int, came_ns: int) -> Iterator[Event]:
+        """Take what a probe had instead of its whole reply; -1 bytes is nothing yet."""
         if failure is not None:
             raise self._failed(failure)
         if came >= 0:
@@ -280,7 +291,7 @@ class Channel:
             self._result.failures["extra_bytes"] += extra
             start = shown(bytes(self._came[:SHOWN_BYTES]))
             sentence = f"it sent more than it got: {extra} more bytes, which begin {start}"
-            yield Failure("extra_bytes", [], sentence)
+            yield self._result.told(Failure("extra_bytes", [], sentence))
             raise self._given_up()
 
     def _take_wrong(self, number: int) -> Iterator[Event]:
@@ -297,17 +308,18 @@ class Channel:
             sentence = f"{NO_ECHO}: {difference}; it begins {shown(reply[:SHOWN_BYTES])}"
         else:
             sentence = f"it answered with the bytes of seq={other}"
-        yield Failure(kind, [number], sentence)
+        yield self._result.told(Failure(kind, [number], sentence))
         if not keep:
             raise self._given_up()
 
     def _received(self, number: int, time_ns: int) -> Reply:
         """Count a reply that is right."""
         late = time_ns > self._timeout_ns
-        self._result.received += 1
-        self._result.timings.add(time_ns)
+        result = self._result
+        result.received += 1
+        result.timings.add(time_ns)
         if late:
-            self._result.failures["late"] += 1
+            result.failures["late"] += 1
         return Reply(number, time_ns, late, self.line.connect_ns)
 
     def _failed(self, error: OSError) -> ChannelEndedError:

@@ -38,7 +38,7 @@ class PingResult:
     Attributes:
         plan: what was asked for, as it stands in the JSON.
         peer, local: both ends of the first connection, as text.
-        started_at: seconds since 1970.
+        started_at: seconds since 1970; 0 until there was a connection.
         elapsed_ns: from the first connection to the end.
         probes: how many were due. Those that are neither received nor in `failures` were still
             unanswered at the end.
@@ -57,6 +57,7 @@ class PingResult:
         self.plan = plan
         self.peer = self.local = ""
         self.started_at = 0.0
+        self._began_ns: int | None = None
         self.elapsed_ns = 0
         self.probes = self.transmitted = self.received = self.unanswered = 0
         self.failures = dict.fromkeys(KINDS, 0)
@@ -85,15 +86,24 @@ class PingResult:
         """Whether nothing went wrong."""
         return not any(self.failures.values())
 
-    def begin(self, line: Line) -> None:
-        """Note the first connection."""
+    def begin(self, line: Line) -> int:
+        """Note the first connection; return the time by the clock."""
         self.started_at = time.time()
+        self._began_ns = time.perf_counter_ns()
         self.peer, self.local = line.peer, line.local
+        return self._began_ns
 
-    def describe(self, at_ns: int, failure: Failure) -> None:
-        """Keep the sentence of a failure that came `at_ns` after the start, if there is room."""
-        if len(self.described) < DESCRIBED:
-            self.described.append(f"{at_ns / 1e9:.3f} s, {failure}")
+    def end(self) -> None:
+        """Note how long it took."""
+        if self._began_ns is not None:
+            self.elapsed_ns = time.perf_counter_ns() - self._began_ns
+
+    def told(self, failure: Failure) -> Failure:
+        """Keep the sentence of a failure, if there is room, and return it."""
+        if len(self.described) < DESCRIBED and self._began_ns is not None:
+            seconds = (time.perf_counter_ns() - self._began_ns) / 1e9
+            self.described.append(f"{seconds:.3f} s, {failure}")
+        return failure
 
     def add_gap(self, ns: int) -> None:
         """Count a time in which nothing echoed."""

@@ -46,6 +46,9 @@ __all__ = ["Pinger"]
 LEAST, LONGEST = 0.001, 86400.0
 """Seconds: no interval and no timeout is shorter or longer."""
 
+ENDLESS = 2**63 - 1
+"""Number of a last probe that never comes."""
+
 PATIENCE_NS = 1_000_000_000
 """A probe that is late by an interval and this much moves the schedule."""
 
@@ -94,7 +97,8 @@ class Pinger:
         family: int = 0,
     ) -> None:
         self._route = Route(address, source, tos, family)
-        self._count = None if count is None else _whole("count", count, 2**63 - 1)
+        # Number of the last probe.
+        self._last = ENDLESS if count is None else _whole("count", count, ENDLESS)
         self._interval_ns = 0 if interval == 0 else _nanoseconds("interval", interval, "0, or from")
         self._timeout_ns = _nanoseconds("timeout", timeout, "from")
         self._new_connection = new_connection
@@ -115,8 +119,6 @@ class Pinger:
         # Number of the next probe; when probe 1 was due, by a schedule that may have moved since.
         self._next = 1
         self._start_ns = 0
-        # When the first connection was there.
-        self._began_ns = clock()
         # None: there is no connection.
         self._channel: Channel | None = None
         # When it was lost, while nothing echoes; how many probes that cost so far.
@@ -130,16 +132,12 @@ class Pinger:
         try:
             line = self._open(self._timeout_ns)
             self._use(line)
-            self._began_ns = self._start_ns = clock()
-            self._result.begin(line)
+            self._start_ns = self._result.begin(line)
             yield Opened(line)
-            for event in self._on_new_ones() if self._new_connection else self._on_one():
-                if isinstance(event, Failure):
-                    self._result.describe(clock() - self._began_ns, event)
-                yield event
+            yield from self._on_new_ones() if self._new_connection else self._on_one()
         finally:
             self._waiting.interruptible = False
-            self._result.elapsed_ns = clock() - self._began_ns
+            self._result.end()
             if self._channel is not None:
                 self._result.unanswered = self._channel.unanswered
             self._close()
@@ -206,18 +204,19 @@ class Pinger:
                 self._close()
 
     def _has_more(self) -> bool:
-        return self._count is None or self._next <= self._count
+        return self._next <= self._last
 
     def _is_over(self) -> bool:
-        under_way = 0 if self._channel is None else self._channel.unanswered
-        return self._waiting.stopped or not (self._has_more() or under_way)
+        if self._waiting.stopped:
+            return True
+        return self._next > self._last and not (self._channel and self._channel.unanswered)
 
     def _due_ns(self) -> int:
         return self._start_ns + (self._next - 1) * self._interval_ns
 
     def _is_due(self, unanswered: int) -> bool:
         """Tell whether to send the next probe now; move the schedule if it is far behind."""
-        if not self._has_more() or unanswered >= PERIOD:
+        if self._next > self._last or unanswered >= PERIOD:
             return False
         if not self._interval_ns:
             return not unanswered
@@ -278,7 +277,7 @@ class Pinger:
         if end.kind not in ("", "timed_out"):
             failures[end.kind] += 1
         if end.kind or lost:
-            yield Failure(end.kind or "lost", end.numbers, end.sentence)
+            yield self._result.told(Failure(end.kind or "lost", end.numbers, end.sentence))
 
     def _go_away(self, since_ns: int) -> None:
         """Note when the server was lost, unless it is already."""
@@ -299,8 +298,8 @@ class Pinger:
         pause_ns = min(max((now - self._away_ns) // 10, TRY_NS[0]), TRY_NS[1])
         self._next_try_ns = now + pause_ns
         limit_ns = self._timeout_ns
-        if self._count is not None and self._interval_ns:
-            last_ns = self._start_ns + (self._count - 1) * self._interval_ns
+        if self._interval_ns and self._last != ENDLESS:
+            last_ns = self._start_ns + (self._last - 1) * self._interval_ns
             limit_ns = min(limit_ns, max(last_ns - now, TRY_NS[0]))
         try:
             line = self._open(limit_ns)
@@ -361,7 +360,8 @@ class Pinger:
         self._go_away(clock())
         kind = _kind_of(error)
         self._result.failures[kind] += 1
-        return Failure(kind, [self._lose_one()], f"cannot connect: {reason(error)}")
+        sentence = f"cannot connect: {reason(error)}"
+        return self._result.told(Failure(kind, [self._lose_one()], sentence))
 
 
 def _kind_of(error: OSError) -> str:
