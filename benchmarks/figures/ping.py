@@ -1,8 +1,9 @@
 """What `fastecho ping` adds to the time that a ping-pong in C shows, on the same server.
 
-Each turn starts the command, or peers/ping.c, as a process on the load's core. The two figures
-differ in the schedule: one probe after the other, and a pause between them, in which the caches
-and the processor forget what they knew.
+Each turn starts the command, or peers/ping.c, as a process on the load's core. With a server that
+spins, what the client adds is most of what can differ. With one that sleeps, waking it up is most
+of every round trip, and takes the longer the longer it slept: Python, which takes more time between
+two probes, pays for that as well. With a pause between probes both pay.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks._compare import AGAIN
 from benchmarks._errors import MeasurementError
 from benchmarks._figures import Cell, Column, Figure, Result, Table
 from benchmarks._plan import Plan
-from benchmarks._programs import fastecho
+from benchmarks._programs import Program, fastecho
 from benchmarks._ratios import Summary, at_most, judge_value, summarize
 from benchmarks._servers import ROOT, Server, environment
 
@@ -93,12 +94,14 @@ def added(taken: Sequence[Mapping[str, Times]], name: str, other: str) -> Summar
     return summarize(one[name].p50_us - one[other].p50_us for one in taken)
 
 
-def ping(plan: Plan, name: str, title: str, count: int, interval_us: int) -> Figure:
+def ping(
+    plan: Plan, name: str, title: str, program: Program, *, count: int, interval_us: int
+) -> Figure:
     """Return the figure."""
     with plan.stage() as stage, tempfile.TemporaryDirectory(prefix="fastecho-ping-") as folder:
-        program = _build.compile_source("ping.c", Path(folder) / "ping")
-        server = stage.server(fastecho())
-        in_c = partial(ping_in_c, program, server, count, interval_us)
+        c_client = _build.compile_source("ping.c", Path(folder) / "ping")
+        server = stage.server(program)
+        in_c = partial(ping_in_c, c_client, server, count, interval_us)
         ours = partial(ping_of_ours, server, count, interval_us)
         clients: Turns = {C: in_c, OURS: ours, C + AGAIN: in_c, OURS + AGAIN: ours}
         taken = interleave(clients, plan.rounds(32))
@@ -119,11 +122,26 @@ def ping(plan: Plan, name: str, title: str, count: int, interval_us: int) -> Fig
     return Figure(name, title, Table(COLUMNS, rows), [line])
 
 
+SPINNING = fastecho("--spin-us", "50")
+
 FIGURES: dict[str, Callable[[Plan], Figure]] = {
-    "ping": partial(
-        ping, name="ping", title="64 B, one probe after the other", count=4000, interval_us=0
+    "ping": lambda plan: ping(
+        plan, "ping", "64 B, no pause, a server that spins", SPINNING, count=4000, interval_us=0
     ),
-    "ping-paced": partial(
-        ping, name="ping-paced", title="64 B, a probe every 2 ms", count=100, interval_us=2000
+    "ping-sleeping": lambda plan: ping(
+        plan,
+        "ping-sleeping",
+        "64 B, no pause, a server that sleeps",
+        fastecho(),
+        count=4000,
+        interval_us=0,
+    ),
+    "ping-paced": lambda plan: ping(
+        plan,
+        "ping-paced",
+        "64 B, a probe every 2 ms, a server that sleeps",
+        fastecho(),
+        count=100,
+        interval_us=2000,
     ),
 }
