@@ -50,6 +50,9 @@ ROOM = 512
 SLICE_NS = 250_000_000
 """Longest single wait. A signal that comes just before one is heeded when it ends."""
 
+SELECT_LIMIT = 1024
+"""select(2) takes no descriptor from this number on (FD_SETSIZE)."""
+
 SHOWN_BYTES = 40
 """So much of a wrong answer is shown."""
 
@@ -257,7 +260,7 @@ class Channel:
             waiting.interruptible = True
             if waiting.stopped:
                 return False, False
-            if sock.fileno() < 1024 or not hasattr(select, "poll"):
+            if sock.fileno() < SELECT_LIMIT or not hasattr(select, "poll"):
                 # Not poll(2), which knows milliseconds only.
                 found = select.select([sock], [sock] if self._unsent else [], [], ns / 1e9)
                 return bool(found[0]), bool(found[1])
