@@ -6,6 +6,7 @@ schedule and what counts as what (fastecho.measure.pinger), the keys of the JSON
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -190,7 +191,7 @@ class _Ending:
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            os._exit(EXIT_INTERRUPTED)  # whoever reads the output may be stuck: no last flush
         self.asked = True
         self._pinger.stop()
         if self._pinger.interruptible:

@@ -179,6 +179,8 @@ class Channel:
         except OSError as error:
             failure = error
         except BaseException:
+            # A signal that comes during send(2) is heeded after it: it was sent, took is not set.
+            self._result.transmitted += sent_ns > 0
             self._under_way.append((number, sent_ns))
             raise
         finally:
