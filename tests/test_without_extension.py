@@ -155,7 +155,13 @@ def test_help_and_dir_leave_the_server_out(tree: Tree) -> None:
 
 
 def test_command_shows_its_version_and_help(tree: Tree) -> None:
-    for words in (["--version"], ["--help"], ["serve", "--help"], ["connect", "--help"]):
+    for words in (
+        ["--version"],
+        ["--help"],
+        ["serve", "--help"],
+        ["connect", "--help"],
+        ["ping", "--help"],
+    ):
         result = tree.python("-m", "fastecho", *words)
         assert (result.returncode, result.stderr) == (0, ""), words
 
@@ -163,6 +169,12 @@ def test_command_shows_its_version_and_help(tree: Tree) -> None:
 def test_connect_works(tree: Tree, echo_port: int) -> None:
     result = tree.python("-m", "fastecho", "connect", f"127.0.0.1:{echo_port}", text="hello\n")
     assert (result.returncode, result.stdout) == (0, "hello\n")
+
+
+def test_ping_works(tree: Tree, echo_port: int) -> None:
+    result = tree.python("-m", "fastecho", "ping", f"127.0.0.1:{echo_port}", "-i0", "-c5")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "5 probes, 5 transmitted, 5 received, 0% lost" in result.stdout
 
 
 @linux_only

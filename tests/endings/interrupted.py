@@ -185,6 +185,21 @@ def interrupt_connect(number: int) -> tuple[str, int]:
         return str(place), code
 
 
+def interrupt_ping(number: int) -> tuple[str, int]:
+    """Interrupt `fastecho ping`: Ctrl-C between probes, or in one, gives the summary."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fastecho.Server(drain_idle=0.0) as server,
+        Command(
+            number, place := Place(folder), "ping", server.address, "-c3", "-i0.001", "--json"
+        ) as command,
+    ):
+        code = command.end()
+        check(said := command.errors(), code, {DONE, INTERRUPTED})
+        assert code != DONE or "0% lost" in said, "there is no summary"
+        return str(place), code
+
+
 BEFORE = """
 import warnings
 from commanded import interrupt
@@ -218,6 +233,7 @@ COMMANDS: dict[str, Callable[[int], tuple[str, int]]] = {
     "fastecho serve": interrupt_serve,
     "fastecho connect": interrupt_connect,
     "fastecho connect, at a terminal": interrupt_terminal,
+    "fastecho ping": interrupt_ping,
 }
 FIRST = 2
 """The one before is the entry of main(): nothing of ours has begun, and Python tells its own."""
