@@ -16,6 +16,7 @@ from benchmarks.figures import (
     histograms,
     idle,
     lines,
+    ping,
     reconnect,
     slow_peers,
     small,
@@ -37,6 +38,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **slow_peers.FIGURES,
     **workers.FIGURES,
     **histograms.FIGURES,
+    **ping.FIGURES,
 }
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The blocking client: one stream connection to an echo server, or to any other peer.
 
-What lives here: connecting (every address of a name in turn), sending, receiving through one
-buffer, and the exchange that sends and receives at the same time. It is pure Python over the
-standard library and works where the compiled core does not. What may not live here: event loops,
-threads, and anything about servers, terminals or measurements.
+What lives here: trying every address of a name in turn, sending, receiving through one buffer,
+and the exchange that sends and receives at the same time. It is pure Python over the standard
+library and works where the compiled core does not. What may not live here: looking up and
+connecting to one address (dial.py), event loops, threads, and anything about servers, terminals
+or measurements.
 
 The socket is non-blocking. Each call tries first and waits with poll(2) only when the kernel says
 that there is nothing to do, until the call's own deadline. What a call has received and not given
@@ -13,18 +14,16 @@ back (after a timeout, or behind the end of a line) stays in the buffer for the 
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
-import sys
 from time import monotonic
 
 from .address import Address, parse_target
+from .dial import connect, connect_error, resolve, text_of
 from .errors import ConfigError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -71,7 +70,7 @@ class Client:
         # So many bytes of the buffer hold no newline: recv_line looks at each byte once.
         self._scanned = 0
         self._socket, self._peer = _connect(parse_target(address), self._timeout)
-        self._local = _text(self._socket.family, self._socket.getsockname())
+        self._local = text_of(self._socket.family, self._socket.getsockname())
 
     def __enter__(self) -> Self:
         return self
@@ -357,7 +356,7 @@ def _connect(address: Address, timeout: float | None) -> tuple[socket.socket, st
 
     On failure raise OSError with the errno of the last address; nothing stays open.
     """
-    targets = _resolve(address)
+    targets = resolve(address)
     deadline = None if timeout is None else monotonic() + timeout
     failures: list[tuple[str, OSError]] = []
     for i in range(len(targets)):
@@ -366,107 +365,21 @@ def _connect(address: Address, timeout: float | None) -> tuple[socket.socket, st
             # An address that never answers must leave the others their time.
             share = max(deadline - monotonic(), 0.001) / (len(targets) - i)
         family, place = targets[i]
-        name = _text(family, place)
+        name = text_of(family, place)
         try:
             return _connect_one(family, place, share), name
         except OSError as error:
             failures.append((name, error))
-    raise _connect_error(address, failures)
-
-
-def _resolve(address: Address) -> Sequence[tuple[int, object]]:
-    """Return (family, socket address) of all that the address stands for, without repeats."""
-    if address.kind == "unix":
-        assert address.path is not None
-        if not hasattr(socket, "AF_UNIX"):
-            raise OSError(errno.EAFNOSUPPORT, f"cannot connect to {address}: no Unix sockets here")
-        return [(socket.AF_UNIX, os.fsencode(address.path))]
-    assert address.host is not None
-    try:
-        # As bytes: a str goes through the idna codec, whose tables cost 5 ms at import.
-        host = address.host.encode("ascii" if address.host.isascii() else "idna")
-        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        sentence = f"cannot resolve {address.host}: {_reason(error)}"
-        raise socket.gaierror(error.errno, sentence) from None
-    except UnicodeError:
-        sentence = f"cannot resolve {address.host}: it is no name"
-        raise socket.gaierror(socket.EAI_NONAME, sentence) from None
-    return list(dict.fromkeys((int(family), place) for family, _, _, _, place in found))
+    raise connect_error(address, failures)
 
 
 def _connect_one(family: int, place: object, timeout: float | None) -> socket.socket:
     """Return a connected, non-blocking socket, or raise OSError with an errno."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        try:
-            if family == getattr(socket, "AF_UNIX", None):
-                _connect_unix(sock, place, timeout)
-            else:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(timeout)
-                sock.connect(place)  # type: ignore[arg-type]
-                if _is_itself(sock):
-                    raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        connect(sock, place, timeout)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _connect_unix(sock: socket.socket, path: object, timeout: float | None) -> None:
-    """Connect a Unix socket, waiting for room in the listener's queue.
-
-    When that queue is full a non-blocking connect gives EAGAIN and nothing to wait for (unix(7));
-    only a blocking one waits, and on Linux SO_SNDTIMEO bounds it, then too with EAGAIN.
-    """
-    if timeout is not None and sys.platform == "linux":
-        from struct import pack
-
-        seconds, part = divmod(timeout, 1)
-        interval = pack("@ll", int(min(seconds, 2**31 - 1)), max(int(part * 1_000_000), 1))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-    try:
-        sock.connect(path)  # type: ignore[arg-type]
-    except BlockingIOError:
-        raise TimeoutError from None
-
-
-def _is_itself(sock: socket.socket) -> bool:
-    """Tell whether a TCP socket is connected with itself.
-
-    It happens on this machine when nobody listens on a port and the kernel picks that same port
-    for our own end (RFC 9293, 3.5: both sides open at once). Such a socket echoes perfectly.
-    """
-    try:
-        return bool(sock.getsockname() == sock.getpeername())
-    except OSError:  # reset already; the first call on it will say so
-        return False
-
-
-def _connect_error(address: Address, failures: Sequence[tuple[str, OSError]]) -> OSError:
-    """Return one error for all failures: the last one's errno, everybody's reason."""
-    reasons = {_reason(error) for _, error in failures}
-    if len(failures) == 1 and failures[0][0] == str(address):
-        detail = reasons.pop()
-    elif len(reasons) == 1:
-        detail = f"{reasons.pop()} (tried {', '.join(place for place, _ in failures)})"
-    else:
-        detail = ", ".join(f"{place}: {_reason(error)}" for place, error in failures)
-    return OSError(failures[-1][1].errno, f"cannot connect to {address}: {detail}")
-
-
-def _reason(error: OSError) -> str:
-    """Return the system's words for an error, without its number."""
-    return error.strerror or str(error) or type(error).__name__
-
-
-def _text(family: int, place: object) -> str:
-    """Return the text of a socket address; an unnamed Unix socket is `unix:`."""
-    if isinstance(place, tuple):
-        return str(Address("tcp", host=place[0], port=place[1]))
-    assert family == socket.AF_UNIX
-    return str(Address("unix", path=os.fsdecode(place)))  # type: ignore[arg-type]

@@ -31,8 +31,9 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"_core", "_version", "client", "errors", "peer", "server", "stats"},
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
-    "client": {"address", "errors"},
+    "client": {"address", "dial", "errors"},
     "crew": set(),
+    "dial": {"address"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors", "limits"},
@@ -82,9 +83,36 @@ ARROWS: dict[str, set[str]] = {
         "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
     },
     "measure.words": set(),
+    "measure.channel": {
+        "dial", "errors", "measure.ping_events", "measure.ping_result", "measure.probes",
+        "measure.route",
+    },
+    "measure.cluster": {
+        "_version", "errors", "measure.cluster_task", "measure.merge", "measure.plan",
+        "measure.result",
+    },
+    "measure.cluster_task": {
+        "_load", "_version", "measure.plan", "measure.result", "measure.runner",
+    },
+    "measure.ping_events": {"measure.route"},
+    "measure.ping_result": {
+        "_version", "measure.ping_events", "measure.route", "measure.timings",
+    },
+    "measure.pinger": {
+        "address", "dial", "errors", "measure.channel", "measure.ping_events",
+        "measure.ping_result", "measure.probes", "measure.route",
+    },
+    "measure.probes": set(),
+    "measure.route": {"address", "dial", "errors"},
+    "measure.timings": set(),
 }  # fmt: skip
 # What only an extra brings, and who may ask for it.
-EXTRAS = {"cli._live": {"rich"}, "measure._charts": {"drawsvg"}}
+EXTRAS = {
+    "cli._live": {"rich"},
+    "measure._charts": {"drawsvg"},
+    "measure.cluster": {"dask", "distributed"},
+    "measure.cluster_task": {"distributed"},
+}
 # Commands may use everything below them, the public names ("") included. The core and the
 # listeners are the server's own.
 CLI_MAY = {"", *ARROWS, "cli"} - {
@@ -180,6 +208,8 @@ def test_module_imports_only_what_its_room_may(path: Path) -> None:
         ("from fastecho.measure import runner", "measure.verdict"),
         ("from fastecho import Server", "measure.runner"),
         ("import rich", "measure.runner"),
+        ("from .pinger import Pinger", "measure.probes"),
+        ("from fastecho.client import Client", "measure.pinger"),
     ],
 )
 def test_forbidden_import_is_found(text: str, module: str) -> None:
@@ -197,6 +227,8 @@ def test_forbidden_import_is_found(text: str, module: str) -> None:
         ("from . import preflight", "measure.runner"),
         ("from fastecho.measure.plan import Plan", "cli.bench"),
         ("from rich.live import Live", "cli._live"),
+        ("from .probes import Probes", "measure.pinger"),
+        ("from fastecho.measure.pinger import Pinger", "cli.ping"),
     ],
 )
 def test_allowed_import_is_accepted(text: str, module: str) -> None:

@@ -162,6 +162,7 @@ def test_command_shows_its_version_and_help(tree: Tree) -> None:
         ["connect", "--help"],
         ["report", "--help"],
         ["bench", "--help"],
+        ["ping", "--help"],
     ):
         result = tree.python("-m", "fastecho", *words)
         assert (result.returncode, result.stderr) == (0, ""), words
@@ -170,6 +171,12 @@ def test_command_shows_its_version_and_help(tree: Tree) -> None:
 def test_connect_works(tree: Tree, echo_port: int) -> None:
     result = tree.python("-m", "fastecho", "connect", f"127.0.0.1:{echo_port}", text="hello\n")
     assert (result.returncode, result.stdout) == (0, "hello\n")
+
+
+def test_ping_works(tree: Tree, echo_port: int) -> None:
+    result = tree.python("-m", "fastecho", "ping", f"127.0.0.1:{echo_port}", "-i0", "-c5")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "5 probes, 5 transmitted, 5 received, 0% lost" in result.stdout
 
 
 @linux_only

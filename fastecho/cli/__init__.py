@@ -27,6 +27,7 @@ COMMANDS = {
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
     "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
     "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
+    "ping": ("fastecho.cli.ping", "send probes and time the replies"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 
@@ -136,8 +137,8 @@ def _unknown(first: str) -> int:
         return EXIT_USAGE
     from difflib import get_close_matches
 
-    known = ["--version", "--help"] if first.startswith("-") else list(COMMANDS)
-    near = get_close_matches(first, known, n=1)
+    names = ["--version", "--help"] if first.startswith("-") else list(COMMANDS)
+    near = get_close_matches(first, names, n=1)
     hint = f"did you mean {near[0]}?" if near else "see fastecho --help"
     what = "option" if first.startswith("-") else "command"
     complain("fastecho", f"there is no {what} {first!r}: {hint}")

@@ -196,6 +196,18 @@ def interrupt_bench(number: int) -> tuple[str, int]:
         code = command.end()
         check(said := command.errors(), code, {DONE, INTERRUPTED})
         assert code != DONE or "failures   none" in said, "there is no summary"
+def interrupt_ping(number: int) -> tuple[str, int]:
+    """Interrupt `fastecho ping`: Ctrl-C between probes, or in one, gives the summary."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fastecho.Server(drain_idle=0.0) as server,
+        Command(
+            number, place := Place(folder), "ping", server.address, "-c3", "-i0.001", "--json"
+        ) as command,
+    ):
+        code = command.end()
+        check(said := command.errors(), code, {DONE, INTERRUPTED})
+        assert code != DONE or "0% lost" in said, "there is no summary"
         return str(place), code
 
 
@@ -233,6 +245,7 @@ COMMANDS: dict[str, Callable[[int], tuple[str, int]]] = {
     "fastecho connect": interrupt_connect,
     "fastecho connect, at a terminal": interrupt_terminal,
     "fastecho bench": interrupt_bench,
+    "fastecho ping": interrupt_ping,
 }
 FIRST = 2
 """The one before is the entry of main(): nothing of ours has begun, and Python tells its own."""

@@ -1,0 +1,350 @@
+"""`fastecho ping`: probe an echo server and print what comes back, in the form of ping(8).
+
+Lives here: options, lines, the summary, signals, exit codes. Does not live here: sockets, the
+schedule and what counts as what (fastecho.measure.pinger), the keys of the JSON (ping_result).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from fastecho.cli import complain, put_line
+from fastecho.errors import ConfigError, StartError
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import Any
+
+    from fastecho.measure.ping_events import Event
+    from fastecho.measure.ping_result import PingResult
+    from fastecho.measure.pinger import Pinger
+    from fastecho.measure.timings import Timings
+
+__all__ = ["add_arguments", "run"]
+
+NAME = "fastecho ping"
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = """\
+Send probes to an echo server, verify every byte that comes back, and say how long it
+took. One connection carries all probes, on a fixed schedule: a late reply does not move
+the next probe. A connection that is lost is opened again, and the gap is told; probes
+that are due meanwhile count as lost.
+
+Ctrl-C ends it and prints the summary. Exit code 0 if nothing went wrong, 1 if anything
+was lost, late, wrong or too many or a connection broke, 2 for a wrong option, 4 if it
+could not connect at the start, 130 if it was interrupted before there was a result."""
+
+EXAMPLE = """\
+examples:
+  fastecho ping 127.0.0.1:7777
+  fastecho ping example.net:7 -c 10 -i 0.2
+  fastecho ping '[::1]:7777' -i 0 -c 10000 -q --json=ping.json
+  fastecho ping unix:/run/echo.sock --new-connection"""
+
+FAILURES = {
+    "late": "late",
+    "corrupt": "corrupt",
+    "misplaced": "misplaced",
+    "lost": "lost",
+    "timed_out": "timed out",
+    "extra_bytes": "extra bytes",
+    "reset": "reset by the peer",
+    "closed": "closed by the peer",
+    "refused": "connects refused",
+    "connect_timed_out": "connects timed out",
+    "other": "other errors",
+}
+"""Words for the keys of PingResult.failures."""
+
+FLAGS = {
+    "address": "HOST:PORT",
+    "size": "--size",
+    "interval": "--interval",
+    "count": "--count",
+    "timeout": "--timeout",
+    "source": "--source",
+    "tos": "--tos",
+}
+"""How the user writes what Pinger calls so; `family` is -4 or -6."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ping`."""
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLE
+    add = parser.add_argument
+    add(
+        "address",
+        nargs="?",
+        metavar="HOST:PORT",
+        help="the server: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH",
+    )
+    add("-c", "--count", metavar="N", help="end after so many probes (default: go on)")
+    add(
+        "-i",
+        "--interval",
+        metavar="SECONDS",
+        default="1",
+        help="from one probe to the next; 0: as soon as the reply is here (default: %(default)s)",
+    )
+    add(
+        "-s",
+        "--size",
+        metavar="BYTES",
+        default="64",
+        help="bytes of a probe, the last of which is a newline (default: %(default)s)",
+    )
+    add("-q", "--quiet", action="store_true", help="only the first line and the summary")
+    add(
+        "-W",
+        "--timeout",
+        metavar="SECONDS",
+        default="5",
+        help="give up connecting after this time, and a connection that is silent for so long "
+        "while a reply is due; a reply that took longer is late (default: %(default)s)",
+    )
+    add(
+        "--new-connection",
+        action="store_true",
+        help="connect anew for each probe, and show how long that took",
+    )
+    add("--source", metavar="ADDR[:PORT]", help="connect from this address of this machine")
+    add("--tos", metavar="N", help="type of service (IPv4) or traffic class (IPv6), 0 to 255")
+    family = parser.add_mutually_exclusive_group()
+    family.add_argument("-4", dest="ipv4", action="store_true", help="IPv4 addresses only")
+    family.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 addresses only")
+    add(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the result as JSON to FILE; without FILE to standard output, the text then "
+        "to standard error",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ping until it is over or somebody ends it; return the exit code."""
+    if args.address is None:
+        taken = "" if args.json in (None, "-") else f" ({args.json} was taken for --json's file)"
+        complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
+        return EXIT_USAGE
+    pinger = _pinger(args)
+    if args.json not in (None, "-"):
+        _check_writable(args.json)
+    say = put_line if args.json == "-" else _print
+    with _Ending(pinger) as ending:
+        events = iter(pinger)
+        try:
+            _show(events, say, args)
+        except _Ended:
+            pass
+        except OSError as error:
+            if pinger.result().started_at:
+                raise  # nobody takes what is printed
+            raise StartError(error.errno or 0, error.strerror or str(error)) from None
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        result = pinger.result()
+        if not result.started_at:
+            return EXIT_INTERRUPTED
+        for line in _summary(result):
+            say(line)
+        if args.json is not None:
+            _write_json(args.json, result)
+        if not result.is_clean:
+            return EXIT_FAILED
+        return EXIT_INTERRUPTED if ending.asked and not result.received else EXIT_DONE
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal came while nothing but waiting was interrupted."""
+
+
+class _Ending:
+    """SIGINT and SIGTERM end the probes, for the time of a `with` block; a second one, all."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, pinger: Pinger) -> None:
+        self.asked = False
+        self._pinger = pinger
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Ending:
+        for number in self.NUMBERS:
+            before = signal.getsignal(number)
+            if before is not signal.SIG_IGN:  # as a shell leaves SIGINT for what runs beside it
+                self._before[number] = before
+                signal.signal(number, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(EXIT_INTERRUPTED)  # whoever reads the output may be stuck: no last flush
+        self.asked = True
+        self._pinger.stop()
+        if self._pinger.interruptible:
+            raise _Ended
+
+
+def _pinger(args: argparse.Namespace) -> Pinger:
+    """Return the pinger that the options ask for, or raise ConfigError."""
+    from fastecho.measure.pinger import Pinger
+
+    try:
+        return Pinger(
+            args.address,
+            size=_number("--size", args.size, int),
+            interval=_number("--interval", args.interval, float),
+            count=None if args.count is None else _number("--count", args.count, int),
+            timeout=_number("--timeout", args.timeout, float),
+            new_connection=args.new_connection,
+            source=args.source,
+            tos=None if args.tos is None else _number("--tos", args.tos, _from_any_base),
+            family=_family(args),
+        )
+    except ConfigError as error:
+        name = FLAGS.get(error.option, error.option)
+        if error.option == "family":
+            name = "-6" if args.ipv6 else "-4"
+        raise ConfigError(name, error.value, error.reason) from None
+
+
+def _family(args: argparse.Namespace) -> int:
+    if not args.ipv4 and not args.ipv6:
+        return 0
+    from fastecho.measure.route import FAMILIES
+
+    return FAMILIES["IPv6" if args.ipv6 else "IPv4"]
+
+
+def _from_any_base(text: str) -> int:
+    return int(text, 0)
+
+
+def _number(option: str, text: str, kind: Callable[[str], Any]) -> Any:
+    """Return the number that an option's text stands for."""
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a number" if kind is float else "a whole number"
+        raise ConfigError(option, text, f"must be {what}") from None
+
+
+def _print(line: str) -> None:
+    """Write a line on stdout now: a reader at the other end of a pipe sees it at once."""
+    print(line, flush=True)
+
+
+def _show(events: Iterator[Event], say: Callable[[str], None], args: argparse.Namespace) -> None:
+    """Run, and say what happens."""
+    from fastecho.measure.ping_events import Back, Failure, Opened, Reply
+
+    size, peer = int(args.size), ""
+    for event in events:
+        if isinstance(event, Reply):
+            if args.quiet:
+                continue
+            connect = f"connect={_ms(event.connect_ns)} ms " if args.new_connection else ""
+            late = " (late)" if event.late else ""
+            time = _ms(event.time_ns)
+            say(f"{size} bytes from {peer}: seq={event.number} {connect}time={time} ms{late}")
+        elif isinstance(event, Opened):
+            line, peer = event.line, event.line.peer
+            here = f" from {line.local}" if line.local else ""
+            say(
+                f"PING {args.address} ({peer}): {size} bytes, "
+                f"connected in {_ms(line.connect_ns)} ms{here}"
+            )
+        elif args.quiet:
+            continue
+        elif isinstance(event, Failure):
+            say(str(event))
+        elif isinstance(event, Back):
+            say(f"back after {_ms(event.gap_ns)} ms, {_plural(event.lost, 'probe')} lost")
+
+
+def _summary(result: PingResult) -> Iterator[str]:
+    """Yield the lines that stand at the end."""
+    yield ""
+    yield f"--- {result.plan['target']} ping statistics ---"
+    unanswered = f", {result.unanswered} unanswered" if result.unanswered else ""
+    yield (
+        f"{_plural(result.probes, 'probe')}, {result.transmitted} transmitted, "
+        f"{result.received} received, {result.lost_percent:.3g}% lost{unanswered}, "
+        f"time {result.elapsed_ns / 1e6:.0f} ms"
+    )
+    failures = [f"{n} {FAILURES[kind]}" for kind, n in result.failures.items() if n]
+    if failures:
+        yield f"failures: {', '.join(failures)}"
+    if result.gaps:
+        yield (
+            f"{_plural(result.gaps, 'gap')}, {_ms(result.gap_ns)} ms in all, "
+            f"the longest {_ms(result.longest_gap_ns)} ms"
+        )
+    if result.still_away:
+        yield f"not back at the end: {result.still_away}"
+    times = result.timings
+    if times.count:
+        yield _times("rtt", times)
+        yield f"stddev {_ms(times.stddev_ns)} ms, jitter {_ms(times.jitter_ns)} ms"
+    if result.plan["new_connection"]:
+        yield _times("connect", result.connect_timings)
+    if result.tcp_rtt_ns is not None and result.tcp_rttvar_ns is not None:
+        yield (
+            f"the kernel's own (TCP_INFO): rtt {_ms(result.tcp_rtt_ns)} ms, "
+            f"rttvar {_ms(result.tcp_rttvar_ns)} ms, "
+            f"{_plural(result.retransmissions or 0, 'retransmission')}"
+        )
+
+
+def _times(what: str, times: Timings) -> str:
+    middle = times.percentiles_ns(50, 90, 99)
+    values = (times.min_ns, times.mean_ns, *middle, times.max_ns)
+    return f"{what} min/avg/p50/p90/p99/max = {'/'.join(map(_ms, values))} ms"
+
+
+def _ms(ns: float) -> str:
+    """Return milliseconds, to the microsecond where that says something."""
+    ms = ns / 1e6
+    return f"{ms:.3f}" if ms < 10 else f"{ms:.2f}" if ms < 100 else f"{ms:.0f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _check_writable(path: str) -> None:
+    """Refuse a file that cannot be written: better now than after an hour of probes."""
+    try:
+        with open(path, "a", encoding="utf-8"):
+            pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError("--json", path, f"cannot be written: {why}") from None
+
+
+def _write_json(path: str, result: PingResult) -> None:
+    import json
+
+    text = json.dumps(result.to_json(), indent=2) + "\n"
+    if path == "-":
+        if sys.stdout is None:
+            complain(NAME, "standard output is closed")
+            return
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
