@@ -308,9 +308,14 @@ def _parts(run: Mapping[str, Any], width: int) -> str:
     parts = run.get("parts", [])
     if not parts:
         return ""
-    text = _line("merged", f"{len(parts)} runs; their histograms were added")
+    lost = sum("lost" in part for part in parts)
+    answered = f"{len(parts) - lost} of {len(parts)}" if lost else f"{len(parts)}"
+    text = _line("merged", f"{answered} runs; their histograms were added")
     for part in parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
+        if "lost" in part:
+            text += _wrapped("", f"{name or 'unnamed'}: LOST, {part['lost']}", width)
+            continue
         offset = f", clock {part['offset_ms']:+.3g} ms" if part.get("offset_ms") else ""
         text += _wrapped(
             "",

@@ -106,6 +106,13 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it",
     )
     group.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="run it on every worker of a Dask cluster at once (tcp://HOST:PORT of its scheduler), "
+        "or on N workers on this machine (local:N); the results are added up (needs "
+        "fastecho[distributed])",
+    )
+    group.add_argument(
         "--start-at",
         metavar="TIME",
         help="begin at this time, the same on several machines: 2026-11-25T07:00:00Z, 07:00:30 "
@@ -152,13 +159,27 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_START
     _raise_descriptor_limit()
     _let_sigterm_end_it()
+    bench = _Bench(plan, rules, limit, start_at, outputs, live=args.live)
+    bench.cluster = _cluster(args)
     if not args.server:
-        return _Bench(plan, rules, limit, start_at, outputs, live=args.live).run()
+        return bench.run()
     from fastecho.cli._local import local_server
 
     with local_server(plan) as address:
-        plan = plan.replace(targets=address)
-        return _Bench(plan, rules, limit, start_at, outputs, live=args.live).run()
+        bench.plan = plan.replace(targets=address)
+        return bench.run()
+
+
+def _cluster(args: argparse.Namespace) -> str | None:
+    """Return where --cluster is, if it fits what else is asked for."""
+    where: str | None = args.cluster
+    if where is not None:
+        for flag in ("--find-max", "--start-at"):
+            if getattr(args, flag[2:].replace("-", "_")) is not None:
+                raise ConfigError("--cluster", where, f"does not go together with {flag}")
+        if args.server and not where.startswith("local:"):
+            raise ConfigError("--cluster", where, "does not reach the server of --server")
+    return where
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -269,6 +290,8 @@ class _Bench:
         self.outputs = outputs
         self.live = live
         self.found: Found | None = None
+        # Where --cluster is.
+        self.cluster: str | None = None
 
     def run(self) -> int:
         from fastecho import measure
@@ -277,7 +300,9 @@ class _Bench:
         shown = self._shown()
         seen = _both(shown.interval, self.outputs.interval)
         try:
-            if self.limit is None:
+            if self.cluster is not None:
+                result = self._run_on_cluster(self.cluster, seen, shown)
+            elif self.limit is None:
                 result = measure.run(self.plan, seen, self.start_at)
             else:
 
@@ -294,8 +319,21 @@ class _Bench:
         self._print(result)
         return self._judge(result)
 
+    def _run_on_cluster(
+        self, where: str, seen: Callable[[Interval], object], shown: Shown
+    ) -> Result:
+        from fastecho.measure.cluster import run_on_cluster
+
+        def lost(sentence: str) -> None:
+            shown.clear()
+            complain(NAME, sentence)
+
+        return run_on_cluster(self.plan, where, seen, lost)
+
     def _announced(self) -> str:
         """Return what will be done, in a sentence or two."""
+        if self.cluster is not None:
+            return f"On every worker of {self.cluster}: {self.plan}"
         if self.limit is None:
             return str(self.plan)
         most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
@@ -346,7 +384,12 @@ class _Bench:
             return EXIT_THRESHOLD
         if true:
             return EXIT_THRESHOLD
-        return EXIT_FAILED if result.failed else EXIT_DONE
+        lost = [part for part in result.parts if "lost" in part]
+        if lost:
+            complain(
+                NAME, f"{len(result.parts) - len(lost)} of {len(result.parts)} workers answered"
+            )
+        return EXIT_FAILED if result.failed or lost else EXIT_DONE
 
 
 def _both(

@@ -7,31 +7,32 @@ deadlines, and who answered. Does not live here: the load (runner.py), what runs
 Each worker gets one task that is pinned to it and runs the whole plan. Dask runs tasks in threads,
 off the worker's event loop, and the load releases the GIL: so the worker goes on answering the
 scheduler. Dask itself waits for ever for a task whose worker is gone (it may come back under its
-address; under a nanny it comes back under another). So what is waited for here has a deadline, and a
-worker that the scheduler no longer knows is lost at once.
+address; under a nanny it comes back under another). So what is waited for here has a deadline, and
+a worker that the scheduler no longer knows is lost at once.
 
-Clocks: each worker is asked for its time a few times; the quickest exchange bounds the error by half
-its duration. Every worker is told the beginning in its own time.
+Clocks: each worker is asked for its time a few times; the quickest exchange bounds the error by
+half its duration. Every worker is told the beginning in its own time.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from fastecho.errors import ConfigError, StartError, shown
+from fastecho.errors import ConfigError, StartError
 
 from . import cluster_task as task
-from .merge import merge
-from .result import Result
+from .merge import add_up, merge
+from .result import Interval, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from .plan import Plan
 
-__all__ = ["Progress", "run_on_cluster"]
+__all__ = ["run_on_cluster"]
 
 REACH = 10.0
 """Seconds for the scheduler to answer, and for workers to come up and tell their clocks."""
@@ -45,23 +46,6 @@ LOOK = 0.1
 """Seconds between two looks at the tasks."""
 
 
-class Progress(NamedTuple):
-    """What the workers have told of their latest intervals."""
-
-    workers: int
-    """How many take part."""
-    answered: int
-    """How many have ended."""
-    lost: tuple[str, ...]
-    """Names of those that are gone, each with the reason."""
-    messages_per_s: float
-    """Of all latest intervals together."""
-    p99: float
-    """Seconds, the worst of the latest intervals."""
-    failures: int
-    """Of all intervals so far."""
-
-
 class _Worker:
     """One worker of the cluster, and what became of its load."""
 
@@ -71,9 +55,8 @@ class _Worker:
         # Seconds that its clock is ahead of ours, and by how much that may be wrong.
         self.offset = 0.0
         self.uncertain = 0.0
-        # The latest interval that it told, its failures so far.
-        self.interval: dict[str, Any] = {}
-        self.failures = 0
+        # The intervals that it has told.
+        self.intervals: list[Interval] = []
         self.future: Any = None
         self.result: Result | None = None
         # Why there is no result; "" while there may be one.
@@ -86,7 +69,10 @@ class _Worker:
 
 
 def run_on_cluster(
-    plan: Plan, where: str, on_progress: Callable[[Progress], object] | None = None
+    plan: Plan,
+    where: str,
+    on_interval: Callable[[Interval], object] | None = None,
+    on_lost: Callable[[str], object] | None = None,
 ) -> Result:
     """Run a plan on every worker of a Dask cluster at once, and add up what they measured.
 
@@ -97,7 +83,8 @@ def run_on_cluster(
         plan: what each worker does; its seed is that of the first.
         where: the scheduler's address, such as tcp://192.0.2.1:8786, or local:N: N workers on this
             machine that end afterwards.
-        on_progress: called some times a second, in the calling thread.
+        on_interval: called in the calling thread with each Interval of all workers together.
+        on_lost: called with a sentence for each worker that is lost, as soon as that is known.
     Returns:
         Result: of the workers that answered; `parts` has one entry for each worker, with the
         offset of its clock, or with the reason why it is missing ("lost").
@@ -122,8 +109,10 @@ def run_on_cluster(
                 key=f"fastecho-bench-{begin}-{i}", workers=[worker.address],
                 allow_other_workers=False, pure=False, retries=0,
             )  # fmt: skip
-        _collect(client, workers, deadline, on_progress)
-    return _added_up(workers)
+        watch = _Watch(client, workers, deadline)
+        watch.on_interval, watch.on_lost = on_interval, on_lost
+        watch.run()
+    return _added_up(workers, plan.label)
 
 
 # --- the cluster -------------------------------------------------------------------------------
@@ -142,14 +131,16 @@ def _client(where: str) -> Iterator[Any]:
 
     if not count:
         _reach(where)
+    cluster: Any = None
     with dask.config.set({"distributed.comm.timeouts.connect": REACH}):
-        cluster = None
         try:
             if count:
-                cluster = distributed.LocalCluster(
+                cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
                     n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
                 )
-            client = distributed.Client(cluster or where, timeout=REACH, set_as_default=False)
+            client: Any = distributed.Client(  # type: ignore[no-untyped-call]
+                cluster or where, timeout=REACH, set_as_default=False
+            )
         except (OSError, ValueError, TimeoutError) as error:
             if cluster is not None:
                 cluster.close()
@@ -170,7 +161,9 @@ def _local_count(where: str) -> int:
         return 0
     digits = where.removeprefix("local:")
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 256):
-        raise ConfigError("--cluster", where, "needs a number of workers from 1 to 256 after local:")
+        raise ConfigError(
+            "--cluster", where, "needs a number of workers from 1 to 256 after local:"
+        )
     return int(digits)
 
 
@@ -238,44 +231,68 @@ def _read_clocks(client: Any, workers: Sequence[_Worker]) -> None:
 # --- while it runs -----------------------------------------------------------------------------
 
 
-def _collect(
-    client: Any,
-    workers: Sequence[_Worker],
-    deadline: float,
-    on_progress: Callable[[Progress], object] | None,
-) -> None:
-    """Wait until each worker has answered or is lost; a second Ctrl-C breaks that off."""
-    news: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-    client.subscribe_topic(task.TOPIC, lambda event: news.put(event[1]))
-    stopped = False
-    try:
-        while not all(worker.is_over for worker in workers):
-            try:
-                time.sleep(LOOK)
-                known = _known(client)
-                for worker in workers:
-                    _look(worker, worker.address in known, deadline)
-                _hear(workers, news)
-                if on_progress is not None:
-                    on_progress(_progress(workers))
-            except KeyboardInterrupt:
-                if stopped:
-                    raise
-                stopped = True
-                _stop(client, workers)
-    finally:
-        client.unsubscribe_topic(task.TOPIC)
-        client.cancel([worker.future for worker in workers if worker.future is not None])
+class _Watch:
+    """Waits until each worker has answered or is lost; a second Ctrl-C breaks that off."""
 
+    def __init__(self, client: Any, workers: Sequence[_Worker], deadline: float) -> None:
+        self.on_interval: Callable[[Interval], object] | None = None
+        self.on_lost: Callable[[str], object] | None = None
+        self._client = client
+        self._workers = {worker.address: worker for worker in workers}
+        self._deadline = deadline
+        # What Dask's thread has heard and this one has not taken yet.
+        self._news: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        # Intervals of all together that were told.
+        self._told = 0
+        # Names of the lost ones that were told.
+        self._told_lost: set[str] = set()
 
-def _hear(workers: Sequence[_Worker], news: queue.SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
-    """Take in what the workers have told of their intervals."""
-    by_address = {worker.address: worker for worker in workers}
-    while not news.empty():
-        address, interval = news.get()
-        if address in by_address:
-            by_address[address].interval = interval
-            by_address[address].failures += interval["failures"]
+    def run(self) -> None:
+        """Do it."""
+        everyone = self._workers.values()
+        self._client.subscribe_topic(task.TOPIC, lambda event: self._news.put(event[1]))
+        stopped = False
+        try:
+            while not all(worker.is_over for worker in everyone):
+                try:
+                    time.sleep(LOOK)
+                    self._turn()
+                except KeyboardInterrupt:
+                    if stopped:
+                        raise
+                    stopped = True
+                    _stop(self._client, list(everyone))
+            self._turn()
+        finally:
+            self._client.unsubscribe_topic(task.TOPIC)
+            self._client.cancel([one.future for one in everyone if one.future is not None])
+
+    def _turn(self) -> None:
+        known = _known(self._client)
+        for worker in self._workers.values():
+            _look(worker, worker.address in known, self._deadline)
+            if worker.lost and worker.name not in self._told_lost:
+                self._told_lost.add(worker.name)
+                if self.on_lost is not None:
+                    self.on_lost(f"{worker.name} lost: {worker.lost}")
+        while not self._news.empty():
+            address, interval = self._news.get()
+            if address in self._workers:
+                self._workers[address].intervals.append(Interval.from_json(interval))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of each interval that all workers have told of, but for those that are over."""
+        everyone = self._workers.values()
+        while True:
+            n = self._told
+            parts = [one.intervals[n] for one in everyone if len(one.intervals) > n]
+            behind = [one for one in everyone if len(one.intervals) <= n and not one.is_over]
+            if behind or not parts:
+                return
+            self._told += 1
+            if self.on_interval is not None:
+                self.on_interval(add_up(parts))
 
 
 def _look(worker: _Worker, is_known: bool, deadline: float) -> None:
@@ -284,12 +301,16 @@ def _look(worker: _Worker, is_known: bool, deadline: float) -> None:
         return
     if worker.future.status == "finished":
         try:
-            worker.result = Result.from_json(worker.future.result(timeout=REACH))
+            said = worker.future.result(timeout=REACH)
         except (OSError, TimeoutError) as error:
             worker.lost = f"its result did not arrive ({error})"
+            return
+        if isinstance(said, str):
+            worker.lost = f"its load failed ({said})"
+        else:
+            worker.result = Result.from_json(said)
     elif worker.future.status in ("error", "lost", "cancelled"):
-        error = worker.future.exception() if worker.future.status == "error" else None
-        worker.lost = f"its load failed ({error or worker.future.status})"
+        worker.lost = f"its load failed ({worker.future.status})"
     elif not is_known:
         worker.lost = "it left the cluster"
     elif time.time() > deadline:
@@ -309,29 +330,20 @@ def _stop(client: Any, workers: Sequence[_Worker]) -> None:
     client.run(task.stop, workers=waiting, on_error="ignore")
 
 
-def _progress(workers: Sequence[_Worker]) -> Progress:
-    latest = [worker.interval for worker in workers if worker.interval]
-    return Progress(
-        workers=len(workers),
-        answered=sum(worker.result is not None for worker in workers),
-        lost=tuple(f"{worker.name}: {worker.lost}" for worker in workers if worker.lost),
-        messages_per_s=sum(one["messages"] / one["elapsed_s"] for one in latest),
-        p99=max((one["p99_us"] or 0.0 for one in latest), default=0.0) / 1e6,
-        failures=sum(worker.failures for worker in workers),
-    )
-
-
-def _added_up(workers: Sequence[_Worker]) -> Result:
+def _added_up(workers: Sequence[_Worker], label: str) -> Result:
     """Return one result of all that answered, with a word about each."""
     results = [worker.result for worker in workers if worker.result is not None]
     if not results:
         reasons = "; ".join(f"{worker.name}: {worker.lost}" for worker in workers)
         raise StartError(0, f"no worker has answered: {reasons}")
-    whole = merge(results)
+    whole = merge(results, label=label)
+    whole.label = label
     for worker in workers:
         part = next((one for one in whole.parts if one["label"] == worker.name), None)
         if part is None:
-            whole.parts.append({"label": worker.name, "lost": worker.lost})
+            lost = {"label": worker.name, "host": "", "started_at": "", "offset_ms": 0.0}
+            lost |= {"messages": 0, "messages_per_s": 0.0, "lost": worker.lost}
+            whole.parts.append(lost)
         else:
             part["offset_ms"] = worker.offset * 1000
             part["offset_uncertain_ms"] = worker.uncertain * 1000

@@ -30,12 +30,23 @@ def clock() -> tuple[str, float]:
     return __version__, time.time()
 
 
-def run_here(plan: Plan, begin: float, address: str) -> dict[str, Any]:
-    """Run a plan that begins at a time of this machine's clock; return the result as for JSON."""
+def run_here(plan: Plan, begin: float, address: str) -> dict[str, Any] | str:
+    """Run a plan that begins at a time of this machine's clock.
+
+    Returns:
+        dict: the result as for JSON; or str: why there is none. (Dask would log what is raised.)
+    """
+    from fastecho.errors import FastechoError
+
     from .runner import run
 
     _stopped.clear()
-    return run(plan, on_interval=_Teller(address), start_at=begin).to_json()
+    try:
+        return run(plan, on_interval=_Teller(address), start_at=begin).to_json()
+    except KeyboardInterrupt:
+        return "it was ended before there was a result"
+    except (FastechoError, OSError) as error:
+        return str(error)
 
 
 def stop() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["differences", "merge", "name_of"]
+__all__ = ["add_up", "differences", "merge", "name_of"]
 
 MAY_DIFFER = ("targets", "label", "threads", "seed", "sources")
 """Of a plan: what does not change which load it is."""
@@ -203,13 +203,16 @@ def _beside(results: Sequence[Result]) -> list[Interval]:
     """Return the intervals of runs that went on together, added up one by one."""
     longest = max((one.intervals for one in results), key=len)
     return [
-        _sum([one.intervals[n] for one in results if n < len(one.intervals)])
+        add_up([one.intervals[n] for one in results if n < len(one.intervals)])
         for n in range(len(longest))
     ]
 
 
-def _sum(parts: Sequence[Interval]) -> Interval:
-    """Return one interval that holds all of these; percentiles only if histograms are there."""
+def add_up(parts: Sequence[Interval]) -> Interval:
+    """Return one interval that holds all of these; percentiles only if histograms are there.
+
+    The intervals are of the same time, of loads that ran together; at least one.
+    """
     if len(parts) == 1:
         return parts[0]
 

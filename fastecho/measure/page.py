@@ -345,9 +345,11 @@ def _parts(run: _Run) -> str:
     for part in run.result.parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
         offset = part.get("offset_ms")
+        if "lost" in part:
+            name += f" (lost: {part['lost']})"
         cells = (
             name or "unnamed",
-            part.get("started_at", "-"),
+            part.get("started_at") or "-",
             "-" if offset is None else f"{offset:+.3g} ms",
             f"{part.get('messages', 0):,}",
             count_text(part.get("messages_per_s", 0.0)),

@@ -382,12 +382,17 @@ def _origin(data: object) -> dict[str, Any]:
     """Return one of the parts of a merged result."""
     if not isinstance(data, dict):
         raise ValueError(f"has {shown(data)} for a part: it must be an object")
-    return {
+    found: dict[str, Any] = {
         **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
         "offset_ms": _real(data, "offset_ms"),
         "messages": _count(data, "messages"),
         "messages_per_s": _real(data, "messages_per_s"),
     }
+    if "offset_uncertain_ms" in data:
+        found["offset_uncertain_ms"] = _real(data, "offset_uncertain_ms")
+    if "lost" in data:
+        found["lost"] = str(data["lost"])
+    return found
 
 
 def _count(data: Mapping[str, Any], key: str) -> int:

@@ -196,6 +196,9 @@ def interrupt_bench(number: int) -> tuple[str, int]:
         code = command.end()
         check(said := command.errors(), code, {DONE, INTERRUPTED})
         assert code != DONE or "failures   none" in said, "there is no summary"
+        return str(place), code
+
+
 def interrupt_ping(number: int) -> tuple[str, int]:
     """Interrupt `fastecho ping`: Ctrl-C between probes, or in one, gives the summary."""
     with (
