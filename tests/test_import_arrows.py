@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
         "measure.result",
     },
     "measure.cluster_task": {
-        "_load", "_version", "measure.plan", "measure.result", "measure.runner",
+        "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
     "measure.ping_events": {"measure.route"},
     "measure.ping_result": {
