@@ -1,6 +1,6 @@
 """Compile the C peers into a directory that goes away with the run.
 
-Only the compiler's call lives here; what the programs do is in peers/echo.c.
+Only the compiler's call lives here; what the programs do is in peers/echo.c and peers/load.c.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks._errors import SetupError
 
 SOURCE = Path(__file__).resolve().parent / "peers" / "echo.c"
+LOAD_SOURCE = SOURCE.with_name("load.c")
 
 # warnings are errors: a peer that compiles with a warning is not written as well as we can
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
@@ -55,6 +56,21 @@ def compiler_version() -> str:
     return shown.stdout.splitlines()[0]
 
 
+def build_load(directory: Path) -> Path:
+    """Compile the C load generator into `directory`; return the program."""
+    program = directory / "load"
+    compile_c(LOAD_SOURCE, program)
+    return program
+
+
+def compile_c(source: Path, program: Path, *defines: str) -> None:
+    """Compile one file to one program."""
+    command = [compiler(), *FLAGS, *defines, str(source), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"{compiler()} could not compile {source.name}: {done.stderr.strip()}")
+
+
 def build(directory: Path) -> dict[str, Path]:
     """Compile every variant into `directory`; return the program of each name."""
     programs: dict[str, Path] = {}
@@ -65,9 +81,6 @@ def build(directory: Path) -> dict[str, Path]:
             f"-DBULK_MARK={variant.bulk_mark}",
             f"-DIDLE_US={variant.idle_us}",
         )
-        command = [compiler(), *FLAGS, *defines, str(SOURCE), "-o", str(program)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SetupError(f"{compiler()} could not compile {SOURCE.name}: {done.stderr.strip()}")
+        compile_c(SOURCE, program, *defines)
         programs[variant.name] = program
     return programs

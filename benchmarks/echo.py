@@ -13,6 +13,7 @@ from benchmarks.figures import (
     buffers,
     bulk,
     busy,
+    generator,
     idle,
     lines,
     reconnect,
@@ -35,6 +36,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **buffers.FIGURES,
     **slow_peers.FIGURES,
     **workers.FIGURES,
+    **generator.FIGURES,
 }
 
 if __name__ == "__main__":
