@@ -1,6 +1,6 @@
 """Compile the C peers into a directory that goes away with the run.
 
-Only the compiler's call lives here; what the programs do is in peers/echo.c and peers/load.c.
+Only the compiler's call lives here; what the programs do is in peers/*.c.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from benchmarks._errors import SetupError
 
-SOURCE = Path(__file__).resolve().parent / "peers" / "echo.c"
-LOAD_SOURCE = SOURCE.with_name("load.c")
+PEERS = Path(__file__).resolve().parent / "peers"
 
 # warnings are errors: a peer that compiles with a warning is not written as well as we can
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
@@ -56,19 +55,13 @@ def compiler_version() -> str:
     return shown.stdout.splitlines()[0]
 
 
-def build_load(directory: Path) -> Path:
-    """Compile the C load generator into `directory`; return the program."""
-    program = directory / "load"
-    compile_c(LOAD_SOURCE, program)
-    return program
-
-
-def compile_c(source: Path, program: Path, *defines: str) -> None:
-    """Compile one file to one program."""
-    command = [compiler(), *FLAGS, *defines, str(source), "-o", str(program)]
+def compile_source(source: str, program: Path, *defines: str) -> Path:
+    """Compile a file of peers/ to `program`, and return that."""
+    command = [compiler(), *FLAGS, *defines, str(PEERS / source), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SetupError(f"{compiler()} could not compile {source.name}: {done.stderr.strip()}")
+        raise SetupError(f"{compiler()} could not compile {source}: {done.stderr.strip()}")
+    return program
 
 
 def build(directory: Path) -> dict[str, Path]:
@@ -76,11 +69,11 @@ def build(directory: Path) -> dict[str, Path]:
     programs: dict[str, Path] = {}
     for variant in (*VARIANTS, LATE):
         program = directory / variant.name.replace(" ", "-").replace(",", "").lower()
-        defines = (
+        programs[variant.name] = compile_source(
+            "echo.c",
+            program,
             f"-DBUFFER_SIZE={variant.buffer_size}",
             f"-DBULK_MARK={variant.bulk_mark}",
             f"-DIDLE_US={variant.idle_us}",
         )
-        compile_c(SOURCE, program, *defines)
-        programs[variant.name] = program
     return programs

@@ -14,6 +14,7 @@ from benchmarks.figures import (
     bulk,
     busy,
     generator,
+    histograms,
     idle,
     lines,
     reconnect,
@@ -37,6 +38,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **slow_peers.FIGURES,
     **workers.FIGURES,
     **generator.FIGURES,
+    **histograms.FIGURES,
 }
 
 if __name__ == "__main__":

@@ -305,9 +305,17 @@ cdef extern from "histogram.h" nogil:
     void fe_histogram_record_n(fe_histogram *h, uint64_t ns, uint64_t n) noexcept
     void fe_histogram_copy(fe_histogram *into, const fe_histogram *source) noexcept
     void fe_histogram_merge(fe_histogram *into, const fe_histogram *source) noexcept
+    int fe_histogram_subtract(fe_histogram *h, const fe_histogram *part) noexcept
     uint64_t fe_histogram_percentile(const fe_histogram *h, double percent) noexcept
     double fe_histogram_mean(const fe_histogram *h) noexcept
     double fe_histogram_variance(const fe_histogram *h) noexcept
+
+
+cdef extern from "histogram_v2.h" nogil:
+    const size_t FE_HISTOGRAM_V2_MAX
+
+    int fe_histogram_v2_encode(const fe_histogram *h, unsigned char *out) noexcept
+    int fe_histogram_v2_decode(fe_histogram *h, const unsigned char *data, size_t n) noexcept
 
 
 cdef extern from "pattern.h" nogil:

@@ -96,6 +96,30 @@ class Histogram:
         """Add everything that `other` holds. Exact: no value moves to another bucket."""
     def reset(self) -> None:
         """Forget everything."""
+    def subtract(self, other: Histogram) -> None:
+        """Take away what an earlier copy of this histogram held; min and max are then bucket edges.
+
+        Raises:
+            ValueError: `other` holds what this one does not; nothing has changed.
+        """
+    def encode(self) -> bytes:
+        """Return the counts as HdrHistogram V2 holds them, with its header, not compressed.
+
+        Values above 1 h are in its last bucket (73 min), which nothing else uses.
+
+        Raises:
+            ValueError: a count is above 2**63 - 1.
+        """
+    @staticmethod
+    def decode(data: bytes) -> Histogram:
+        """Return the histogram that V2 bytes hold, not compressed.
+
+        Any V2 histogram is taken, its values as ns: those of other layouts are counted at the
+        middle of their buckets, those above 1 h as `overflow`. min and max are bucket edges.
+
+        Raises:
+            ValueError: the bytes are no V2 histogram, are cut or damaged.
+        """
     def buckets(self) -> list[tuple[int, int, int]]:
         """Return (lowest ns, highest ns, count) of every bucket that holds anything."""
     @property

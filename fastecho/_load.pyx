@@ -7,6 +7,7 @@ here: the loop and its system calls (_drive.pxd), what is sent, expected and cou
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EBADMSG, EINVAL, EOVERFLOW, EPROTO
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -35,6 +36,12 @@ cdef enum:
 # As int: Cython's conversion of an unnamed enum does not compile without a warning.
 _MODES = {"closed": <int>FE_LOAD_CLOSED_LOOP, "open": <int>FE_LOAD_OPEN_LOOP,
           "reconnect": <int>FE_LOAD_RECONNECT, "idle": <int>FE_LOAD_IDLE}
+_NOT_DECODED = {
+    EPROTO: "the bytes are no HdrHistogram V2",
+    EINVAL: "the histogram has a layout that HdrHistogram does not make",
+    EBADMSG: "the histogram is cut or damaged",
+    EOVERFLOW: "the histogram holds more than 2**63 - 1 values",
+}
 _FRAMES = {"raw": <int>FE_PATTERN_RAW, "line": <int>FE_PATTERN_LINE,
            "length": <int>FE_PATTERN_LENGTH}
 _HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
@@ -74,6 +81,28 @@ cdef class Histogram:
     def reset(self):
         """Forget everything."""
         fe_histogram_reset(self.h)
+
+    def subtract(self, Histogram other not None):
+        """Take away what an earlier copy of this histogram held."""
+        if fe_histogram_subtract(self.h, other.h) < 0:
+            raise ValueError("a histogram holds values that the one it is taken from does not")
+
+    def encode(self):
+        """Return the counts as HdrHistogram V2 holds them, with its header, not compressed."""
+        cdef bytearray out = bytearray(FE_HISTOGRAM_V2_MAX)
+        cdef int n = fe_histogram_v2_encode(self.h, <unsigned char *>out)
+        if n < 0:
+            raise ValueError("a histogram with more than 2**63 - 1 values cannot be encoded")
+        return bytes(out[:n])
+
+    @staticmethod
+    def decode(bytes data not None):
+        """Return the histogram that V2 bytes hold, not compressed."""
+        cdef Histogram h = Histogram()
+        cdef int rc = fe_histogram_v2_decode(h.h, <const unsigned char *>data, len(data))
+        if rc < 0:
+            raise ValueError(_NOT_DECODED[-rc])
+        return h
 
     def buckets(self):
         """Return (lowest ns, highest ns, count) of every bucket that holds anything."""

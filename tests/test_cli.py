@@ -22,7 +22,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "fastecho: no command: serve or connect; see fastecho --help"),
+        ([], "fastecho: no command: serve, connect, "),
         (["server"], "fastecho: there is no command 'server': did you mean serve?"),
         (["zzz"], "fastecho: there is no command 'zzz': see fastecho --help"),
         (["--verison"], "fastecho: there is no option '--verison': did you mean --version?"),
@@ -43,11 +43,12 @@ def test_help_has_an_example(arguments: list[str]) -> None:
     assert "usage: fastecho" in done.stdout
 
 
-def test_help_names_every_option_and_its_default() -> None:
+def test_help_names_every_option_its_default_and_what_sighup_reloads() -> None:
     text = " ".join(run("serve", "--help", COLUMNS="200").stdout.split())
     for setting in (*SETTINGS, serve.LOG_LEVEL):
         assert f" {setting.flag}" in text
-        assert f"(default: {serve._default_text(setting)})" in text
+        live = "; SIGHUP reloads it" if setting.live or setting.name == "log_level" else ""
+        assert f"(default: {serve._default_text(setting)}{live})" in text
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["serve", "--help"]])
@@ -117,6 +118,7 @@ HEAVY = {"asyncio", "dataclasses", "difflib", "inspect", "ipaddress", "tomllib",
     [
         (["--version"], HEAVY | {"argparse", "socket", "logging", "threading", "re"}),
         (["serve", "--print-config"], HEAVY | {"socket", "logging", "threading"}),
+        (["bench", "--help"], HEAVY | {"socket", "logging", "threading", "json"}),
     ],
 )
 def test_a_start_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:

@@ -151,8 +151,10 @@ def test_a_name_tries_another_port_when_one_of_its_addresses_has_none_free(
                 if port in {blocker.getsockname()[1] for blocker in blockers}:
                     return  # the kernel picked it again, and it is taken already
                 monkeypatch.undo()
-                blockers.append(socket.create_server(("127.0.0.2", port)))
-                patch()
+                try:  # a stranger may have it already: that is an error of bind(2) as well
+                    blockers.append(socket.create_server(("127.0.0.2", port)))
+                finally:
+                    patch()
 
     def patch() -> None:
         monkeypatch.setattr(socket, "getaddrinfo", resolve_to("127.0.0.1", "127.0.0.2"))

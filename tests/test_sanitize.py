@@ -146,7 +146,11 @@ def test_code_without_a_fault_is_not_reported(library: Path) -> None:
     assert said_about(library, "nothing") == (0, "")
 
 
-@pytest.mark.parametrize("skip", NOT_UNDER + LEAKS_OF_PYTHON, ids=lambda skip: skip.where)
+@pytest.mark.parametrize(
+    "skip",
+    NOT_UNDER + LEAKS_OF_PYTHON,
+    ids=lambda skip: f"{skip.where} under {','.join(sorted(skip.under))}",
+)
 def test_exception_exists_and_says_why(skip: Skip) -> None:
     name, _, function = skip.where.partition("::")
     assert f"def {function or 'test_'}" in (TESTS / name).read_text()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from benchmarks._build import build_load
+from benchmarks._build import compile_source
 from benchmarks._compare import AGAIN, Against, result, values
 from benchmarks._errors import SetupError
 from benchmarks._figures import Column, Figure, Result, Table
@@ -76,7 +76,7 @@ def generator(plan: Plan) -> Figure:
     with contextlib.ExitStack() as stack:
         stage = stack.enter_context(plan.stage())
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        program = build_load(directory)
+        program = compile_source("load.c", directory / "load")
         server = stage.server(programs[0])
         contenders = []
         for name in (OURS, C, OURS + AGAIN, C + AGAIN):

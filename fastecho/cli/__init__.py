@@ -25,6 +25,8 @@ __all__ = ["COMMANDS", "complain", "main", "put_line"]
 COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
+    "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
+    "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 
@@ -129,7 +131,8 @@ def _help() -> str:
 def _unknown(first: str) -> int:
     """Say what is wrong with the first argument."""
     if not first:
-        complain("fastecho", f"no command: {' or '.join(COMMANDS)}; see fastecho --help")
+        *names, last = COMMANDS
+        complain("fastecho", f"no command: {', '.join(names)} or {last}; see fastecho --help")
         return EXIT_USAGE
     from difflib import get_close_matches
 
