@@ -15,7 +15,7 @@ from benchmarks._programs import Program
 from benchmarks._ratios import Bar, Summary, judge, judge_tail, noise_of, summarize
 from benchmarks._turns import Contender, Round, Stage, Taken, Turn, interleave
 
-Quantity = Literal["rate", "cpu_us", "p99_us"]
+Quantity = Literal["rate", "cpu_us", "load_cpu_us", "p50_us", "p99_us"]
 
 # stands for the C peer that did best at the quantity in question
 BEST_C = "best C"
@@ -25,6 +25,8 @@ AGAIN = " (again)"
 QUANTITIES: dict[Quantity, tuple[str, Callable[[Turn], float]]] = {
     "rate": ("rate", lambda turn: turn.rate),
     "cpu_us": ("server CPU per message", lambda turn: turn.cpu_us),
+    "load_cpu_us": ("CPU per message", lambda turn: turn.load_cpu / turn.messages * 1e6),
+    "p50_us": ("p50", lambda turn: turn.p50_us),
     "p99_us": ("p99", lambda turn: turn.p99_us),
 }
 
