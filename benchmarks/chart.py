@@ -33,10 +33,11 @@ STOPPED_S = 0.2
 def stalled(server: Server, plan: Plan) -> Result:
     """Run the plan and stop the server once, in the middle."""
     assert plan.duration is not None
+    middle = plan.duration / 2
     ended = threading.Event()
 
     def stop() -> None:
-        if not ended.wait(plan.duration / 2):
+        if not ended.wait(middle):
             os.kill(server.process.pid, signal.SIGSTOP)
             ended.wait(STOPPED_S)
             os.kill(server.process.pid, signal.SIGCONT)
