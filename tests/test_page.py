@@ -157,7 +157,7 @@ def test_values_of_a_percentile_are_those_of_the_histogram() -> None:
     assert ["p99", f"{wanted:.3g} µs"] in shown
 
 
-@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 1000, 65_537])
+@pytest.mark.parametrize("count", [2, 9, 10, 11, 1000, 65_537])
 def test_curve_goes_from_the_minimum_to_the_maximum_through_every_percentile(count: int) -> None:
     latency = histogram(count, count)
     read_again = Result.from_json(closed(latency=latency))
