@@ -33,7 +33,8 @@ STOPPED_S = 0.2
 def stalled(server: Server, plan: Plan) -> Result:
     """Run the plan and stop the server once, in the middle."""
     assert plan.duration is not None
-    middle, ended = plan.duration / 2, threading.Event()
+    middle = plan.duration / 2
+    ended = threading.Event()
 
     def stop() -> None:
         if not ended.wait(middle):

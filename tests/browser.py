@@ -65,13 +65,15 @@ class Browser:
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--disable-extensions", "--remote-debugging-pipe", f"--user-data-dir={profile}",
         )  # fmt: skip
+        # What is loaded into this process to watch it (sanitize.py) is not for a browser.
+        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         ends = [str(theirs_in), str(theirs_out)]
         self._log = (folder / "browser.log").open("wb")
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", TRAMPOLINE, *ends, path, *flags, "about:blank"],
                 pass_fds=(theirs_in, theirs_out), stdin=subprocess.DEVNULL, stdout=self._log,
-                stderr=self._log, start_new_session=True,
+                stderr=self._log, start_new_session=True, env=environment,
             )  # fmt: skip
         finally:
             os.close(theirs_in)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 from page_samples import HOSTILE, SAMPLES, closed, empty, failing, histogram, result, wide_range
 
+from fastecho.measure._graphs import by_percentile
 from fastecho.measure.page import page, picture
+from fastecho.measure.result import Result
 
 SVG = "{http://www.w3.org/2000/svg}"
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -35,9 +39,14 @@ def words_of(text: str) -> str:
     return " ".join("".join(read(text).itertext()).split())
 
 
-@pytest.fixture(params=list(SAMPLES.values()), ids=list(SAMPLES))
+@cache
+def page_of(sample: str) -> str:
+    return page(SAMPLES[sample]())
+
+
+@pytest.fixture(params=list(SAMPLES))
 def made(request: pytest.FixtureRequest) -> str:
-    return page(request.param())
+    return page_of(request.param)
 
 
 def test_page_is_well_formed_and_every_name_in_it_is_unique(made: str) -> None:
@@ -75,7 +84,7 @@ def test_no_number_on_a_page_is_infinite_or_none(made: str) -> None:
 
 
 def test_text_from_outside_is_text_only() -> None:
-    text = page(SAMPLES["hostile"]())
+    text = page_of("hostile")
     assert HOSTILE in "".join(read(text).itertext())
     assert "<script" not in text and "<img" not in text and "<a " not in text
     # What cannot stand in a file of UTF-8 is replaced.
@@ -100,9 +109,9 @@ def test_open_loop_has_service_time_beside_latency() -> None:
     assert "service time" not in words_of(page([closed()]))
 
 
-def test_charts_of_one_run(made: str) -> None:
-    titles = {title.text for title in read(made).iter(f"{HTML}h2")}
-    assert "Rate over time" in titles
+def test_charts_of_a_run_without_failures() -> None:
+    titles = [title.text for title in read(page_of("open")).iter(f"{HTML}h2")]
+    assert titles == ["Latency by percentile", "Rate over time", "Latency over time"]
 
 
 def test_failures_are_told_in_words_with_the_first_ones() -> None:
@@ -148,8 +157,21 @@ def test_values_of_a_percentile_are_those_of_the_histogram() -> None:
     assert ["p99", f"{wanted:.3g} µs"] in shown
 
 
+@pytest.mark.parametrize("count", [2, 9, 10, 11, 1000, 65_537])
+def test_curve_goes_from_the_minimum_to_the_maximum_through_every_percentile(count: int) -> None:
+    latency = histogram(count, count)
+    read_again = Result.from_json(closed(latency=latency))
+    (line,) = by_percentile([("a run", read_again)]).lines
+    assert read_again.latency is not None
+    assert line.points[-1] == (math.log10(count), read_again.latency.max / 1e3)
+    assert line.points[0][1] == read_again.latency.min / 1e3
+    assert [x for x, _ in line.points] == sorted({x for x, _ in line.points})
+    for nines, us in line.points[1:-1]:
+        assert us == read_again.latency.percentile(100 * (1 - 10**-nines)) / 1e3
+
+
 def test_several_runs_are_compared_with_the_first() -> None:
-    words = words_of(page(SAMPLES["three"]()))
+    words = words_of(page_of("three"))
     assert "3 runs compared" in words
     assert "before" in words and "after" in words
     assert "\u00d7 1" in words and "within noise" in words
@@ -163,7 +185,7 @@ def test_runs_of_one_name_are_told_apart() -> None:
 
 
 def test_merged_run_names_its_parts() -> None:
-    words = words_of(page(SAMPLES["merged"]()))
+    words = words_of(page_of("merged"))
     assert "node-1, node-2" in words and "+0.5 ms" in words
 
 
@@ -183,7 +205,8 @@ def test_picture_is_one_svg_with_a_paper_of_its_own() -> None:
     root = ElementTree.fromstring(text)
     assert root.tag == f"{SVG}svg"
     assert "prefers-color-scheme:dark" in text
-    assert any(rect.get("class") == "paper" for rect in root.iter(f"{SVG}rect"))
+    # Nobody can point at a place of an <img>: there are no values to show.
+    assert [rect.get("class") for rect in root.iter(f"{SVG}rect")] == ["paper"]
 
 
 @pytest.mark.parametrize("make", [page, picture])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ._axes import Axis
 
-__all__ = ["NARROW", "WIDE", "Line", "Shape", "chart"]
+__all__ = ["ALONE", "NARROW", "WIDE", "Line", "Shape", "chart"]
 
 COLOURS = 6
 ROW = 20
@@ -77,6 +77,7 @@ class Shape:
 
 
 WIDE = Shape("wide", 860, 340, 72, 60)
+ALONE = Shape("alone", 680, 320, 72, 0)
 NARROW = Shape("narrow", 380, 320, 70, 24)
 
 
@@ -231,6 +232,8 @@ class _Picture:
     def _chosen(self) -> Sequence[float]:
         """Return the places whose values are shown: no more than fit."""
         most = self._shape.places
+        if not most:
+            return []
         if self._x.places:
             fitting = (places for places in self._x.places if len(places) <= most)
             return next(fitting, self._x.places[-1])

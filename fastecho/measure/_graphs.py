@@ -7,7 +7,6 @@ text around the charts (page.py).
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 
 from ._axes import count_text, linear, log, nines_of, percentile, time_text
 from ._charts import Line
@@ -83,20 +82,15 @@ def by_percentile(runs: Sequence[tuple[str, Result]]) -> Graph:
 
 def _curve(histogram: Histogram) -> list[tuple[float, float | None]]:
     """Return (log10(1 / (1 - p)), microseconds) of a histogram, up to its maximum."""
-    total = histogram.count
-    sums, values, summed = [], [], 0
-    for _, highest, count in histogram.buckets():
-        summed += count
-        sums.append(summed)
-        values.append(min(highest, histogram.max) / 1e3)
-    end = math.log10(total)
-    steps = {n / STEPS_A_DECADE for n in range(math.ceil(end * STEPS_A_DECADE))}
+    end = math.log10(histogram.count)
+    steps = {n / STEPS_A_DECADE for n in range(1, math.ceil(end * STEPS_A_DECADE))}
     steps |= {nines for p in (25, 50, 75) if (nines := nines_of(p)) < end}
     points: list[tuple[float, float | None]] = []
-    for nines in sorted(steps):
-        place = bisect_left(sums, math.ceil(total * (1 - 10.0**-nines) - 1e-6) or 1)
-        # Values above the last bucket (1 h) are known by their maximum only.
-        points.append((nines, values[place] if place < len(values) else histogram.max / 1e3))
+    if end > 0:
+        points.append((0.0, histogram.min / 1e3))
+    points += [
+        (nines, histogram.percentile(100 * (1 - 10.0**-nines)) / 1e3) for nines in sorted(steps)
+    ]
     points.append((end, histogram.max / 1e3))
     return points
 

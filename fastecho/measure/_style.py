@@ -1,8 +1,8 @@
 """How the page and its charts look: one style sheet, light and dark, wide and narrow.
 
 What lives here: CSS. The colours of lines follow Okabe and Ito's palette, which colour-blind people
-can tell apart, made darker on light and lighter on dark paper so that each has a contrast of 3:1 at
-least; dashes tell lines apart as well. Nothing is loaded from anywhere, fonts included.
+can tell apart, made darker on light and lighter on dark paper: each has a contrast of 4.5:1 or
+more; dashes tell lines apart as well. Nothing is loaded from anywhere, fonts included.
 """
 
 from __future__ import annotations

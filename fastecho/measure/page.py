@@ -133,7 +133,7 @@ def picture(results: Sequence[Mapping[str, Any]]) -> str:
     if not graph.lines:
         raise ValueError("there is nothing to draw: no reply came")
     text = charts.chart(
-        graph.title, graph.about, graph.lines, graph.x, graph.y, charts.WIDE, "latency", css=CHART
+        graph.title, graph.about, graph.lines, graph.x, graph.y, charts.ALONE, "latency", css=CHART
     )
     return text + "\n"
 
