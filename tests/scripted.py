@@ -66,8 +66,11 @@ def then(count: int, act: Handler) -> Handler:
 
 
 def close_at_next(connection: socket.socket) -> None:
-    """Take one more probe and answer it by FIN."""
+    """Take one more probe and answer it by FIN; take what comes later too, lest that reset."""
     message(connection)
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(1 << 18):
+        pass
 
 
 def reset_at_next(connection: socket.socket) -> None:

@@ -119,9 +119,6 @@ def test_a_late_reply_does_not_hold_back_the_next_probes() -> None:
         events, result = run(server.address, count=6, interval=0.05)
     assert (result.received, result.is_clean) == (6, True)
     times = [one.time_ns / 1e6 for one in events if isinstance(one, Reply)]
-    # A probe may be sent some ms after it was due, which its time does not show.
-    assert times[1] > 75
-    assert times[2] > 25
     assert times[1] > times[2] > times[3]
     assert 250 <= result.elapsed_ns / 1e6
 
@@ -219,13 +216,12 @@ def test_source_address_is_ours(make_server: MakeServer, source: str, local: str
 
 @pytest.mark.parametrize("new_connection", [False, True])
 def test_source_port_is_ours_again_and_again(make_server: MakeServer, new_connection: bool) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    _, result = run(
-        make_server().address, count=10, source=f"127.0.0.1:{port}", new_connection=new_connection
-    )
-    assert (result.received, result.local) == (10, f"127.0.0.1:{port}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.8", 0))  # where no server takes it
+        port = taken.getsockname()[1]
+    source = f"127.0.0.8:{port}"
+    _, result = run(make_server().address, count=10, source=source, new_connection=new_connection)
+    assert (result.received, result.local) == (10, source)
 
 
 def test_source_port_in_use_is_one_sentence(make_server: MakeServer) -> None:

@@ -155,10 +155,11 @@ def test_the_bytes_of_another_probe_are_recognised() -> None:
         echo(connection)
 
     with scripted(swap, echo) as server:
-        events, result = run(server.address, count=3, interval=0.02)
+        events, result = run(server.address, count=20, interval=0.02)
     assert only_failure(events[:2]) == "seq=1: it answered with the bytes of seq=2"
-    assert failures(result) == {"misplaced": 1, "lost": 1}
-    assert kinds(events)[-2:] == ["Back", "Reply"]
+    assert kinds(events)[1].startswith("lost [2")
+    assert kinds(events)[2:4] == ["Back", "Reply"]
+    assert (result.failures["misplaced"], result.failures["corrupt"]) == (1, 0)
 
 
 def test_more_bytes_than_were_sent_are_counted() -> None:
@@ -281,7 +282,8 @@ def test_probes_end_when_the_server_never_comes_back(interval: float) -> None:
         assert isinstance(next(events), Reply)
         server._listener.close()
         rest = list(events)
-    assert [one.kind for one in rest if isinstance(one, Failure)] == ["closed"]
+    (lost,) = [one.kind for one in rest if isinstance(one, Failure)]
+    assert lost in ("closed", "reset")  # by RST if the next probe came before the end
 
 
 def test_what_was_lost_while_away_is_counted() -> None:
@@ -299,17 +301,14 @@ def test_what_was_lost_while_away_is_counted() -> None:
     assert result.gaps == 0
 
 
-def test_a_server_that_echoes_no_more_is_tried_ten_times_a_second() -> None:
-    """It echoes what it is tried with, then sends too much: without a pause that would be a storm.
-
-    So nobody is flooded with connections.
-    """
-    handlers = [then(1, lambda connection: connection.sendall(b"more"))] * 4
-    with scripted(*handlers) as server:
+def test_a_server_that_is_lost_at_once_again_is_tried_ten_times_a_second() -> None:
+    """It echoes what it is tried with, and no more: without a pause that would be a storm."""
+    with scripted(*[then(1, close_at_next)] * 4) as server:
         before = time.perf_counter()
-        _, result = run(server.address, count=4)
-        assert time.perf_counter() - before >= 0.15
-    assert result.failures["extra_bytes"] + result.failures["corrupt"] >= 1
+        events, _ = run(server.address, count=5)
+        assert time.perf_counter() - before >= 0.2
+    lost = [f"closed [{number}]" for number in (2, 3, 4, 5)]
+    assert kinds(events) == ["Reply", lost[0], "Back", lost[1], "Back", lost[2], "Back", lost[3]]
 
 
 def test_a_connection_that_cannot_be_had_costs_one_probe_when_each_has_its_own(
