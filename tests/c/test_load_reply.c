@@ -261,7 +261,8 @@ static void a_longer_reply_that_goes_wrong_late_ends_where_it_would(void)
     assert(right_reply(l, c, c->done + 1, reply) == 90);
     reply[50] ^= 1;
     fe_load_received(l, c, reply, 30, 1);
-    fe_load_received(l, c, reply + 30, 60, 1);
+    fe_load_received(l, c, reply + 30, 25, 1);
+    fe_load_received(l, c, reply + 55, 35, 1);
     assert(c->done + 1 == c->due && c->done_at == 0);
     receive_reply(l, c, c->done - 1, 1);
     assert(counted(l, FE_LOAD_CORRUPT) == 1 && counted(l, FE_LOAD_MISPLACED) == 1);
