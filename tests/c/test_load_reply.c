@@ -242,6 +242,34 @@ static void a_wrong_reply_of_another_size_ends_somewhere(void)
     }
 }
 
+/* 90 bytes came where 9 were due, and the 50th is wrong: those 90 are one reply, the next is whole
+ * again. */
+static void a_longer_reply_that_goes_wrong_late_ends_where_it_would(void)
+{
+    static const uint32_t sizes[] = {9, 90};
+    fe_load *l = new_load(1, 2, FE_PATTERN_RAW, 90, "", "");
+    fe_load_connection *c = &l->connections[0];
+    unsigned char reply[90];
+
+    vary(l, sizes, 2);
+    while (fe_pattern_size(&l->pattern, c->first, c->due)->body != 9 ||
+           fe_pattern_size(&l->pattern, c->first, c->due + 1)->body != 90) {
+        fe_load_release(l, c, 1, 0, 0);
+        receive_reply(l, c, c->done, 1);
+    }
+    fe_load_release(l, c, 2, 0, 0);
+    assert(right_reply(l, c, c->done + 1, reply) == 90);
+    reply[50] ^= 1;
+    fe_load_received(l, c, reply, 30, 1);
+    fe_load_received(l, c, reply + 30, 25, 1);
+    fe_load_received(l, c, reply + 55, 35, 1);
+    assert(c->done + 1 == c->due && c->done_at == 0);
+    receive_reply(l, c, c->done - 1, 1);
+    assert(counted(l, FE_LOAD_CORRUPT) == 1 && counted(l, FE_LOAD_MISPLACED) == 1);
+    assert(l->outstanding == 0 && counted(l, FE_LOAD_EXTRA_BYTES) == 0);
+    free_load(l);
+}
+
 static void a_reply_after_the_timeout_is_late_and_its_latency_counts(void)
 {
     fe_load *l = new_load(1, 2, FE_PATTERN_RAW, 64, "", "");
@@ -307,6 +335,7 @@ int main(void)
     a_reply_that_only_begins_like_another_is_corrupt();
     few_bytes_are_not_enough_to_know_a_message_by();
     a_wrong_reply_of_another_size_ends_somewhere();
+    a_longer_reply_that_goes_wrong_late_ends_where_it_would();
     a_reply_after_the_timeout_is_late_and_its_latency_counts();
     without_a_histogram_of_service_times_only_latencies_are_kept();
     bytes_that_are_not_due_are_extra();
