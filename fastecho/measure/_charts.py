@@ -4,7 +4,7 @@ What lives here: how lines of numbers become shapes, drawn with drawsvg (extra `
 not live here: results and their words (page.py), scales (_axes.py), colours (_style.py: shapes
 have classes only).
 
-There is no script: the values are in the picture, hidden until the pointer (or a finger) is over
+There is no script: the values are in the picture, hidden until the pointer is over
 their place. Text from outside becomes only text of elements, which drawsvg escapes; attributes,
 which it does not, hold our own words and numbers.
 """

@@ -76,7 +76,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: one or more, as Result.to_json() gives them.
     Returns:
-        str: the whole file; write it as UTF-8. About 100 KB for a run of a minute.
+        str: the whole file; write it as UTF-8. About 150 KB for a run of a minute.
     Raises:
         ValueError: there is no result, or one is not complete; a sentence that says what.
     Thread: any.   Cost: some 0.1 s.
