@@ -30,14 +30,17 @@ REPEATING = 16
 
 # what a turn may not show: then it measured something else than an echo server
 FAULTS = (
-    "wrong_bytes",
+    "late",
+    "corrupt",
+    "misplaced",
     "lost",
-    "extra_bytes",
     "timed_out",
     "unsent",
+    "extra_bytes",
     "reset",
     "closed",
     "refused",
+    "connect_timed_out",
     "other",
 )
 
@@ -132,7 +135,7 @@ class Contender:
         faults = [f"{key} {values[key]}" for key in FAULTS if values[key]]
         if faults or not result["messages"]:
             what = ", ".join(faults) or "no message came back"
-            first = f" ({result['failures'][0]})" if result["failures"] else ""
+            first = f" ({result['failures'][0][1]})" if result["failures"] else ""
             raise MeasurementError(f"{self.name}: a turn of {seconds:g} s showed {what}{first}")
         return result
 
@@ -223,7 +226,7 @@ class Stage:
         """Return a connected load on `server`; `options` are those of Load."""
         from fastecho._load import Load  # here: a missing extension is a sentence, see _command
 
-        load = self._loads.enter_context(Load(socket.AF_INET, server.address, **options))
+        load = self._loads.enter_context(Load([(socket.AF_INET, server.address)], **options))
         load.connect()
         return load
 

@@ -13,6 +13,7 @@ from benchmarks.figures import (
     buffers,
     bulk,
     busy,
+    histograms,
     idle,
     lines,
     ping,
@@ -37,6 +38,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **slow_peers.FIGURES,
     **workers.FIGURES,
     **ping.FIGURES,
+    **histograms.FIGURES,
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 #
 # Lives here: connecting, sending, receiving, closing, the loop with its schedule and its
 # timeouts. Which bytes are due, whether the right ones came and what counts as a failure is
-# decided in src_c/load.h. Does not live here: Python objects; memory, which the owner of a
+# decided in src_c/load*.h. Does not live here: Python objects; memory, which the owner of a
 # Drive allocates and frees (fastecho/_load.pyx).
 #
 # How a run goes: open connections are given messages; each complete reply is verified, timed
@@ -10,7 +10,9 @@
 # open loop gives messages by its schedule instead, to whichever connection has waited longest
 # for one; a message that finds none waits, and its latency counts from when it was due. When
 # the window ends nothing new becomes due, and what is outstanding is collected, until the
-# timeout at most.
+# timeout at most. Before the window there may be a wait for a start time, then a warm-up, which
+# is the same load. A ramp opens connections meanwhile. A load that reopens tries again to
+# connect what it has lost.
 #
 # Reconnect mode ends a connection as clients do: FIN, and it waits for the server's FIN, so
 # that the whole life of a connection is exercised and a server that does not close is noticed.
@@ -42,18 +44,33 @@ cdef enum:
     # An open loop wakes up this long before a message is due and polls until then: a timer
     # alone is late by the time that a sleeping core needs to wake, 90 us at the median.
     AHEAD_NS = 100000
+    # How often a connection that is lost or refused is tried again.
+    REOPEN_NS = 100000000
+    # The last of the wait for a start time is spent polling: epoll_wait knows milliseconds.
+    NEAR_NS = 1500000
+
+
+# Where connections go, and from where, as the kernel takes it; the sources follow one another.
+cdef struct Target:
+    int family
+    uint32_t size
+    uint32_t source_size
+    uint32_t source_count
+    const char *address
+    const char *sources
 
 
 cdef struct Drive:
     fe_load load
-    # enum fe_load_mode, and the address family.
+    # enum fe_load_mode.
     int mode
-    int family
     # Send from the memfd by sendfile; reconnect mode: close by RST.
     bint by_sendfile
     bint by_reset
     # Never block: look for events again and again.
     bint polls
+    # Connect again what was lost.
+    bint reopens
     # Descriptors; -1: none.
     int epfd
     int timer_fd
@@ -62,29 +79,35 @@ cdef struct Drive:
     unsigned char *buffer
     unsigned char *scratch
     _sys.epoll_event *events
-    # Where to connect to and from, as the kernel takes it; the sources follow one another.
-    const char *target
-    const char *sources
-    uint32_t target_size
-    uint32_t source_size
-    uint32_t source_count
-    # Connections that are not CLOSED; those that are OPEN; the next that a connect looks at.
+    # Connections take them in turn.
+    Target *targets
+    uint32_t target_count
+    # Connections that are not CLOSED; of these: with a connect under way.
     uint32_t alive
-    uint32_t opened
+    uint32_t connecting
+    # The next connection that connect(), or a run that opens some, looks at; of those a run has
+    # to open: how many, and how many it has begun; over how many ns.
     uint32_t cursor
+    uint32_t to_open
+    uint32_t begun
+    uint64_t ramp_ns
     # Connects that failed, and the errno of the first.
     uint32_t failed
     int first_error
-    # How long anything may take.
-    uint64_t timeout_ns
-    # The clock as last read; the next look for timeouts; a run's start and when it gives up.
+    # 1: the window is to end now. From any thread.
+    int64_t stop
+    # The clock as last read; the next look for timeouts; when messages begin, and when the run
+    # gives up.
     uint64_t now_ns
     uint64_t sweep_ns
-    uint64_t start_ns
+    uint64_t begin_ns
     uint64_t hard_ns
-    # The thread's CPU time at the start of a run, and what the run took of it.
+    # A run is under way; messages have begun; the window has.
+    bint runs
+    bint sends
+    bint counts
+    # The thread's CPU time at the start of the window.
     uint64_t start_cpu_ns
-    uint64_t cpu_ns
     # What the timer is set to; 0: nothing.
     uint64_t armed_ns
 
@@ -98,28 +121,33 @@ cdef inline int drive_register(Drive *d, fe_load_connection *c, int operation,
 
 
 cdef inline void drive_begin(Drive *d, fe_load_connection *c) noexcept nogil:
-    """Starts to connect a CLOSED connection."""
-    d.alive += 1
+    """Starts to connect a CLOSED or RESTING connection."""
+    d.alive += c.state == FE_LOAD_CLOSED
+    d.connecting += 1
+    d.now_ns = _sys.sys_now_ns()
     c.state = FE_LOAD_WAITING
-    c.since_ns = d.now_ns
+    c.since_ns = d.load.pasts[c - d.load.connections].tried_ns = d.now_ns
     drive_try_connect(d, c)
 
 
 cdef inline void drive_try_connect(Drive *d, fe_load_connection *c) noexcept nogil:
     """A socket and its connect. Afterwards c is OPEN, CONNECTING, still WAITING (the
     backlog of a Unix socket is full) or ended."""
-    cdef size_t source = <size_t>(c - d.load.connections) % max(d.source_count, 1)
+    cdef size_t index = <size_t>(c - d.load.connections)
+    cdef Target *target = &d.targets[index % d.target_count]
+    cdef size_t source
     cdef int rc = 0
-    cdef int fd = _sys.sys_socket(d.family)
+    cdef int fd = _sys.sys_socket(target.family)
     if fd < 0:
         drive_broken(d, c, fd)
         return
-    if d.source_count:
-        rc = _sys.sys_bind_source(fd, d.sources + source * d.source_size,
-                                  d.source_size)
+    if target.source_count:
+        source = index // d.target_count % target.source_count
+        rc = _sys.sys_bind_source(fd, target.sources + source * target.source_size,
+                                  target.source_size)
     if rc == 0:
-        rc = _sys.sys_connect(fd, d.target, d.target_size)
-    if rc == -EAGAIN and d.family == _sys.AF_UNIX:
+        rc = _sys.sys_connect(fd, target.address, target.size)
+    if rc == -EAGAIN and target.family == _sys.AF_UNIX:
         _sys.sys_close(fd)
         return
     c.fd = fd
@@ -147,11 +175,27 @@ cdef inline void drive_connect_decided(Drive *d, fe_load_connection *c) noexcept
 
 
 cdef inline void drive_connected(Drive *d, fe_load_connection *c) noexcept nogil:
-    c.state = FE_LOAD_OPEN
-    d.opened += 1
-    d.load.counts.connects += 1
+    """c is open: in reconnect mode it is given its message, in a run that sends its first."""
+    cdef uint64_t began_ns
+    d.now_ns = _sys.sys_now_ns()
+    d.connecting -= 1
+    began_ns = fe_load_opened(&d.load, c, d.now_ns)
     if d.mode == FE_LOAD_RECONNECT:
-        fe_load_release(&d.load, c, 1, c.since_ns, c.since_ns)
+        if d.load.left == 0:
+            drive_end(d, c, -1, 0)
+            return
+        fe_load_release(&d.load, c, 1, began_ns, began_ns)
+        drive_send(d, c)
+    elif d.sends and not fe_load_is_over(&d.load, d.now_ns):
+        drive_join(d, c)
+
+
+cdef inline void drive_join(Drive *d, fe_load_connection *c) noexcept nogil:
+    """An open connection takes part from now on."""
+    if d.mode == FE_LOAD_OPEN_LOOP:
+        fe_load_offer(&d.load, c, d.now_ns)
+    elif d.mode == FE_LOAD_CLOSED_LOOP:
+        fe_load_release(&d.load, c, fe_load_room(&d.load, c), d.now_ns, d.now_ns)
         drive_send(d, c)
 
 
@@ -207,6 +251,7 @@ cdef inline void drive_answered(Drive *d, fe_load_connection *c) noexcept nogil:
     elif d.mode == FE_LOAD_RECONNECT:
         drive_finish(d, c)
     elif d.now_ns < d.load.end_ns:
+        # drive_join, but for EPOLLOUT that is waited for.
         fe_load_release(&d.load, c, fe_load_room(&d.load, c), d.now_ns, d.now_ns)
         if not c.wants_write:
             drive_send(d, c)
@@ -218,41 +263,54 @@ cdef inline void drive_finish(Drive *d, fe_load_connection *c) noexcept nogil:
         _sys.sys_reset(c.fd)
         drive_end(d, c, -1, 0)
         return
-    d.opened -= 1
-    c.state = FE_LOAD_ENDING
+    fe_load_not_open(&d.load, c, FE_LOAD_ENDING)
     c.since_ns = d.now_ns
     _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
 
 
 cdef inline void drive_broken(Drive *d, fe_load_connection *c, int rc) noexcept nogil:
     """A call about c gave -errno."""
-    drive_end(d, c, fe_load_kind_for(-rc), -rc)
+    drive_end(d, c, fe_load_kind_for(-rc, c.state < FE_LOAD_OPEN), -rc)
+
+
+cdef inline void drive_give_up(Drive *d, fe_load_connection *c) noexcept nogil:
+    """c has waited for too long."""
+    if c.state == FE_LOAD_OPEN:
+        drive_end(d, c, FE_LOAD_TIMED_OUT, 0)
+    elif c.state == FE_LOAD_ENDING:
+        drive_end(d, c, FE_LOAD_OTHER, ETIMEDOUT)
+    else:
+        drive_end(d, c, FE_LOAD_CONNECT_TIMED_OUT, ETIMEDOUT)
 
 
 cdef inline void drive_end(Drive *d, fe_load_connection *c, int kind, int error) noexcept nogil:
     """Closes c: kind says what went wrong, -1 nothing. In reconnect mode the next one
-    begins: at once, or after a failure at the next look for timeouts."""
-    if c.state == FE_LOAD_OPEN:
-        d.opened -= 1
+    begins: at once, or after a failure at the next look for timeouts. What is to be reopened
+    is so REOPEN_NS after its last attempt began, at the earliest."""
+    cdef fe_load_past *past = &d.load.pasts[c - d.load.connections]
     if c.fd >= 0:
         _sys.sys_epoll_ctl(d.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
-        if kind == FE_LOAD_TIMED_OUT:
+        if kind == FE_LOAD_TIMED_OUT or error == ETIMEDOUT:
             _sys.sys_reset(c.fd)
         _sys.sys_close(c.fd)
-    if kind >= 0 and c.state < FE_LOAD_OPEN:
-        d.failed += 1
-        if d.first_error == 0:
-            d.first_error = error if error else ETIMEDOUT
+    if c.state == FE_LOAD_WAITING or c.state == FE_LOAD_CONNECTING:
+        d.connecting -= 1
+        if kind >= 0:
+            d.failed += 1
+            if d.first_error == 0:
+                d.first_error = error
     d.alive -= 1
-    fe_load_gone(&d.load, c, kind, error)
-    if d.mode != FE_LOAD_RECONNECT or d.now_ns >= d.load.end_ns:
+    fe_load_gone(&d.load, c, kind, error, d.now_ns)
+    if not d.runs or fe_load_is_over(&d.load, d.now_ns):
         return
-    if kind < 0:
-        drive_begin(d, c)
-    else:
+    if kind >= 0 and (d.reopens or d.mode == FE_LOAD_RECONNECT):
         d.alive += 1
-        c.state = FE_LOAD_WAITING
-        c.since_ns = 0
+        c.state = FE_LOAD_RESTING
+        c.since_ns = d.now_ns
+        if d.mode != FE_LOAD_RECONNECT:
+            c.since_ns = max(d.now_ns, past.tried_ns + REOPEN_NS)
+    elif d.mode == FE_LOAD_RECONNECT:
+        drive_begin(d, c)
 
 
 # --- the loop ---------------------------------------------------------------------------
@@ -280,10 +338,10 @@ cdef inline int drive_wait(Drive *d, uint64_t until_ns) noexcept nogil:
     n = _sys.sys_epoll_wait(d.epfd, d.events, EVENTS, timeout_ms)
     if n < 0:
         return n
-    d.load.counts.iterations += 1
+    fe_load_add(&d.load.counts, FE_LOAD_ITERATIONS, 1)
     d.now_ns = _sys.sys_now_ns()
     if n == 0 and timeout_ms == 0:
-        d.load.counts.spin_ns += d.now_ns - before
+        fe_load_add(&d.load.counts, FE_LOAD_SPIN_NS, d.now_ns - before)
     for i in range(n):
         drive_event(d, d.events[i].data.u64, d.events[i].events)
     return 0
@@ -293,23 +351,27 @@ cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
     """Ends what has waited too long, or `all_` that still waits; tries again to connect."""
     cdef fe_load_connection *c
     cdef uint32_t i
-    cdef bint over = d.mode == FE_LOAD_RECONNECT and d.now_ns >= d.load.end_ns
+    cdef bint over = d.runs and fe_load_is_over(&d.load, d.now_ns)
     d.sweep_ns = d.now_ns + TICK_NS
     if d.now_ns < d.load.end_ns < d.sweep_ns:
         d.sweep_ns = d.load.end_ns
     for i in range(d.load.count):
         c = &d.load.connections[i]
-        if c.state == FE_LOAD_CLOSED:
-            continue
-        if c.state == FE_LOAD_WAITING and c.since_ns == 0:
-            c.since_ns = d.now_ns
-        if c.state == FE_LOAD_WAITING and over:
+        if over and (FE_LOAD_RESTING <= c.state <= FE_LOAD_WAITING
+                     or c.state == FE_LOAD_CONNECTING and d.mode != FE_LOAD_RECONNECT):
             drive_end(d, c, -1, 0)
-        elif (fe_load_late(&d.load, c, d.now_ns, d.timeout_ns)
-                or all_ and (c.state != FE_LOAD_OPEN or c.due != c.done)):
-            drive_end(d, c, FE_LOAD_TIMED_OUT, 0)
+        elif (fe_load_silent(&d.load, c, d.now_ns)
+                or all_ and c.state > FE_LOAD_RESTING
+                and (c.state != FE_LOAD_OPEN or c.due != c.done)):
+            drive_give_up(d, c)
         elif c.state == FE_LOAD_WAITING:
             drive_try_connect(d, c)
+        elif c.state == FE_LOAD_RESTING and c.since_ns <= d.now_ns:
+            if d.connecting < CONNECTS or d.mode == FE_LOAD_RECONNECT:
+                drive_begin(d, c)
+    if d.counts:
+        fe_load_write(&d.load.counts.n[FE_LOAD_CPU_NS],
+                      _sys.sys_thread_cpu_ns() - d.start_cpu_ns)
 
 
 cdef inline uint64_t drive_keep_schedule(Drive *d, uint64_t until_ns) noexcept nogil:
@@ -324,76 +386,179 @@ cdef inline uint64_t drive_keep_schedule(Drive *d, uint64_t until_ns) noexcept n
             drive_send(d, c)
             c = fe_load_given(&d.load)
         d.now_ns = _sys.sys_now_ns()
-    if d.load.next_ns >= d.load.end_ns or d.load.ring_used == 0:
+    if not fe_load_has_next(&d.load) or d.load.ring_used == 0:
         return until_ns
-    if d.load.next_ns <= d.now_ns + AHEAD_NS:
+    if d.load.schedule.next_ns <= d.now_ns + AHEAD_NS:
         return 0
-    wake = d.load.next_ns - AHEAD_NS
+    wake = d.load.schedule.next_ns - AHEAD_NS
     if d.armed_ns != wake:
         d.armed_ns = wake
         _sys.sys_timerfd_set(d.timer_fd, wake)
     return until_ns
 
 
-cdef inline void drive_start_run(Drive *d, uint64_t span_ns) noexcept nogil:
-    """Opens the window of a run and gives every connection its first messages."""
+# --- a run ------------------------------------------------------------------------------
+
+
+cdef inline void drive_start_run(Drive *d, uint64_t start_ns, uint64_t warmup_ns,
+                                 uint64_t span_ns, uint64_t ramp_ns, bint opens) noexcept nogil:
+    """Sets the times of a run that begins at start_ns, or now if that is over. `opens`: it
+    opens what is CLOSED, over ramp_ns."""
+    cdef uint32_t i
+    d.now_ns = _sys.sys_now_ns()
+    d.begin_ns = max(start_ns, d.now_ns)
+    fe_load_set_window(&d.load, d.begin_ns + warmup_ns, d.begin_ns + warmup_ns + span_ns)
+    d.hard_ns = d.load.end_ns + d.load.timeout_ns
+    d.sweep_ns = d.now_ns + TICK_NS
+    d.armed_ns = 0
+    d.ramp_ns = ramp_ns
+    d.cursor = d.to_open = d.begun = 0
+    if opens:
+        for i in range(d.load.count):
+            d.to_open += d.load.connections[i].state == FE_LOAD_CLOSED
+    d.runs = True
+    d.sends = d.counts = False
+    fe_load_forget_gaps(&d.load)
+
+
+cdef inline void drive_start_sending(Drive *d) noexcept nogil:
+    """The warm-up or the window begins: open connections take part, others begin to open."""
     cdef fe_load_connection *c
     cdef uint32_t i
-    d.start_cpu_ns = _sys.sys_thread_cpu_ns()
-    d.start_ns = d.now_ns = _sys.sys_now_ns()
-    d.load.end_ns = d.start_ns + span_ns
-    d.hard_ns = d.load.end_ns + d.timeout_ns
-    d.sweep_ns = min(d.start_ns + TICK_NS, d.load.end_ns)
-    d.armed_ns = 0
-    fe_load_schedule(&d.load, d.start_ns)
+    d.sends = True
+    d.sweep_ns = min(d.now_ns + TICK_NS, d.load.end_ns)
+    if d.now_ns >= d.load.window_ns:
+        drive_start_window(d)
+    fe_schedule_start(&d.load.schedule, d.begin_ns)
     for i in range(d.load.count):
         c = &d.load.connections[i]
-        if d.mode == FE_LOAD_RECONNECT:
+        if c.state == FE_LOAD_OPEN:
             d.now_ns = _sys.sys_now_ns()
-            drive_begin(d, c)
-        elif d.mode == FE_LOAD_OPEN_LOOP:
-            fe_load_offer(&d.load, c, d.now_ns)
-        elif d.mode == FE_LOAD_CLOSED_LOOP and c.state == FE_LOAD_OPEN:
-            d.now_ns = _sys.sys_now_ns()
-            fe_load_release(&d.load, c, d.load.depth, d.now_ns, d.now_ns)
-            drive_send(d, c)
+            drive_join(d, c)
+
+
+cdef inline void drive_start_window(Drive *d) noexcept nogil:
+    """What is not counted by message counts from here on."""
+    d.counts = True
+    d.start_cpu_ns = _sys.sys_thread_cpu_ns()
+    fe_load_write(&d.load.counts.n[FE_LOAD_BYTES_SENT], 0)
+    fe_load_write(&d.load.counts.n[FE_LOAD_BYTES_RECEIVED], 0)
+    fe_load_write(&d.load.counts.n[FE_LOAD_SPIN_NS], 0)
+    fe_load_write(&d.load.counts.n[FE_LOAD_ITERATIONS], 0)
+    if d.mode == FE_LOAD_RECONNECT:
+        fe_load_write(&d.load.counts.n[FE_LOAD_CONNECTS], 0)
+
+
+cdef inline uint64_t drive_open_more(Drive *d, uint64_t until_ns) noexcept nogil:
+    """Begins to connect what the ramp has reached; all of it at once without one, but for the
+    limit of connects under way. Returns when to look again, until_ns at the latest."""
+    cdef uint64_t wanted = d.to_open
+    cdef uint64_t since_ns
+    if fe_load_is_over(&d.load, d.now_ns):
+        d.begun = d.to_open
+        return until_ns
+    since_ns = d.now_ns - d.begin_ns
+    if since_ns < d.ramp_ns:
+        wanted = 1 + <uint64_t>(<double>d.to_open * <double>since_ns / <double>d.ramp_ns)
+        wanted = min(wanted, <uint64_t>d.to_open)
+        until_ns = min(until_ns, d.begin_ns + <uint64_t>(
+            <double>d.ramp_ns * <double>wanted / <double>d.to_open))
+    while (d.begun < wanted and d.cursor < d.load.count
+            and (d.connecting < CONNECTS or d.mode == FE_LOAD_RECONNECT)):
+        if d.load.connections[d.cursor].state == FE_LOAD_CLOSED:
+            d.begun += 1
+            drive_begin(d, &d.load.connections[d.cursor])
+        d.cursor += 1
+    if d.cursor == d.load.count:
+        d.begun = d.to_open
+    return until_ns
+
+
+cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
+    """Does what is due in a run besides events; returns when the next wait must end."""
+    cdef uint64_t until_ns = min(d.sweep_ns, d.hard_ns)
+    if fe_atomic_load(&d.stop):
+        d.now_ns = _sys.sys_now_ns()
+        if d.sends:
+            fe_load_cut(&d.load, d.now_ns)
+        else:
+            # Nothing is sent, and the window is empty.
+            fe_load_cut(&d.load, min(d.now_ns, d.load.window_ns))
+            d.load.left = 0
+        d.hard_ns = min(d.hard_ns, d.now_ns + d.load.timeout_ns)
+        fe_atomic_store(&d.stop, 0)
+    if not d.sends:
+        if d.now_ns < min(d.begin_ns, d.load.end_ns):
+            if d.now_ns + NEAR_NS >= d.begin_ns:
+                return 0
+            return min(until_ns, d.begin_ns - NEAR_NS)
+        drive_start_sending(d)
+    if not d.counts:
+        if d.now_ns >= d.load.window_ns:
+            drive_start_window(d)
+        else:
+            until_ns = min(until_ns, d.load.window_ns)
+    if d.begun < d.to_open:
+        until_ns = drive_open_more(d, until_ns)
+    if d.mode == FE_LOAD_OPEN_LOOP:
+        until_ns = drive_keep_schedule(d, until_ns)
+    return until_ns
+
+
+cdef inline void drive_end_schedule(Drive *d) noexcept nogil:
+    if d.mode == FE_LOAD_OPEN_LOOP:
+        fe_load_give_up(&d.load)
 
 
 cdef inline bint drive_run_is_over(Drive *d) noexcept nogil:
     """Nothing more will be sent and nothing is outstanding, or the time for it is up."""
     if d.now_ns >= d.hard_ns:
+        # First: what is given up now did not keep them from being sent.
+        drive_end_schedule(d)
         drive_sweep(d, True)
         return True
-    if d.alive == 0:
-        return True
-    if d.now_ns < d.load.end_ns or d.mode == FE_LOAD_RECONNECT:
+    if not d.sends:
         return False
+    if not fe_load_is_over(&d.load, d.now_ns):
+        if d.alive or d.begun < d.to_open:
+            return False
+        fe_load_cut(&d.load, d.now_ns)
+        return True
+    if d.mode == FE_LOAD_RECONNECT:
+        return d.alive == 0
     return (d.load.outstanding == 0
-            and (d.mode != FE_LOAD_OPEN_LOOP or d.load.next_ns >= d.load.end_ns))
+            and (d.mode != FE_LOAD_OPEN_LOOP or not fe_load_has_next(&d.load)))
+
+
+cdef inline void drive_finish_run(Drive *d) noexcept nogil:
+    """Counts what the schedule still holds; connects that are under way are broken off."""
+    drive_end_schedule(d)
+    if d.alive != fe_load_open(&d.load):
+        drive_sweep(d, False)
+    d.runs = d.sends = False
+    d.now_ns = _sys.sys_now_ns()
+    fe_load_write(&d.load.counts.n[FE_LOAD_CPU_NS], _sys.sys_thread_cpu_ns() - d.start_cpu_ns)
+    fe_load_write(&d.load.counts.done_ns, d.now_ns)
 
 
 cdef inline int drive_run(Drive *d, uint64_t slice_ns) noexcept nogil:
     """Runs the loop: 1 when the run is over, 0 after slice_ns, or -errno."""
     cdef uint64_t slice_start_ns = d.now_ns
-    cdef uint64_t wait_ns
     cdef int rc
     while True:
-        wait_ns = min(d.sweep_ns, d.hard_ns)
-        if d.mode == FE_LOAD_OPEN_LOOP:
-            wait_ns = drive_keep_schedule(d, wait_ns)
-        rc = drive_wait(d, wait_ns)
+        rc = drive_wait(d, drive_prepare(d))
         if rc < 0:
             return rc
         if d.now_ns >= d.sweep_ns:
             drive_sweep(d, False)
         if drive_run_is_over(d):
-            if d.mode == FE_LOAD_OPEN_LOOP:
-                fe_load_give_up(&d.load)
-            d.now_ns = _sys.sys_now_ns()
-            d.cpu_ns = _sys.sys_thread_cpu_ns() - d.start_cpu_ns
+            drive_finish_run(d)
             return 1
         if d.now_ns - slice_start_ns >= slice_ns:
             return 0
+
+
+# --- connecting without a run -----------------------------------------------------------
 
 
 cdef inline void drive_start_connecting(Drive *d) noexcept nogil:
@@ -409,12 +574,11 @@ cdef inline int drive_connect(Drive *d, uint64_t slice_ns) noexcept nogil:
     cdef uint64_t slice_start_ns = d.now_ns
     cdef int rc
     while True:
-        while d.cursor < d.load.count and d.alive - d.opened < CONNECTS:
-            d.now_ns = _sys.sys_now_ns()
+        while d.cursor < d.load.count and d.connecting < CONNECTS:
             if d.load.connections[d.cursor].state == FE_LOAD_CLOSED:
                 drive_begin(d, &d.load.connections[d.cursor])
             d.cursor += 1
-        if d.cursor == d.load.count and d.alive == d.opened:
+        if d.cursor == d.load.count and d.connecting == 0:
             return 1
         rc = drive_wait(d, d.sweep_ns)
         if rc < 0:

@@ -3,63 +3,85 @@
 from collections.abc import Sequence
 from typing import Literal, TypedDict, final, type_check_only
 
-@type_check_only
-class RunResult(TypedDict):
-    """What one Load.run did. Counts and nanoseconds only; a rate is the caller's division.
+Address = tuple[str, int] | bytes | str
+HistogramName = Literal["latency", "service", "connect", "schedule_error"]
 
-    Every message ends as exactly one of: messages, wrong_bytes, lost, timed_out, unsent.
+@type_check_only
+class Counts(TypedDict):
+    """What a load has counted since its window began. Counts and nanoseconds; no rates.
+
+    A message whose time falls into the window ends as exactly one of: messages, late, corrupt,
+    misplaced, lost, timed_out, unsent. Failures before the window (warm-up, connecting) count too,
+    so without one of these: sent + what was due while no connection was open + unsent is their sum.
     """
 
-    # Messages whose reply was complete and right.
+    # Messages whose reply was complete, right and there within the timeout.
     messages: int
-    # Of these: the reply came while the window was still open.
+    # Such replies that came in the window, also to messages of the warm-up: a rate is this by
+    # elapsed_ns.
     messages_in_window: int
-    # Messages handed to the kernel, answered or not.
+    # Messages of the window given to a connection, answered or not.
     sent: int
     # Bytes of right replies.
     bytes: int
-    # Bytes handed to the kernel, and bytes received, whatever they were.
+    # Bytes handed to the kernel, and bytes received, whatever they were, since the window began.
     bytes_sent: int
     bytes_received: int
-    # Connections established during the run (reconnect mode).
+    # Connections established since the last run ended; mode "reconnect": since the window began.
     connects: int
-    # The window in which messages were begun; shorter than asked when no connection was left.
+    # Connections that are open now.
+    connections_open: int
+    # The window so far; shorter than asked when it was ended early: by stop(), by the last of
+    # `messages` being answered, or because no connection was left.
     elapsed_ns: int
     # From the start of the window until the last reply was in or given up.
     total_ns: int
-    # CPU time of the calling thread, user and system, during total_ns.
+    # CPU time of the load's thread, user and system, during total_ns; in a snapshot: 20 ms old.
     cpu_ns: int
     # Of the wall time: spent polling ahead of a send that was nearly due (open loop).
     spin_ns: int
     # Rounds of the loop (epoll_wait calls).
     iterations: int
-    # Connections that are open after the run.
-    connections_open: int
+    # Open loop: messages that waited in the generator because every connection had `depth`
+    # outstanding. No failure: their latency shows it.
+    held: int
 
+    # Right replies that came after the timeout.
+    late: int
     # Replies that differ from what was due.
-    wrong_bytes: int
-    # Messages without a (complete) reply because their connection ended.
+    corrupt: int
+    # Of the replies that differ, not in `corrupt`: the bytes are those of another message.
+    misplaced: int
+    # Messages without a complete reply because their connection ended, or because no connection
+    # was open when they were due, or when the last one ended while they waited in the generator.
     lost: int
+    # Messages without a complete reply when their connection was given up: it gave no byte for the
+    # timeout.
+    timed_out: int
+    # Open loop: messages that still waited in the generator when the run was given up.
+    unsent: int
     # Bytes that arrived although no reply was due.
     extra_bytes: int
-    # Messages whose reply did not come within the timeout; connects and FINs as well.
-    timed_out: int
-    # Open loop: messages that waited because every connection had `depth` outstanding. No
-    # failure: their latency shows it.
-    held: int
-    # Open loop: messages that were due in the window and could not be sent until its end
-    # plus the timeout, or for which no connection was left.
-    unsent: int
-    # Connections that the server ended with RST.
+    # Connections that the server ended with RST; with FIN before we did.
     reset: int
-    # Connections that the server ended with FIN before we did.
     closed: int
-    # Connects that were refused (reconnect mode; connect() raises instead).
+    # Connects that were refused; that were not answered in time.
     refused: int
-    # Connections ended by any other errno.
+    connect_timed_out: int
+    # Connections and connects ended by any other errno.
     other: int
-    # The first few failures, one sentence each.
-    failures: list[str]
+    # Connections that were lost, or could not connect, and were opened again in the same run; the
+    # ns from the loss to the new one: all and longest.
+    reopened: int
+    gap_ns: int
+    longest_gap_ns: int
+
+@type_check_only
+class RunResult(Counts):
+    """What one Load.run did."""
+
+    # The first few failures: ns since the start of the window (negative: before), one sentence.
+    failures: list[tuple[int, str]]
 
 @final
 class Histogram:
@@ -74,6 +96,30 @@ class Histogram:
         """Add everything that `other` holds. Exact: no value moves to another bucket."""
     def reset(self) -> None:
         """Forget everything."""
+    def subtract(self, other: Histogram) -> None:
+        """Take away what an earlier copy of this histogram held; min and max are then bucket edges.
+
+        Raises:
+            ValueError: `other` holds what this one does not; nothing has changed.
+        """
+    def encode(self) -> bytes:
+        """Return the counts as HdrHistogram V2 holds them, with its header, not compressed.
+
+        Values above 1 h are in its last bucket (73 min), which nothing else uses.
+
+        Raises:
+            ValueError: a count is above 2**63 - 1.
+        """
+    @staticmethod
+    def decode(data: bytes) -> Histogram:
+        """Return the histogram that V2 bytes hold, not compressed.
+
+        Any V2 histogram is taken, its values as ns: those of other layouts are counted at the
+        middle of their buckets, those above 1 h as `overflow`. min and max are bucket edges.
+
+        Raises:
+            ValueError: the bytes are no V2 histogram, are cut or damaged.
+        """
     def buckets(self) -> list[tuple[int, int, int]]:
         """Return (lowest ns, highest ns, count) of every bucket that holds anything."""
     @property
@@ -97,28 +143,35 @@ class Histogram:
 
 @final
 class Load:
-    """Drive connections to one echo server from one thread, and verify every byte.
+    """Drive connections to echo servers from one thread, and verify every byte.
 
-    Use one object in one thread at a time. Blocking methods release the GIL.
+    Use one object in one thread at a time; snapshot() and stop() from any. Blocking methods release
+    the GIL.
 
     Args:
-        family: socket.AF_INET, AF_INET6 or AF_UNIX.
-        address: (host, port) with a numeric host, or a path as bytes or str for AF_UNIX.
+        targets: one or more of (family, address): socket.AF_INET or AF_INET6 with (host, port) and
+            a numeric host, AF_UNIX with a path as bytes or str. Connections take them in turn.
         connections: how many, >= 1.
         depth: messages that may be outstanding on each connection, 1..65536.
-        size: bytes of a message, 1..64 MiB; a line's newline is one of them, a length
-            frame's header is not.
+        size: bytes of a message, 1..64 MiB; or a table of up to 65,536 such sizes, from which each
+            message draws one by its number. A line's newline is one of them, a length frame's
+            header is not.
         frame: "raw", "line" or "length".
         prefix, suffix: what the server adds to each reply, at most 4096 bytes each; not
             with "raw".
         mode: "closed" (send after each reply), "open" (send on a schedule; the last 0.1 ms
             before a message is due are spent polling), "reconnect" (connect, echo one
-            message, close, for ever) or "idle" (connect and hold).
+            message, close, for ever; after a failure again within 20 ms) or "idle" (connect and
+            hold).
         rate: messages per second over all connections; mode "open" only.
-        sendfile: send from a memfd by sendfile(2) instead of from memory.
+        schedule: of an open loop: "fixed" (evenly) or "poisson" (independently of each other).
+        phase: where in the first interval a fixed schedule begins, 0..1, so that several threads
+            take turns.
+        sendfile: send from a memfd by sendfile(2) instead of from memory; one size only.
         timeout: seconds, float > 0: for a reply, for a connect, and for what is still
-            outstanding when the window of a run ends.
-        seed: decides the bytes of every message.
+            outstanding when the window of a run ends. A reply that takes longer is late; a
+            connection is given up only when no byte came for as long, or at the end.
+        seed: decides the bytes and sizes of every message, and a Poisson schedule.
         sources: local addresses to connect from, in turn. Default: the kernel's choice;
             several 127.x.y.z towards 127.0.0.0/8 in reconnect mode and with very many
             connections, so that ports do not run out.
@@ -126,6 +179,8 @@ class Load:
             FIN) or "reset" (RST after the reply: leaves no TIME_WAIT behind).
         poll: never sleep while replies are awaited: a client whose own waking up, which can
             take longer than the server, is not in its latencies. Takes a whole CPU.
+        reopen: open what is not open when a run begins, and connect again what was lost or could
+            not connect, every 0.1 s, while it lasts.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -134,23 +189,25 @@ class Load:
 
     def __init__(
         self,
-        family: int,
-        address: tuple[str, int] | bytes | str,
+        targets: Sequence[tuple[int, Address]],
         *,
         connections: int = 1,
         depth: int = 1,
-        size: int = 64,
+        size: int | Sequence[int] = 64,
         frame: Literal["raw", "line", "length"] = "raw",
         prefix: bytes = b"",
         suffix: bytes = b"",
         mode: Literal["closed", "open", "reconnect", "idle"] = "closed",
         rate: float = 0.0,
+        schedule: Literal["fixed", "poisson"] = "fixed",
+        phase: float = 0.0,
         sendfile: bool = False,
         timeout: float = 5.0,
         seed: int = 1,
         sources: Sequence[str] = (),
         close: Literal["fin", "reset"] = "fin",
         poll: bool = False,
+        reopen: bool = False,
     ) -> None: ...
     def connect(self) -> None:
         """Open every connection that is not open; at most 64 connects are under way at once.
@@ -167,31 +224,59 @@ class Load:
         Raises:
             RuntimeError: another thread is in a method, or the load is closed.
         """
-    def run(self, seconds: float) -> RunResult:
+    def run(
+        self,
+        seconds: float,
+        *,
+        messages: int | None = None,
+        warmup: float = 0.0,
+        ramp: float = 0.0,
+        start_ns: int | None = None,
+    ) -> RunResult:
         """Send for `seconds`, then collect what is outstanding: nothing stays in flight.
 
-        Returns at the latest `seconds` + `timeout` after the call. A connection that failed
-        is counted and stays closed until the next connect(). Mode "idle" only watches.
+        Returns at the latest `warmup` + `seconds` + `timeout` after the start. Without `reopen`, a
+        connection that failed is counted and stays closed until the next connect(). Mode "idle"
+        only watches.
 
+        Args:
+            seconds: length of the window, from 1e-6 to 1e6.
+            messages: give so many in the window and no more, and end it when all are answered.
+            warmup: seconds of the same load before the window; its messages are not counted and
+                not in the histograms.
+            ramp: seconds over which the connections that are not open are opened, evenly, from the
+                start of the warm-up on; 0: only what connect() has opened takes part.
+            start_ns: CLOCK_MONOTONIC at which to begin, at most an hour ahead; None, or a time
+                that is over: now.
         Raises:
-            ValueError: seconds is not > 0.
-            RuntimeError: no connection is open, or another thread is in a method.
+            ValueError: an argument is out of range.
+            RuntimeError: no connection is open (and no ramp or reopen would open one), or another
+                thread is in a method.
         """
-    def histogram(self) -> Histogram:
-        """Return a copy of the latencies in ns of all right replies since the last reset().
+    def snapshot(self) -> Counts:
+        """Return what the run under way has counted so far; after a run, what it had counted.
 
-        Closed loop: from the send. Open loop: from the intended time. Reconnect: from the
-        start of the connect to the last byte of the reply.
+        Any thread, at any time: it waits for nobody and costs the load's thread nothing. The
+        numbers are each exact, but not all of the same instant.
         """
-    def schedule_histogram(self) -> Histogram:
-        """Return a copy of the schedule error in ns since the last reset(), open loop only.
+    def stop(self) -> None:
+        """End the window of the run under way now, or the one of the next run at once.
 
-        How long after its intended time each message was given to its connection: the
-        generator's own lateness. A message for which no connection had room is left out; it
-        is in `held`.
+        Any thread. The load's thread notices within 20 ms; what is outstanding is collected.
+        """
+    def histogram(self, name: HistogramName = "latency") -> Histogram:
+        """Return a copy of the nanoseconds recorded since the last reset(). Any thread.
+
+        latency: of all right replies. Closed loop: from the send. Open loop: from the intended
+            time. Reconnect: from the start of the connect to the last byte of the reply.
+        service: open loop: from when the message was given to its connection.
+        connect: of every handshake, also before the window.
+        schedule_error: open loop: how long after its intended time each message was given to its
+            connection, the generator's own lateness. A message for which no connection had room
+            is left out; it is in `held`.
         """
     def reset(self) -> None:
-        """Empty both histograms."""
+        """Empty all histograms."""
     def close(self) -> None:
         """Close every connection and free the memory; idempotent."""
     @property

@@ -2,18 +2,20 @@
 
 Lives here: the classes that Python sees, their arguments, memory and results. Does not live
 here: the loop and its system calls (_drive.pxd), what is sent, expected and counted
-(src_c/load.h), which bytes (src_c/pattern.h); threads, plans and reports (fastecho/measure).
+(src_c/load*.h), which bytes (src_c/pattern.h), its failures in words (_load_words.pxd); threads, plans and reports (fastecho/measure).
 """
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport EBADMSG, EINVAL, EOVERFLOW, EPROTO
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
 from fastecho._drive cimport *
+from fastecho._load_words cimport *
 
 import math
 import os
@@ -28,12 +30,21 @@ cdef enum:
     # reconnect mode.
     PER_SOURCE = 8000
     RECONNECT_SOURCES = 64
+    # How far ahead a run may be asked to begin.
+    HOUR_NS = 3600000000000
 
 # As int: Cython's conversion of an unnamed enum does not compile without a warning.
 _MODES = {"closed": <int>FE_LOAD_CLOSED_LOOP, "open": <int>FE_LOAD_OPEN_LOOP,
           "reconnect": <int>FE_LOAD_RECONNECT, "idle": <int>FE_LOAD_IDLE}
+_NOT_DECODED = {
+    EPROTO: "the bytes are no HdrHistogram V2",
+    EINVAL: "the histogram has a layout that HdrHistogram does not make",
+    EBADMSG: "the histogram is cut or damaged",
+    EOVERFLOW: "the histogram holds more than 2**63 - 1 values",
+}
 _FRAMES = {"raw": <int>FE_PATTERN_RAW, "line": <int>FE_PATTERN_LINE,
            "length": <int>FE_PATTERN_LENGTH}
+_HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
 
 
 @cython.final
@@ -70,6 +81,28 @@ cdef class Histogram:
     def reset(self):
         """Forget everything."""
         fe_histogram_reset(self.h)
+
+    def subtract(self, Histogram other not None):
+        """Take away what an earlier copy of this histogram held."""
+        if fe_histogram_subtract(self.h, other.h) < 0:
+            raise ValueError("a histogram holds values that the one it is taken from does not")
+
+    def encode(self):
+        """Return the counts as HdrHistogram V2 holds them, with its header, not compressed."""
+        cdef bytearray out = bytearray(FE_HISTOGRAM_V2_MAX)
+        cdef int n = fe_histogram_v2_encode(self.h, <unsigned char *>out)
+        if n < 0:
+            raise ValueError("a histogram with more than 2**63 - 1 values cannot be encoded")
+        return bytes(out[:n])
+
+    @staticmethod
+    def decode(bytes data not None):
+        """Return the histogram that V2 bytes hold, not compressed."""
+        cdef Histogram h = Histogram()
+        cdef int rc = fe_histogram_v2_decode(h.h, <const unsigned char *>data, len(data))
+        if rc < 0:
+            raise ValueError(_NOT_DECODED[-rc])
+        return h
 
     def buckets(self):
         """Return (lowest ns, highest ns, count) of every bucket that holds anything."""
@@ -129,10 +162,10 @@ def _packed(int family, address):
     return struct.pack("=H2sI16sI", family, found[1].to_bytes(2, "big"), 0, packed, found[3])
 
 
-def _default_sources(int family, bytes target, int mode, uint32_t connections):
+def _default_sources(int family, bytes address, int mode, uint32_t connections):
     """Return source addresses so many that ports cannot run out; none where one is enough."""
     cdef uint32_t count
-    if family != _sys.AF_INET or target[4] != 127:
+    if family != _sys.AF_INET or address[4] != 127:
         return ()
     if mode == FE_LOAD_RECONNECT:
         count = RECONNECT_SOURCES
@@ -141,6 +174,24 @@ def _default_sources(int family, bytes target, int mode, uint32_t connections):
     else:
         return ()
     return [f"127.0.{1 + i // 250}.{1 + i % 250}" for i in range(count)]
+
+
+def _packed_sources(int family, address, sources):
+    """Return the packed source addresses for a target: those of its family, if there are some."""
+    if family == _sys.AF_UNIX:
+        raise ValueError(f"sources need an IP address family, not AF_UNIX: {sources!r}")
+    fitting = [host for host in sources if (":" in host) == (family == _sys.AF_INET6)]
+    if not fitting:
+        raise ValueError(f"none of the sources {sources!r} fits the target {address!r}")
+    return [_packed(family, (host, 0)) for host in fitting]
+
+
+cdef fe_histogram *_new_histogram() noexcept nogil:
+    """An empty histogram; NULL: no memory."""
+    cdef fe_histogram *h = <fe_histogram *>malloc(sizeof(fe_histogram))
+    if h != NULL:
+        fe_histogram_reset(h)
+    return h
 
 
 def _choice(name, value, choices):
@@ -162,93 +213,53 @@ cdef int _checked(int rc, what) except -1:
     return rc
 
 
-def _counted(n, noun):
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-cdef str _described(const fe_load_failure *f, timeout):
-    """Return one sentence about a failure."""
-    where = f"connection {f.connection}"
-    outstanding = f"with {_counted(f.count, 'message')} outstanding"
-    if f.kind == FE_LOAD_WRONG:
-        return (f"{where}, message {f.number}: byte {f.offset} of the reply is "
-                f"0x{f.got:02x}, not 0x{f.expected:02x}")
-    if f.kind == FE_LOAD_EXTRA:
-        return f"{where}: {_counted(f.count, 'byte')} came although no reply was due"
-    if f.kind == FE_LOAD_TIMED_OUT and f.state == FE_LOAD_OPEN:
-        return (f"{where}, message {f.number}: no complete reply within {timeout} s, "
-                f"{_counted(f.offset, 'byte')} of it came; {outstanding}")
-    if f.kind == FE_LOAD_TIMED_OUT and f.state == FE_LOAD_ENDING:
-        return f"{where}: the server did not answer our FIN within {timeout} s"
-    if f.kind == FE_LOAD_TIMED_OUT:
-        return f"{where}: not connected within {timeout} s"
-    if f.kind == FE_LOAD_RESET:
-        return f"{where}: reset by the server {outstanding}"
-    if f.kind == FE_LOAD_CLOSED_BY_SERVER:
-        return f"{where}: closed by the server {outstanding}"
-    if f.kind == FE_LOAD_REFUSED:
-        return f"{where}: refused"
-    return f"{where}: {os.strerror(f.error)} (errno {f.error}) {outstanding}"
-
-
 @cython.final
 cdef class Load:
-    """Drive connections to one echo server from one thread, and verify every byte."""
+    """Drive connections to echo servers from one thread, and verify every byte."""
 
     cdef Drive d
     # The bytes that every message is a window of.
     cdef unsigned char *noise
     cdef size_t noise_size
-    # What d.target and d.sources point into.
-    cdef bytes target
-    cdef bytes sources
+    # What follows from each size that messages have; NULL while there is one.
+    cdef fe_size *sizes
+    # What d.targets points into.
+    cdef list packed
     cdef object timeout
-    # Held by the method that runs.
+    # Held by the method that runs; and by whoever reads histograms, or frees them.
     cdef object lock
+    cdef object reading
+    # What was counted is told: the next connect() or run() begins anew.
+    cdef bint told
 
     def __cinit__(self):
         self.d.epfd = self.d.timer_fd = self.d.noise_fd = -1
         self.lock = threading.Lock()
+        self.reading = threading.Lock()
 
-    def __init__(self, int family, address, *, connections=1, depth=1, size=64, frame="raw",
+    def __init__(self, targets, *, connections=1, depth=1, size=64, frame="raw",
                  bytes prefix=b"", bytes suffix=b"", mode="closed", double rate=0.0,
-                 bint sendfile=False, timeout=5.0, seed=1, sources=(), close="fin",
-                 bint poll=False):
+                 schedule="fixed", double phase=0.0, bint sendfile=False, timeout=5.0, seed=1,
+                 sources=(), close="fin", bint poll=False, bint reopen=False):
         cdef Drive *d = &self.d
         cdef uint64_t seed64 = seed & (2**64 - 1)
-        cdef int kind
         if d.load.connections != NULL or d.epfd >= 0:
             raise RuntimeError("a load is made once")
-        d.family = family
         d.mode = _choice("mode", mode, _MODES)
         d.by_sendfile = sendfile
         d.polls = poll
+        d.reopens = reopen
         d.by_reset = _choice("close", close, {"fin": False, "reset": True})
         d.load.count = _within("connections", connections, 1, 1 << 20)
         d.load.depth = _within("depth", depth, 1, FE_PATTERN_WINDOWS)
-        kind = _choice("frame", frame, _FRAMES)
-        _within("size", size, 1, FE_PATTERN_MAX_SIZE)
-        for name, affix in (("prefix", prefix), ("suffix", suffix)):
-            _within(f"the length of {name}", len(affix), 0, FE_PATTERN_MAX_AFFIX)
-            if affix and kind == FE_PATTERN_RAW:
-                raise ValueError(f"{name} needs frame 'line' or 'length', not 'raw'")
-        if (d.mode == FE_LOAD_OPEN_LOOP) != (rate != 0):
-            raise ValueError(f"rate must be given in mode 'open' only, not {rate} in {mode!r}")
-        if d.mode == FE_LOAD_OPEN_LOOP:
-            d.load.interval_ns = 1e9 / _within("rate", rate, 0.001, 1e7)
         if d.mode == FE_LOAD_RECONNECT and depth != 1:
             raise ValueError(f"depth must be 1 in mode 'reconnect', not {depth}")
         self.timeout = _within("timeout", timeout, 0.001, 1e6)
-        d.timeout_ns = <uint64_t>(self.timeout * 1e9)
-        self.target = _packed(family, address)
-        if sources and family == _sys.AF_UNIX:
-            raise ValueError(f"sources need an IP address family, not AF_UNIX: {sources!r}")
-        self._set_sources(
-            sources or _default_sources(family, self.target, d.mode, d.load.count))
-        _checked(fe_pattern_init(&d.load.pattern, kind, size, seed64, <const char *>prefix,
-                                 len(prefix), <const char *>suffix, len(suffix)), "pattern")
+        d.load.timeout_ns = <uint64_t>(self.timeout * 1e9)
+        self._set_schedule(mode, rate, schedule, phase, seed64)
+        self._set_targets(targets, sources)
+        self._set_messages(size, frame, prefix, suffix, seed64)
         self._allocate()
-        self._make_noise(size, seed64, kind)
         d.epfd = _checked(_sys.sys_epoll_create(), "epoll_create1")
         if d.mode == FE_LOAD_OPEN_LOOP:
             d.timer_fd = _checked(_sys.sys_timerfd(), "timerfd_create")
@@ -259,14 +270,83 @@ cdef class Load:
     def __dealloc__(self):
         self._release()
 
-    cdef int _set_sources(self, sources) except -1:
-        packed = [_packed(self.d.family, (host, 0)) for host in sources]
-        self.sources = b"".join(packed)
-        self.d.target = self.target
-        self.d.target_size = <uint32_t>len(self.target)
-        self.d.sources = self.sources
-        self.d.source_count = <uint32_t>len(packed)
-        self.d.source_size = <uint32_t>len(packed[0]) if packed else 0
+    cdef int _set_schedule(self, mode, double rate, schedule, double phase,
+                           uint64_t seed) except -1:
+        cdef fe_schedule *s = &self.d.load.schedule
+        s.is_poisson = _choice("schedule", schedule, {"fixed": False, "poisson": True})
+        s.phase = _within("phase", phase, 0.0, 1.0)
+        s.seed = seed
+        if (self.d.mode == FE_LOAD_OPEN_LOOP) != (rate != 0):
+            raise ValueError(f"rate must be given in mode 'open' only, not {rate} in {mode!r}")
+        if self.d.mode == FE_LOAD_OPEN_LOOP:
+            s.interval_ns = 1e9 / _within("rate", rate, 0.001, 1e7)
+        return 0
+
+    cdef int _set_targets(self, targets, sources) except -1:
+        cdef Drive *d = &self.d
+        cdef Target *target
+        cdef bytes address, joined
+        cdef int family
+        targets = list(targets)
+        _within("the number of targets", len(targets), 1, 65536)
+        d.targets = <Target *>calloc(len(targets), sizeof(Target))
+        if d.targets == NULL:
+            raise MemoryError(f"no memory for {len(targets)} targets")
+        d.target_count = <uint32_t>len(targets)
+        each = (d.load.count + d.target_count - 1) // d.target_count
+        self.packed = []
+        for i, (family, where) in enumerate(targets):
+            address = _packed(family, where)
+            origin = (_packed_sources(family, where, sources) if sources else
+                      [_packed(family, (host, 0))
+                       for host in _default_sources(family, address, d.mode, each)])
+            joined = b"".join(origin)
+            self.packed += [address, joined]
+            target = &d.targets[<size_t>i]
+            target.family = family
+            target.address = address
+            target.size = <uint32_t>len(address)
+            target.sources = joined
+            target.source_count = <uint32_t>len(origin)
+            target.source_size = <uint32_t>len(origin[0]) if origin else 0
+        return 0
+
+    cdef int _set_messages(self, size, frame, bytes prefix, bytes suffix,
+                           uint64_t seed) except -1:
+        """Sizes, frames and the bytes that all messages are windows of."""
+        cdef fe_pattern *pattern = &self.d.load.pattern
+        cdef int kind = _choice("frame", frame, _FRAMES)
+        cdef uint64_t largest
+        is_table = not hasattr(size, "__index__")
+        if is_table:
+            _within("the number of sizes", len(size), 1, FE_PATTERN_MAX_SIZES)
+            if self.d.by_sendfile:
+                raise ValueError(f"sendfile needs one size, not a table of {len(size)}")
+        for one in size if is_table else (size,):
+            _within("size", one, 1, FE_PATTERN_MAX_SIZE)
+        for name, affix in (("prefix", prefix), ("suffix", suffix)):
+            _within(f"the length of {name}", len(affix), 0, FE_PATTERN_MAX_AFFIX)
+            if affix and kind == FE_PATTERN_RAW:
+                raise ValueError(f"{name} needs frame 'line' or 'length', not 'raw'")
+        largest = max(size) if is_table else size
+        _checked(fe_pattern_init(pattern, kind, largest, seed, <const char *>prefix,
+                                 len(prefix), <const char *>suffix, len(suffix)), "pattern")
+        if is_table:
+            self._set_sizes(size)
+        return self._make_noise(largest, seed, kind)
+
+    cdef int _set_sizes(self, table) except -1:
+        cdef size_t i, count = len(table)
+        cdef uint32_t *sizes = <uint32_t *>malloc(count * sizeof(uint32_t))
+        self.sizes = <fe_size *>malloc(count * sizeof(fe_size))
+        try:
+            if sizes == NULL or self.sizes == NULL:
+                raise MemoryError(f"no memory for {count} sizes")
+            for i in range(count):
+                sizes[i] = table[i]
+            fe_pattern_vary(&self.d.load.pattern, sizes, self.sizes, <uint32_t>count)
+        finally:
+            free(sizes)
         return 0
 
     cdef int _allocate(self) except -1:
@@ -279,25 +359,27 @@ cdef class Load:
             places *= 2
         l.ring_mask = <uint32_t>(places - 1)
         l.connections = <fe_load_connection *>calloc(l.count, sizeof(fe_load_connection))
+        l.pasts = <fe_load_past *>calloc(l.count, sizeof(fe_load_past))
         l.times = l.given = <uint64_t *>calloc(l.count * places, sizeof(uint64_t))
+        l.latency = _new_histogram()
+        l.connect = _new_histogram()
         if d.mode == FE_LOAD_OPEN_LOOP:
             l.given = <uint64_t *>calloc(l.count * places, sizeof(uint64_t))
+            l.service = _new_histogram()
+            l.lateness = _new_histogram()
         l.ring = <uint32_t *>calloc(l.count, sizeof(uint32_t))
         l.touched = <uint32_t *>calloc(l.count, sizeof(uint32_t))
-        l.latency = <fe_histogram *>malloc(sizeof(fe_histogram))
-        l.lateness = <fe_histogram *>malloc(sizeof(fe_histogram))
         d.buffer = <unsigned char *>malloc(RECV_SIZE)
         d.scratch = <unsigned char *>malloc(SCRATCH_SIZE)
         d.events = <_sys.epoll_event *>malloc(EVENTS * sizeof(_sys.epoll_event))
-        if (l.connections == NULL or l.times == NULL or l.given == NULL or l.ring == NULL
-                or l.touched == NULL or l.latency == NULL or l.lateness == NULL
+        if (l.connections == NULL or l.pasts == NULL or l.times == NULL or l.given == NULL
+                or l.ring == NULL or l.touched == NULL or l.latency == NULL or l.connect == NULL
+                or d.mode == FE_LOAD_OPEN_LOOP and (l.service == NULL or l.lateness == NULL)
                 or d.buffer == NULL or d.scratch == NULL or d.events == NULL):
             raise MemoryError(f"no memory for {l.count} connections of depth {l.depth}")
         for i in range(l.count):
             l.connections[i].fd = -1
-            l.connections[i].first = fe_pattern_first(&l.pattern, i)
-        fe_histogram_reset(l.latency)
-        fe_histogram_reset(l.lateness)
+            l.connections[i].first = <uint16_t>fe_pattern_first(&l.pattern, i)
         return 0
 
     cdef int _make_noise(self, uint64_t size, uint64_t seed, int frame) except -1:
@@ -335,15 +417,22 @@ cdef class Load:
         free(l.times)
         free(l.ring)
         free(l.touched)
+        free(l.pasts)
         free(l.latency)
+        free(l.connect)
+        free(l.service)
         free(l.lateness)
+        free(self.sizes)
+        free(d.targets)
         free(d.buffer)
         free(d.scratch)
         free(d.events)
         memset(l, 0, sizeof(fe_load))
         self.noise = d.buffer = d.scratch = NULL
+        self.sizes = NULL
+        d.targets = NULL
         d.events = NULL
-        d.alive = d.opened = 0
+        d.alive = d.connecting = 0
 
     # --- the way in from Python -------------------------------------------------------------
 
@@ -356,12 +445,18 @@ cdef class Load:
             raise RuntimeError("the load is closed")
         return 0
 
-    cdef int _drive(self, uint64_t span_ns) except -1:
-        """A run of span_ns, or connecting if it is 0. Interrupted or failed, every connection
-        is closed: nothing of a broken-off run is left in flight."""
+    cdef int _begin(self) except -1:
+        """Counting starts anew, once the last run is told."""
+        if self.told:
+            fe_load_forget(&self.d.load.counts)
+            self.told = False
+        return 0
+
+    cdef int _drive(self, bint runs) except -1:
+        """Runs, as drive_start_run() has set it up, or connects. Interrupted or failed, every
+        connection is closed: nothing of a broken-off run is left in flight."""
         cdef Drive *d = &self.d
         cdef uint64_t slice_ns = <uint64_t>-1  # for ever
-        cdef bint started = False
         cdef int rc = 0
         if threading.get_ident() == threading.main_thread().ident:
             slice_ns = SIGNALS_NS
@@ -369,15 +464,7 @@ cdef class Load:
             while rc == 0:
                 PyErr_CheckSignals()
                 with nogil:
-                    if span_ns == 0:
-                        if not started:
-                            drive_start_connecting(d)
-                        rc = drive_connect(d, slice_ns)
-                    else:
-                        if not started:
-                            drive_start_run(d, span_ns)
-                        rc = drive_run(d, slice_ns)
-                    started = True
+                    rc = drive_run(d, slice_ns) if runs else drive_connect(d, slice_ns)
             return _checked(rc, "epoll_wait")
         except BaseException:
             self._drop_all()
@@ -386,11 +473,11 @@ cdef class Load:
     cdef void _drop_all(self) noexcept:
         """Closes every connection and forgets what was counted."""
         cdef uint32_t i
-        self.d.load.end_ns = 0
-        memset(&self.d.load.counts, 0, sizeof(self.d.load.counts))
+        self.d.runs = self.d.sends = False
         for i in range(self.d.load.count):
             if self.d.load.connections[i].state != FE_LOAD_CLOSED:
                 drive_end(&self.d, &self.d.load.connections[i], -1, 0)
+        fe_load_forget(&self.d.load.counts)
 
     def connect(self):
         """Open every connection that is not open; at most 64 connects are under way at once."""
@@ -398,11 +485,13 @@ cdef class Load:
         try:
             if self.d.mode == FE_LOAD_RECONNECT:
                 return
-            self._drive(0)
+            self._begin()
+            drive_start_connecting(&self.d)
+            self._drive(False)
             if self.d.failed:
-                memset(&self.d.load.counts, 0, sizeof(self.d.load.counts))
+                fe_load_forget(&self.d.load.counts)
                 _checked(-self.d.first_error,
-                         f"{self.d.failed} of {_counted(self.d.load.count, 'connection')} failed")
+                         f"{self.d.failed} of {counted(self.d.load.count, 'connection')} failed")
         finally:
             self.lock.release()
 
@@ -412,84 +501,96 @@ cdef class Load:
         self._drop_all()
         self.lock.release()
 
-    def run(self, double seconds):
+    def run(self, double seconds, *, messages=None, double warmup=0.0, double ramp=0.0,
+            start_ns=None):
         """Send for `seconds`, then collect what is outstanding: nothing stays in flight."""
-        if not 1e-6 <= seconds <= 1e6:
-            raise ValueError(f"seconds must be between 1e-6 and 1e6, not {seconds}")
+        cdef Drive *d = &self.d
+        cdef uint64_t begin_ns = 0
+        cdef uint64_t left = <uint64_t>-1
+        cdef bint opens = ramp > 0 or d.reopens or d.mode == FE_LOAD_RECONNECT
+        _within("seconds", seconds, 1e-6, 1e6)
+        _within("warmup", warmup, 0.0, 1e6)
+        _within("ramp", ramp, 0.0, 1e6)
+        if messages is not None:
+            left = _within("messages", messages, 1, 2**63)
+        if start_ns is not None:
+            begin_ns = _within("start_ns", start_ns, 0, _sys.sys_now_ns() + HOUR_NS)
         self._enter()
         try:
-            if self.d.opened == 0 and self.d.mode != FE_LOAD_RECONNECT:
+            if fe_load_open(&d.load) == 0 and not opens:
                 raise RuntimeError("no connection is open: connect() first")
-            self._drive(<uint64_t>(seconds * 1e9))
+            self._begin()
+            d.load.left = left
+            drive_start_run(d, begin_ns, <uint64_t>(warmup * 1e9), <uint64_t>(seconds * 1e9),
+                            <uint64_t>(ramp * 1e9), opens)
+            self._drive(True)
+            self.told = True
             return self._result()
         finally:
             self.lock.release()
 
     cdef dict _result(self):
-        """What has been counted; counting starts anew."""
-        cdef fe_load_counts *n = &self.d.load.counts
-        result = dict(
-            messages=n.messages,
-            messages_in_window=n.messages_in_window,
-            sent=n.sent,
-            bytes=n.bytes,
-            bytes_sent=n.bytes_sent,
-            bytes_received=n.bytes_received,
-            connects=n.connects,
-            elapsed_ns=min(self.d.now_ns, self.d.load.end_ns) - self.d.start_ns,
-            total_ns=self.d.now_ns - self.d.start_ns,
-            cpu_ns=self.d.cpu_ns,
-            spin_ns=n.spin_ns,
-            iterations=n.iterations,
-            connections_open=self.d.opened,
-            wrong_bytes=n.kinds[FE_LOAD_WRONG],
-            lost=n.lost,
-            extra_bytes=n.kinds[FE_LOAD_EXTRA],
-            timed_out=n.kinds[FE_LOAD_TIMED_OUT],
-            held=n.held,
-            unsent=n.unsent,
-            reset=n.kinds[FE_LOAD_RESET],
-            closed=n.kinds[FE_LOAD_CLOSED_BY_SERVER],
-            refused=n.kinds[FE_LOAD_REFUSED],
-            other=n.kinds[FE_LOAD_OTHER],
-            failures=[_described(&n.failures[i], self.timeout) for i in range(n.described)],
-        )
-        memset(n, 0, sizeof(n[0]))
+        cdef fe_load_counts *counts = &self.d.load.counts
+        result = numbers(counts)
+        result["failures"] = [
+            (int(counts.failures[i].at_ns) - int(counts.window_ns),
+             described(&counts.failures[i], self.timeout)) for i in range(counts.described)]
         return result
 
-    def histogram(self):
-        """Return a copy of the latencies in ns of all right replies since the last reset()."""
-        return self._copied(&self.d.load.latency)
+    def snapshot(self):
+        """Return what the run under way has counted so far; after a run, what it had counted."""
+        with self.reading:
+            return numbers(&self.d.load.counts)
 
-    def schedule_histogram(self):
-        """Return a copy of the schedule error in ns since the last reset(), open loop only."""
-        return self._copied(&self.d.load.lateness)
+    def stop(self):
+        """End the window of the run under way now, or the one of the next run at once."""
+        fe_atomic_store(&self.d.stop, 1)
 
-    cdef Histogram _copied(self, fe_histogram **source):
+    def histogram(self, name="latency"):
+        """Return a copy of the nanoseconds recorded since the last reset(). Any thread."""
         cdef Histogram copy = Histogram()
-        self._enter()
-        fe_histogram_merge(copy.h, source[0])
-        self.lock.release()
+        cdef fe_histogram *source
+        if name not in _HISTOGRAMS:
+            raise ValueError(f"name must be one of {', '.join(_HISTOGRAMS)}, not {name!r}")
+        with self.reading:
+            if self.d.epfd < 0:
+                raise RuntimeError("the load is closed")
+            if name == "latency":
+                source = self.d.load.latency
+            elif name == "connect":
+                source = self.d.load.connect
+            elif name == "service":
+                source = self.d.load.service
+            else:
+                source = self.d.load.lateness
+            if source != NULL:
+                fe_histogram_copy(copy.h, source)
         return copy
 
     def reset(self):
-        """Empty both histograms."""
+        """Empty all histograms."""
+        cdef fe_load *l = &self.d.load
         self._enter()
-        fe_histogram_reset(self.d.load.latency)
-        fe_histogram_reset(self.d.load.lateness)
+        with self.reading:
+            fe_histogram_reset(l.latency)
+            fe_histogram_reset(l.connect)
+            if l.service != NULL:
+                fe_histogram_reset(l.service)
+                fe_histogram_reset(l.lateness)
         self.lock.release()
 
     def close(self):
         """Close every connection and free the memory; idempotent."""
         if self.d.epfd >= 0:
             self._enter()
-            self._release()
+            with self.reading:
+                self._release()
             self.lock.release()
 
     @property
     def connections_open(self):
         """Connections that are open now."""
-        return self.d.opened
+        return fe_load_open(&self.d.load)
 
     def __enter__(self):
         return self

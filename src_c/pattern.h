@@ -19,6 +19,10 @@
  *     raw     body                      reply: body
  *     line    body \n                   reply: prefix body suffix \n
  *     length  header body               reply: header prefix body suffix
+ *
+ * All messages have one size, or each draws its own from a table by its number and its
+ * connection's first window: nothing has to be remembered. Then a length frame's header stands
+ * with its size in the table, and is a stretch of its own.
  */
 #ifndef FASTECHO_PATTERN_H
 #define FASTECHO_PATTERN_H
@@ -29,6 +33,8 @@
 #include <string.h>
 
 enum fe_pattern_frame { FE_PATTERN_RAW = 0, FE_PATTERN_LINE, FE_PATTERN_LENGTH };
+/* What is asked for: the message, or the reply that is due for it. */
+enum fe_pattern_what { FE_REQUEST = 0, FE_REPLY };
 
 /* Offsets at which a window may start. */
 #define FE_PATTERN_WINDOWS ((uint32_t)65536)
@@ -37,15 +43,25 @@ enum fe_pattern_frame { FE_PATTERN_RAW = 0, FE_PATTERN_LINE, FE_PATTERN_LENGTH }
 /* Largest message, and largest prefix and suffix, in bytes. */
 #define FE_PATTERN_MAX_SIZE ((uint64_t)64 * 1024 * 1024)
 #define FE_PATTERN_MAX_AFFIX 4096
+/* Sizes that a table may hold. */
+#define FE_PATTERN_MAX_SIZES ((uint32_t)65536)
 
-/* One message or one reply: head, body, tail, in this order. */
+/* What follows from the size of a message. */
+typedef struct fe_size {
+    /* Bytes of the body; of the whole message and of the whole reply. */
+    uint32_t body;
+    uint32_t whole[2];
+    /* The headers of both, if the frame has them. */
+    unsigned char header[2][4];
+} fe_size;
+
+/* A message or a reply without its body: head, body, tail, in this order. */
 typedef struct fe_shape {
-    /* Bytes of each part. */
+    /* Bytes of the parts around the body. */
     uint32_t head_size;
     uint32_t tail_size;
-    uint64_t body_size;
-    /* Bytes of all three. */
-    uint64_t size;
+    /* Bytes at the start of head that stand in fe_size instead; 0 while there is one size. */
+    uint32_t header_size;
     unsigned char head[4 + FE_PATTERN_MAX_AFFIX];
     unsigned char tail[FE_PATTERN_MAX_AFFIX + 1];
 } fe_shape;
@@ -54,8 +70,13 @@ typedef struct fe_pattern {
     /* fe_pattern_noise_size() bytes; the caller's. */
     const unsigned char *noise;
     uint64_t seed;
-    fe_shape request;
-    fe_shape reply;
+    int frame;
+    /* A table of sizes, the caller's; NULL: all messages are of the size `one`. */
+    const fe_size *sizes;
+    uint32_t size_count;
+    fe_size one;
+    /* Of messages and of replies. */
+    fe_shape shapes[2];
 } fe_pattern;
 
 /* Steps a splitmix64 generator: every 64-bit state gives another value. */
@@ -76,12 +97,23 @@ static inline void fe_shape_append(unsigned char *part, uint32_t *size, const vo
     *size += (uint32_t)n;
 }
 
-static inline void fe_shape_append_header(fe_shape *shape, uint64_t payload)
+/* Writes a length frame's header. */
+static inline void fe_pattern_header(unsigned char header[4], uint64_t payload)
 {
-    const unsigned char header[4] = {(unsigned char)(payload >> 24), (unsigned char)(payload >> 16),
-                                     (unsigned char)(payload >> 8), (unsigned char)payload};
+    header[0] = (unsigned char)(payload >> 24);
+    header[1] = (unsigned char)(payload >> 16);
+    header[2] = (unsigned char)(payload >> 8);
+    header[3] = (unsigned char)payload;
+}
 
-    fe_shape_append(shape->head, &shape->head_size, header, sizeof(header));
+/* Fills in what follows from a size. */
+static inline void fe_pattern_measure(const fe_pattern *p, uint64_t size, fe_size *out)
+{
+    out->body = (uint32_t)(p->frame == FE_PATTERN_LINE ? size - 1 : size);
+    for (int what = FE_REQUEST; what <= FE_REPLY; what++) {
+        out->whole[what] = p->shapes[what].head_size + out->body + p->shapes[what].tail_size;
+        fe_pattern_header(out->header[what], (uint64_t)out->whole[what] - 4);
+    }
 }
 
 /* Describes messages of `size` bytes: a line's newline is one of them, a length frame's
@@ -91,6 +123,8 @@ static inline int fe_pattern_init(fe_pattern *p, int frame, uint64_t size, uint6
                                   const void *prefix, size_t prefix_size, const void *suffix,
                                   size_t suffix_size)
 {
+    fe_shape *reply = &p->shapes[FE_REPLY];
+
     if (size < 1 || size > FE_PATTERN_MAX_SIZE || prefix_size > FE_PATTERN_MAX_AFFIX ||
         suffix_size > FE_PATTERN_MAX_AFFIX)
         return -EINVAL;
@@ -98,20 +132,33 @@ static inline int fe_pattern_init(fe_pattern *p, int frame, uint64_t size, uint6
         return -EINVAL;
     memset(p, 0, sizeof(*p));
     p->seed = seed;
-    p->request.body_size = p->reply.body_size = frame == FE_PATTERN_LINE ? size - 1 : size;
-    if (frame == FE_PATTERN_LENGTH) {
-        fe_shape_append_header(&p->request, size);
-        fe_shape_append_header(&p->reply, prefix_size + size + suffix_size);
-    }
-    fe_shape_append(p->reply.head, &p->reply.head_size, prefix, prefix_size);
-    fe_shape_append(p->reply.tail, &p->reply.tail_size, suffix, suffix_size);
+    p->frame = frame;
+    if (frame == FE_PATTERN_LENGTH)
+        p->shapes[FE_REQUEST].head_size = reply->head_size = 4;
+    fe_shape_append(reply->head, &reply->head_size, prefix, prefix_size);
+    fe_shape_append(reply->tail, &reply->tail_size, suffix, suffix_size);
     if (frame == FE_PATTERN_LINE) {
-        fe_shape_append(p->request.tail, &p->request.tail_size, "\n", 1);
-        fe_shape_append(p->reply.tail, &p->reply.tail_size, "\n", 1);
+        fe_shape_append(p->shapes[FE_REQUEST].tail, &p->shapes[FE_REQUEST].tail_size, "\n", 1);
+        fe_shape_append(reply->tail, &reply->tail_size, "\n", 1);
     }
-    p->request.size = p->request.head_size + p->request.body_size + p->request.tail_size;
-    p->reply.size = p->reply.head_size + p->reply.body_size + p->reply.tail_size;
+    fe_pattern_measure(p, size, &p->one);
+    if (frame == FE_PATTERN_LENGTH)
+        for (int what = FE_REQUEST; what <= FE_REPLY; what++)
+            memcpy(p->shapes[what].head, p->one.header[what], 4);
     return 0;
+}
+
+/* From now on each message draws its size from `sizes`, each in the range that fe_pattern_init
+ * checks; what follows from them is written to table, `count` entries, which must outlive p. */
+static inline void fe_pattern_vary(fe_pattern *p, const uint32_t *sizes, fe_size *table,
+                                   uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        fe_pattern_measure(p, sizes[i], &table[i]);
+    p->sizes = table;
+    p->size_count = count;
+    if (p->frame == FE_PATTERN_LENGTH)
+        p->shapes[FE_REQUEST].header_size = p->shapes[FE_REPLY].header_size = 4;
 }
 
 /* Bytes of noise that messages of `size` bytes need. */
@@ -151,21 +198,37 @@ static inline const unsigned char *fe_pattern_body(const fe_pattern *p, uint32_t
     return p->noise + (first + (uint32_t)number * FE_PATTERN_STEP) % FE_PATTERN_WINDOWS;
 }
 
-/* Where byte `at` of a message stands, at < shape->size.
- * Result: how many bytes follow it without a gap, itself included; *bytes points at them. */
-static inline size_t fe_shape_run(const fe_shape *shape, const unsigned char *body, uint64_t at,
-                                  const unsigned char **bytes)
+/* The size of message `number` of the connection whose first window is `first`. */
+static inline const fe_size *fe_pattern_size(const fe_pattern *p, uint32_t first, uint64_t number)
 {
+    uint64_t state;
+
+    if (__builtin_expect(p->sizes == NULL, 1))
+        return &p->one;
+    state = p->seed ^ ((uint64_t)first << 48) ^ number;
+    return &p->sizes[(fe_pattern_mix(&state) >> 32) * p->size_count >> 32];
+}
+
+/* Where byte `at` of a message or reply stands, at < size->whole[what].
+ * Result: how many bytes follow it without a gap, itself included; *bytes points at them. */
+static inline size_t fe_pattern_run(const fe_pattern *p, int what, const fe_size *size,
+                                    const unsigned char *body, uint64_t at,
+                                    const unsigned char **bytes)
+{
+    const fe_shape *shape = &p->shapes[what];
+
     if (at < shape->head_size) {
-        *bytes = shape->head + at;
-        return (size_t)(shape->head_size - at);
+        int apart = at < shape->header_size;
+
+        *bytes = (apart ? size->header[what] : shape->head) + at;
+        return (size_t)((apart ? shape->header_size : shape->head_size) - at);
     }
     at -= shape->head_size;
-    if (__builtin_expect(at < shape->body_size, 1)) {
+    if (__builtin_expect(at < size->body, 1)) {
         *bytes = body + at;
-        return (size_t)(shape->body_size - at);
+        return (size_t)(size->body - at);
     }
-    at -= shape->body_size;
+    at -= size->body;
     *bytes = shape->tail + at;
     return (size_t)(shape->tail_size - at);
 }

@@ -1,7 +1,8 @@
 """Servers for the tests of the load generator: one thread a connection, a function each.
 
-Lives here: starting and ending them, handlers that echo. Does not live here: servers that do
-wrong (test_load_failures.py), the server under test of all other files (conftest.py).
+Lives here: starting and ending them, handlers that echo, the books of a result. Does not live
+here: servers that do wrong (test_load_failures.py), the server under test of all other files
+(conftest.py).
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import errno
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peers import wait_until
 
 from fastecho._load import Load
+
+if TYPE_CHECKING:
+    from fastecho._load import RunResult
 
 Handler = Callable[[socket.socket], None]
 
@@ -24,14 +29,20 @@ Handler = Callable[[socket.socket], None]
 class Served:
     """A listener whose connections are each served by `handler` in a thread of its own.
 
-    It listens on a port of loopback, or on the Unix socket `where`.
+    It listens on a port of loopback, the kernel's choice if `port` is 0, or on the Unix socket
+    `where`.
 
     A handler that returns closes its connection. An OSError of a handler is how connections
     end here; anything else is raised when the server is ended.
     """
 
     def __init__(
-        self, handler: Handler, family: socket.AddressFamily, where: str | None, backlog: int
+        self,
+        handler: Handler,
+        family: socket.AddressFamily,
+        where: str | None,
+        backlog: int,
+        port: int,
     ) -> None:
         self.handler = handler
         self.peers: list[Any] = []
@@ -43,14 +54,19 @@ class Served:
         if where is not None:
             self._listener.bind(where)
         else:
-            self._listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", port))
         self._listener.listen(backlog)
         self._threads = [threading.Thread(target=self._accept, name="listener")]
         self._threads[0].start()
 
     def load(self, **settings: Any) -> Load:
         """Return a load that drives this server."""
-        return Load(self._listener.family, self._address(), **settings)
+        return Load([self.target()], **settings)
+
+    def target(self) -> tuple[int, Any]:
+        """Return where it listens, as a target of a load."""
+        return self._listener.family, self._address()
 
     def _address(self) -> Any:
         name = self._listener.getsockname()
@@ -89,7 +105,12 @@ class Served:
             sock.close()
 
     def end(self) -> None:
-        """End the listener, then every connection; return when all threads have ended."""
+        """End the listener, then every connection; return when all threads have ended.
+
+        Idempotent.
+        """
+        if self._listener.fileno() < 0:
+            return
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()
@@ -112,9 +133,10 @@ def serving(
     family: socket.AddressFamily = socket.AF_INET,
     where: str | None = None,
     backlog: int = 1024,
+    port: int = 0,
 ) -> Iterator[Served]:
     """Serve until the block ends."""
-    served = Served(handler, family, where, backlog)
+    served = Served(handler, family, where, backlog, port)
     try:
         yield served
     finally:
@@ -137,6 +159,19 @@ def echo(sock: socket.socket) -> None:
         sock.sendall(data)
 
 
+def trickle(pause: float) -> Handler:
+    """Return a handler that sends back what comes byte by byte, with pauses between."""
+
+    def slowly(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := sock.recv(1 << 18):
+            for i in range(len(data)):
+                sock.sendall(data[i : i + 1])
+                time.sleep(pause)  # the slowness that is to be seen
+
+    return slowly
+
+
 def hold(sock: socket.socket) -> None:
     """Keep a connection until its peer ends it, and answer nothing."""
     while sock.recv(1 << 18):
@@ -157,3 +192,31 @@ def framed(frame: str, prefix: bytes, suffix: bytes) -> Handler:
             sock.sendall(struct.pack(">I", len(reply)) + reply)
 
     return lines if frame == "line" else lengths
+
+
+def refusing() -> tuple[int, tuple[str, int]]:
+    """Return an address on which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return socket.AF_INET, sock.getsockname()
+
+
+MESSAGES = ("messages", "late", "corrupt", "misplaced", "lost", "timed_out")
+KINDS = (
+    *MESSAGES[1:], "extra_bytes", "reset", "closed", "refused", "connect_timed_out", "other",
+)  # fmt: skip
+
+
+def counted(result: RunResult, not_given: int = 0) -> dict[str, int]:
+    """Return what went wrong, by kind; the books balance.
+
+    `not_given`: messages that were due while no connection was open.
+    """
+    numbers: dict[str, Any] = dict(result)
+    assert sum(numbers[kind] for kind in MESSAGES) == result["sent"] + not_given
+    return {kind: numbers[kind] for kind in KINDS if numbers[kind]}
+
+
+def described(result: RunResult) -> list[str]:
+    """Return the sentences about failures."""
+    return [sentence for _, sentence in result["failures"]]

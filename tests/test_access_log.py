@@ -262,7 +262,8 @@ def test_lines_that_come_faster_than_they_are_written_are_told(
     monkeypatch.setattr(Lines, "emit", write_slowly)
     server = make_server(access_log=True)
     assert server.port is not None
-    with Load(socket.AF_INET, ("127.0.0.1", server.port), mode="reconnect", close="reset") as load:
+    address = ("127.0.0.1", server.port)
+    with Load([(socket.AF_INET, address)], mode="reconnect", close="reset") as load:
         until = time.monotonic() + 20
         while not lines.warnings and time.monotonic() < until:
             load.run(0.1)
@@ -277,7 +278,7 @@ def test_log_that_nobody_writes_down_holds_nobody_up(make_server: MakeServer, li
     server = make_server(access_log=True)
     lines.go_on.clear()
     assert server.port is not None
-    load = Load(socket.AF_INET, ("127.0.0.1", server.port), mode="reconnect", close="reset")
+    load = Load([(socket.AF_INET, ("127.0.0.1", server.port))], mode="reconnect", close="reset")
     with load:
         while server.stats().access_log_dropped < 100:
             result = load.run(0.05)

@@ -32,6 +32,9 @@ PUBLIC = {
 }
 
 
+MEASURE = {"Interval", "Plan", "Result", "Rule", "find_max", "read", "run"}
+
+
 def run_python(code: str) -> str:
     """Run `code` in a Python of its own and return what it printed."""
     result = subprocess.run(
@@ -89,6 +92,26 @@ def test_import_loads_no_other_module() -> None:
     assert run_python(code).split() == ["fastecho", "fastecho._version"]
 
 
+def test_measure_offers_exactly_the_documented_names() -> None:
+    from fastecho import measure
+
+    assert set(measure.__all__) == MEASURE == set(measure._HOMES)
+    assert {name for name in dir(measure) if not name.startswith("_")} == MEASURE
+    for name in MEASURE:
+        assert getattr(measure, name).__doc__
+    with pytest.raises(AttributeError, match=r"^module 'fastecho.measure' has no attribute 'go'$"):
+        measure.go  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_import_of_measure_loads_no_other_module() -> None:
+    code = (
+        "import sys; before = set(sys.modules); from fastecho import measure;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    loaded = {"fastecho", "fastecho._version", "fastecho.measure"}
+    assert set(run_python(code).split()) <= {*loaded, "__future__", "fastecho.errors"}
+
+
 def test_import_adds_at_most_ten_milliseconds_of_cpu() -> None:
     code = (
         "import time; start = time.process_time(); import fastecho;"
@@ -114,7 +137,9 @@ def test_installed_metadata_has_the_version_and_needs_nothing() -> None:
         "import importlib.metadata as m, json; d = m.distribution('fastecho');"
         "print(json.dumps([d.version, d.requires, d.metadata['License-Expression']]))"
     )
-    assert json.loads(run_python(code)) == [fastecho.__version__, None, "MIT"]
+    version, needs, licence = json.loads(run_python(code))
+    assert (version, licence) == (fastecho.__version__, "MIT")
+    assert [one for one in needs or () if "extra ==" not in one] == []
 
 
 def test_command_prints_the_version() -> None:

@@ -7,6 +7,7 @@ its target, and so into every run of the tests.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -69,12 +70,18 @@ def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
             "    fe_timers_up(t, i);\n    fe_timers_down(t, last",
             "    fe_timers_down(t, last",
         ),
+        ("histogram_v2", "if (left == 0 ||", "if ("),
+        ("histogram_v2", "-(number + 1) >= left", "-(number + 1) > left"),
+        ("histogram_v2", "(uint64_t)number > INT64_MAX - h->count", "number < 0"),
+        ("histogram_v2", "if (lowest <= FE_HISTOGRAM_HIGHEST)", "if (lowest < UINT64_MAX)"),
+        ("histogram_v2", "lowest > highest / 2", "lowest > highest"),
+        ("histogram_v2", "!= n - FE_HISTOGRAM_V2_HEADER", "> n"),
     ],
 )
 def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:
     text = (ROOT / "src_c" / f"{target}.h").read_text()
     assert text.count(right) == 1
     headers = tmp_path / "headers"
-    headers.mkdir()
+    shutil.copytree(ROOT / "src_c", headers)
     (headers / f"{target}.h").write_text(text.replace(right, wrong))
     assert replay(target, headers, tmp_path).returncode != 0

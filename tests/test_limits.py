@@ -433,7 +433,7 @@ def test_limits_that_change_all_the_time_lose_nothing(make_server: MakeServer) -
     assert server.host is not None and server.port is not None
     address = (server.host, server.port)
     with (
-        Load(socket.AF_INET, address, connections=8, mode="reconnect") as load,
+        Load([(socket.AF_INET, address)], connections=8, mode="reconnect") as load,
         ThreadPoolExecutor(1) as pool,
     ):
         running = pool.submit(load.run, 1.0)

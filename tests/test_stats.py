@@ -195,7 +195,7 @@ def test_under_load_open_is_never_negative_and_nothing_goes_back(make_server: Ma
 
     server = make_server(threads=4)
     assert server.host is not None and server.port is not None
-    load = Load(socket.AF_INET, (server.host, server.port), connections=8, mode="reconnect")
+    load = Load([(socket.AF_INET, (server.host, server.port))], connections=8, mode="reconnect")
     looks = 0
     try:
         with ThreadPoolExecutor(1) as pool:

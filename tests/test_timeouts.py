@@ -36,8 +36,7 @@ def chatter(server: fastecho.Server, seconds: float) -> Iterator[None]:
 
     assert server.host is not None and server.port is not None
     load = Load(
-        socket.AF_INET,
-        (server.host, server.port),
+        [(socket.AF_INET, (server.host, server.port))],
         connections=2 * server.threads,
         mode="open",
         rate=3000.0,

@@ -161,6 +161,8 @@ def test_command_shows_its_version_and_help(tree: Tree) -> None:
         ["serve", "--help"],
         ["connect", "--help"],
         ["ping", "--help"],
+        ["report", "--help"],
+        ["bench", "--help"],
     ):
         result = tree.python("-m", "fastecho", *words)
         assert (result.returncode, result.stderr) == (0, ""), words
@@ -183,3 +185,20 @@ def test_serve_ends_with_one_sentence(tree: Tree) -> None:
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.count("\n") == 1
     assert ABSENT in result.stderr
+
+
+@linux_only
+def test_report_ends_with_one_sentence(tree: Tree) -> None:
+    result = tree.python("-m", "fastecho", "report", "run.json")
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr.count("\n") == 1
+    assert "measure.read needs the compiled core, which is not installed" in result.stderr
+
+
+@linux_only
+@pytest.mark.parametrize("words", [["127.0.0.1:7"], ["--server"]], ids=str)
+def test_bench_ends_with_one_sentence(tree: Tree, words: list[str]) -> None:
+    result = tree.python("-m", "fastecho", "bench", *words)
+    assert (result.returncode, result.stdout) == (4, "")
+    assert result.stderr.count("\n") == 1
+    assert "measure.run needs the compiled core, which is not installed" in result.stderr

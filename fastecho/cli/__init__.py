@@ -26,6 +26,8 @@ COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
     "ping": ("fastecho.cli.ping", "send probes and time the replies"),
+    "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
+    "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 
@@ -130,9 +132,8 @@ def _help() -> str:
 def _unknown(first: str) -> int:
     """Say what is wrong with the first argument."""
     if not first:
-        *others, last = COMMANDS
-        known = f"{', '.join(others)} or {last}"
-        complain("fastecho", f"no command: {known}; see fastecho --help")
+        *names, last = COMMANDS
+        complain("fastecho", f"no command: {', '.join(names)} or {last}; see fastecho --help")
         return EXIT_USAGE
     from difflib import get_close_matches
 

@@ -3,6 +3,8 @@
  * `test_histogram cost`, which is not part of the assertions: sanitizers change it. */
 #include "support.h"
 
+#include <pthread.h>
+
 #include "histogram.h"
 
 #include <stdio.h>
@@ -205,6 +207,104 @@ static void recording_nothing_changes_nothing(void)
     free(untouched);
 }
 
+static void subtracting_leaves_what_came_since(void)
+{
+    fe_histogram *h = new_histogram(), *before = new_histogram(), *since = new_histogram();
+    uint64_t state = 5;
+
+    for (int i = 0; i < 20000; i++) {
+        uint64_t ns = next_random(&state) >> (next_random(&state) % 64);
+
+        fe_histogram_record(h, ns);
+        fe_histogram_record(i < 12000 ? before : since, ns);
+    }
+    assert(fe_histogram_subtract(h, before) == 0);
+    assert(memcmp(h->slots, since->slots, sizeof(h->slots)) == 0);
+    assert(h->count == since->count && h->overflow == since->overflow);
+    assert(h->min <= since->min && h->max >= since->max);
+    assert(fe_histogram_slot(h->min) == fe_histogram_slot(since->min));
+    assert(fe_histogram_subtract(h, since) == 0);
+    assert(h->count == 0 && h->min == UINT64_MAX && h->max == 0);
+    free(h);
+    free(before);
+    free(since);
+}
+
+static void what_is_left_lies_between_the_edges_of_its_slots(void)
+{
+    fe_histogram *h = new_histogram(), *part = new_histogram();
+
+    fe_histogram_record(h, 10);
+    fe_histogram_record(h, 1000);
+    fe_histogram_record(h, 200000);
+    fe_histogram_record(part, 10);
+    fe_histogram_record(part, 200000);
+    assert(fe_histogram_subtract(h, part) == 0);
+    assert(h->count == 1 && h->min == 960 && h->max == 1023);
+    /* The exact ones stay where they are narrower. */
+    fe_histogram_record(h, 1010);
+    fe_histogram_record(h, 50);
+    assert(h->min == 50);
+    fe_histogram_reset(part);
+    assert(fe_histogram_subtract(h, part) == 0);
+    assert(h->count == 3 && h->min == 50 && h->max == 1023);
+    free(h);
+    free(part);
+}
+
+static void what_is_left_above_an_hour_has_a_minimum_and_a_maximum(void)
+{
+    fe_histogram *h = new_histogram(), *part = new_histogram();
+
+    fe_histogram_record(h, 10);
+    fe_histogram_record_n(h, UINT64_MAX, 3);
+    fe_histogram_record(part, UINT64_MAX);
+    assert(fe_histogram_subtract(h, part) == 0);
+    assert(h->count == 3 && h->overflow == 2 && h->min == 10 && h->max == UINT64_MAX);
+    fe_histogram_reset(part);
+    fe_histogram_record(part, 10);
+    assert(fe_histogram_subtract(h, part) == 0);
+    assert(h->count == 2 && h->min == FE_HISTOGRAM_HIGHEST + 1 && h->max == UINT64_MAX);
+    fe_histogram_reset(h);
+    fe_histogram_record(h, UINT64_MAX - 1);
+    fe_histogram_reset(part);
+    assert(fe_histogram_subtract(h, part) == 0);
+    assert(h->min == UINT64_MAX - 1 && h->max == UINT64_MAX - 1);
+    free(h);
+    free(part);
+}
+
+static void what_is_not_there_cannot_be_taken_away(void)
+{
+    fe_histogram *h = new_histogram(), *part = new_histogram(), *copy = new_histogram();
+
+    fe_histogram_record(h, 1000);
+    fe_histogram_record(h, 64);
+    fe_histogram_merge(copy, h);
+    fe_histogram_record(part, 64);
+    fe_histogram_record(part, 5000);
+    assert(fe_histogram_subtract(h, part) == -ERANGE);
+    assert(memcmp(h, copy, sizeof(*h)) == 0);
+    fe_histogram_reset(part);
+    fe_histogram_record(part, UINT64_MAX);
+    assert(fe_histogram_subtract(h, part) == -ERANGE);
+    assert(memcmp(h, copy, sizeof(*h)) == 0);
+    free(h);
+    free(part);
+    free(copy);
+}
+
+static void more_values_than_a_double_can_count_have_ranks(void)
+{
+    fe_histogram *h = new_histogram();
+
+    fe_histogram_record_n(h, 1000, UINT64_MAX / 2);
+    fe_histogram_record_n(h, 5000, UINT64_MAX / 2 + 1);
+    assert(fe_histogram_percentile(h, 100) == 5000);
+    assert(fe_histogram_percentile(h, 25) == 1023);
+    free(h);
+}
+
 static uint64_t now_ns(void)
 {
     struct timespec t;
@@ -214,6 +314,42 @@ static uint64_t now_ns(void)
 }
 
 /* Prints the cost of one record, over values between 4 and 68 us. */
+/* Another thread copies while this one records: each copy agrees with itself and none loses. */
+static void *copy_until_full(void *argument)
+{
+    const fe_histogram *h = argument;
+    fe_histogram *copy = new_histogram();
+    uint64_t before = 0;
+
+    do {
+        uint64_t sum = 0;
+
+        fe_histogram_copy(copy, h);
+        for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
+            sum += copy->slots[slot];
+        assert(copy->count == sum + copy->overflow && copy->count >= before);
+        if (copy->count > 0)
+            assert(copy->min <= fe_histogram_percentile(copy, 100) &&
+                   fe_histogram_percentile(copy, 100) <= copy->max);
+        before = copy->count;
+    } while (before < 300000);
+    free(copy);
+    return NULL;
+}
+
+static void a_copy_taken_meanwhile_agrees_with_itself(void)
+{
+    fe_histogram *h = new_histogram();
+    pthread_t reader;
+    uint64_t state = 4;
+
+    assert(pthread_create(&reader, NULL, copy_until_full, h) == 0);
+    for (int i = 0; i < 300000; i++)
+        fe_histogram_record(h, i % 1000 == 0 ? UINT64_MAX : random_below(&state, 1000000));
+    assert(pthread_join(reader, NULL) == 0);
+    free(h);
+}
+
 static int print_cost(void)
 {
     enum { COUNT = 20000000 };
@@ -248,5 +384,11 @@ int main(int argc, char **argv)
     the_extremes_of_both_survive_a_merge();
     a_rank_is_rounded_to_the_nearest();
     recording_nothing_changes_nothing();
+    subtracting_leaves_what_came_since();
+    what_is_left_lies_between_the_edges_of_its_slots();
+    what_is_left_above_an_hour_has_a_minimum_and_a_maximum();
+    what_is_not_there_cannot_be_taken_away();
+    more_values_than_a_double_can_count_have_ranks();
+    a_copy_taken_meanwhile_agrees_with_itself();
     return 0;
 }

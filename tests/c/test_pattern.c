@@ -28,18 +28,19 @@ static unsigned char *new_noise(fe_pattern *p, uint64_t size, int frame)
     return noise;
 }
 
-/* Walks a shape from every offset and compares it with what was built. */
-static void assert_shape_is(const fe_shape *shape, const unsigned char *body, const built *b)
+/* Walks a message or reply from every offset and compares it with what was built. */
+static void assert_is(const fe_pattern *p, int what, const fe_size *size,
+                      const unsigned char *body, const built *b)
 {
-    assert(shape->size == b->size);
-    for (uint64_t from = 0; from < shape->size; from++) {
+    assert(size->whole[what] == b->size);
+    for (uint64_t from = 0; from < b->size; from++) {
         uint64_t at = from;
 
-        while (at < shape->size) {
+        while (at < b->size) {
             const unsigned char *bytes;
-            size_t run = fe_shape_run(shape, body, at, &bytes);
+            size_t run = fe_pattern_run(p, what, size, body, at, &bytes);
 
-            assert(run > 0 && at + run <= shape->size);
+            assert(run > 0 && at + run <= b->size);
             assert(memcmp(bytes, b->bytes + at, run) == 0);
             at += run;
         }
@@ -83,8 +84,16 @@ static void frames_are_composed_as_documented(void)
                     add(&request, "\n", 1);
                     add(&reply, "\n", 1);
                 }
-                assert_shape_is(&p.request, body, &request);
-                assert_shape_is(&p.reply, body, &reply);
+                assert_is(&p, FE_REQUEST, &p.one, body, &request);
+                assert_is(&p, FE_REPLY, &p.one, body, &reply);
+                {
+                    const uint32_t several[] = {(uint32_t)size, 1};
+                    fe_size table[2];
+
+                    fe_pattern_vary(&p, several, table, 2);
+                    assert_is(&p, FE_REQUEST, &table[0], body, &request);
+                    assert_is(&p, FE_REPLY, &table[0], body, &reply);
+                }
                 free(noise);
             }
 }
@@ -189,10 +198,10 @@ static void the_longest_affixes_fit(void)
 
     assert(fe_pattern_init(&p, FE_PATTERN_LENGTH, 1, 1, affix, sizeof(affix), affix,
                            sizeof(affix)) == 0);
-    assert(p.reply.size == 4 + 2 * sizeof(affix) + 1);
+    assert(p.one.whole[FE_REPLY] == 4 + 2 * sizeof(affix) + 1);
     assert(fe_pattern_init(&p, FE_PATTERN_LINE, 1, 1, affix, sizeof(affix), affix,
                            sizeof(affix)) == 0);
-    assert(p.reply.size == 2 * sizeof(affix) + 1);
+    assert(p.one.whole[FE_REPLY] == 2 * sizeof(affix) + 1);
 }
 
 static void the_first_difference_is_found(void)
@@ -203,8 +212,38 @@ static void the_first_difference_is_found(void)
            3);
 }
 
+static void sizes_are_drawn_evenly_by_seed_connection_and_number(void)
+{
+    enum { SIZES = 10, MESSAGES = 10000 };
+    fe_pattern p, other;
+    fe_size table[SIZES];
+    uint32_t sizes[SIZES];
+    int drawn[SIZES] = {0}, equal = 0, equal_here = 0;
+
+    assert(fe_pattern_init(&p, FE_PATTERN_RAW, SIZES, 1, NULL, 0, NULL, 0) == 0);
+    assert(fe_pattern_size(&p, 1, 2) == &p.one && p.one.body == SIZES);
+    for (uint32_t i = 0; i < SIZES; i++)
+        sizes[i] = i + 1;
+    fe_pattern_vary(&p, sizes, table, SIZES);
+    other = p;
+    other.seed = 2;
+    for (uint64_t i = 0; i < MESSAGES; i++) {
+        const fe_size *size = fe_pattern_size(&p, 77, i);
+
+        assert(size == fe_pattern_size(&p, 77, i));
+        drawn[size->body - 1]++;
+        equal += size == fe_pattern_size(&other, 77, i);
+        equal_here += size == fe_pattern_size(&p, 78, i);
+    }
+    /* 1,000 are expected each time, the deviation is 30. */
+    for (int i = 0; i < SIZES; i++)
+        assert(drawn[i] > 850 && drawn[i] < 1150);
+    assert(equal > 850 && equal < 1150 && equal_here > 850 && equal_here < 1150);
+}
+
 int main(void)
 {
+    sizes_are_drawn_evenly_by_seed_connection_and_number();
     frames_are_composed_as_documented();
     noise_of_lines_holds_no_line_end_and_other_noise_holds_every_byte();
     successive_messages_of_a_connection_have_windows_of_their_own();

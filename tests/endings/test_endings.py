@@ -28,6 +28,7 @@ COMMAND_STEPS = {
     "fastecho connect": 29,
     "fastecho connect, at a terminal": 37,
     "fastecho ping": 31,
+    "fastecho bench": 331,
 }
 ROUNDS = 5
 

@@ -56,7 +56,7 @@ class Holder(Served):
         """
         result = self.ask("echo")
         right: int = result["messages"]
-        failures: list[str] = result["failures"]
+        failures = [sentence for _, sentence in result["failures"]]
         assert (right, result["connections_open"], failures) == (count, count, []), (
             f"{right:,} of {count:,} echoed right,"
             f" {result['connections_open']:,} are open afterwards: {'; '.join(failures)}"
@@ -89,8 +89,7 @@ class Holding(Program):
         network = f"127.{1 + number % 250}"
         sources = [f"{network}.{1 + i // 250}.{1 + i % 250}" for i in range(SOURCES)]
         self.load = Load(
-            socket.AF_INET,
-            (host, int(port)),
+            [(socket.AF_INET, (host, int(port)))],
             connections=order["count"],
             mode="closed",
             size=MESSAGE,

@@ -25,7 +25,10 @@ PAUSE = 0.002
 PATIENCE = 60.0
 """Seconds until a reply counts as lost."""
 MUST_BE_ZERO = (
-    "wrong_bytes",
+    "late",
+    "corrupt",
+    "misplaced",
+    "connect_timed_out",
     "lost",
     "extra_bytes",
     "timed_out",
@@ -49,8 +52,7 @@ class Residents:
     def __init__(self, address: str, wire: Wire, seed: int) -> None:
         host, _, port = address.rpartition(":")
         self._load = Load(
-            socket.AF_INET,
-            (host, int(port)),
+            [(socket.AF_INET, (host, int(port)))],
             connections=CONNECTIONS,
             depth=DEPTH,
             size=SIZE,

@@ -1,0 +1,139 @@
+"""Where `fastecho bench` writes its result for machines: JSON, JSON lines, .hgrm, a page.
+
+What lives here: which file or stream takes what, checked before the run. What may not live here:
+what stands in them (fastecho.measure), text for people.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fastecho.errors import ConfigError, StartError
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from fastecho.measure.compare import Comparison
+    from fastecho.measure.result import Interval, Result
+    from fastecho.measure.search import Found, Step
+
+__all__ = ["Outputs"]
+
+STDOUT = "-"
+FLAGS = ("json", "jsonl", "hgrm", "html")
+
+
+class Outputs:
+    """The files that the flags name. A path that cannot be written is told before the run.
+
+    Raises:
+        ConfigError: a path cannot be written, or two flags want standard output.
+        StartError: standard output is closed, or --html lacks its extra.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._paths: dict[str, str] = {
+            flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None
+        }
+        for flag, path in self._paths.items():
+            if not path:
+                raise ConfigError(f"--{flag}", path, "is no file: write its name, or - for stdout")
+        wanting = [flag for flag, path in self._paths.items() if path == STDOUT]
+        if len(wanting) > 1:
+            both = f"is wanted by --{wanting[0]} as well: give one of them a file"
+            raise ConfigError(f"--{wanting[1]}", STDOUT, both)
+        # Standard output belongs to a machine.
+        self.takes_stdout = bool(wanting)
+        if wanting and sys.stdout is None:
+            raise StartError(0, f"--{wanting[0]}: standard output is closed")
+        for flag, path in self._paths.items():
+            if path != STDOUT:
+                _check(flag, path)
+        if "html" in self._paths:
+            import fastecho.measure.page  # noqa: F401 (what it lacks is told before the run)
+        if self._paths.get("jsonl", STDOUT) != STDOUT:
+            with open(self._paths["jsonl"], "w", encoding="utf-8"):
+                pass  # lines are appended
+
+    def interval(self, one: Interval) -> None:
+        """Write an interval, if lines were asked for."""
+        if "jsonl" in self._paths:
+            self._line({"event": "interval", **one.to_json()})
+
+    def step(self, one: Step) -> None:
+        """Write a step of a search, if lines were asked for."""
+        if "jsonl" in self._paths:
+            self._line({"event": "step", **one.to_json()})
+
+    def result(self, result: Result, found: Found | None) -> None:
+        """Write the result to all files."""
+        if not self._paths:
+            return
+        import json
+
+        data = result.to_json()
+        if found is not None:
+            data["search"] = found.to_json()
+        if "jsonl" in self._paths:
+            self._line({"event": "result", **data})
+        if "json" in self._paths:
+            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+        if "hgrm" in self._paths:
+            from fastecho.measure.histograms import hgrm
+
+            assert result.latency is not None
+            _write(self._paths["hgrm"], hgrm(result.latency))
+        if "html" in self._paths:
+            from fastecho.measure.page import page
+
+            _write(self._paths["html"], page([data]))
+
+    def comparison(self, found: Sequence[Comparison], results: Sequence[Result]) -> None:
+        """Write a comparison, and a page of all its results."""
+        if "json" in self._paths:
+            import json
+
+            from fastecho._version import __version__
+
+            data = {
+                "format": "fastecho-comparison",
+                "version": 1,
+                "fastecho": __version__,
+                "comparisons": [one.to_json() for one in found],
+            }
+            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+        if "html" in self._paths:
+            from fastecho.measure.page import page
+
+            _write(self._paths["html"], page([one.to_json() for one in results]))
+
+    def _line(self, data: dict[str, object]) -> None:
+        import json
+
+        _write(self._paths["jsonl"], json.dumps(data) + "\n", "a")
+
+
+def _check(flag: str, path: str) -> None:
+    """Refuse a path that could not be written after the run."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        reason = "is a folder"
+    elif not os.path.isdir(folder):
+        reason = f"is in a folder that does not exist: {folder}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        reason = "cannot be written: permission denied"
+    else:
+        return
+    raise ConfigError(f"--{flag}", path, reason)
+
+
+def _write(path: str, text: str, mode: str = "w") -> None:
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with open(path, mode, encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,359 @@
+"""`fastecho bench`: measure an echo server with verified load, and judge what was found.
+
+What lives here: the command's options, the order of things, exit codes. What may not live here:
+plans, runs and rules (fastecho.measure), the text of a result (_summary.py), what is shown while it
+runs (_live.py), where results are written (_outputs.py), a server for the run (_local.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fastecho.cli import complain, put_line
+from fastecho.errors import ConfigError
+from fastecho.measure.plan import OPTIONS, read_options
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from fastecho.cli._live import Shown
+    from fastecho.cli._outputs import Outputs
+    from fastecho.measure.plan import Plan
+    from fastecho.measure.result import Interval, Result
+    from fastecho.measure.rules import Rule
+    from fastecho.measure.search import Found, Step
+
+__all__ = ["add_arguments", "run"]
+
+NAME = "fastecho bench"
+EXIT_DONE, EXIT_FAILED, EXIT_THRESHOLD, EXIT_START = 0, 1, 3, 4
+NOBODY = "127.0.0.1:1"
+"""Stands for the server of --server until that has an address."""
+
+DESCRIPTION = """\
+Send messages to an echo server, check every byte that comes back, and say how fast and
+how late it was. By default each connection sends the next message when the reply is in
+(closed loop). With --rate, messages are due on a schedule whatever the server does (open
+loop), and latency counts from when each was due: a server that stalls cannot hide it.
+
+Ctrl-C ends the measurement early and shows what there is. Exit code 0 if every message
+came back right, 1 if any did not, 2 for a wrong option, 3 if a --fail-if came true or
+--find-max found nothing, 4 if it could not start, 130 if it was interrupted before there
+was a result."""
+
+EXAMPLE = """\
+examples:
+  fastecho bench --server
+  fastecho bench 127.0.0.1:7777 -c 64 -d 30s
+  fastecho bench 127.0.0.1:7777 -c 64 -R 20k --fail-if 'p99>2ms' --json result.json
+  fastecho bench 127.0.0.1:7777 -c 64 -d 5s --find-max 'p99<1ms'
+  fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000"""
+
+GROUPS = {"load": "load", "messages": "messages", "connections": "connections", "run": "the run"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="HOST:PORT",
+        help="where the server is: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH; "
+        "connections take several in turn",
+    )
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
+    for one in OPTIONS:
+        text = f"{one.help} (default: {_default_text(one.default, one.unset)})".replace("%", "%%")
+        names = [*([one.letter] if one.letter else []), one.flag]
+        group = groups[one.group]
+        if one.default is False:
+            group.add_argument(*names, dest=one.name, action="store_true", help=text)
+        else:
+            action = "append" if one.default == () else "store"
+            group.add_argument(*names, dest=one.name, action=action, metavar=one.metavar, help=text)
+    _add_run(groups["run"])
+    results = parser.add_argument_group("results")
+    for flag, what in (
+        ("--json", "the result as JSON (docs/reference/measure.md lists its keys)"),
+        ("--jsonl", "a line of JSON for each interval, and the result as the last"),
+        ("--hgrm", "the latencies as HdrHistogram's tools plot them"),
+    ):
+        results.add_argument(
+            flag,
+            nargs="?",
+            const="-",
+            metavar="FILE",
+            help=f"write {what} to FILE, or to standard output; text for people then goes to "
+            "standard error",
+        )
+    results.add_argument(
+        "--html", metavar="FILE", help="write one page with charts, which needs no network"
+    )
+    results.add_argument(
+        "--live", action="store_true", help="a table of the intervals while it runs (needs rich)"
+    )
+
+
+def _add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--server",
+        action="store_true",
+        help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it",
+    )
+    group.add_argument(
+        "--start-at",
+        metavar="TIME",
+        help="begin at this time, the same on several machines: 2026-11-25T07:00:00Z, 07:00:30 "
+        "(today, local) or seconds since 1970",
+    )
+    group.add_argument(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
+        "'rate<50k', 'failures>0', 'lost>0', 'service.p99>1ms', 'connect.p99>5ms'",
+    )
+    group.add_argument(
+        "--find-max",
+        metavar="RULE",
+        help="search the highest rate (open loop) that holds this, such as 'p99<1ms', in steps of "
+        "--duration; --rate is then the highest that is tried",
+    )
+
+
+def _default_text(default: object, unset: str) -> str:
+    if default is None:
+        return unset
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, float):
+        return f"{default:g}s"
+    return str(default) if default not in (b"", (), "") else "none"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; return the exit code."""
+    from fastecho.cli._outputs import Outputs
+
+    plan = _plan(args)
+    rules, limit = _rules(args, plan)
+    start_at = None if args.start_at is None else _time(args.start_at)
+    from fastecho.measure import run as _  # noqa: F401 - a missing extension is told first
+
+    outputs = Outputs(args)
+    if args.live and not _has_rich():
+        complain(NAME, "--live needs the package rich: pip install 'fastecho[rich]'")
+        return EXIT_START
+    _raise_descriptor_limit()
+    _let_sigterm_end_it()
+    if not args.server:
+        return _Bench(plan, rules, limit, start_at, outputs, live=args.live).run()
+    from fastecho.cli._local import local_server
+
+    with local_server(plan) as address:
+        plan = plan.replace(targets=address)
+        return _Bench(plan, rules, limit, start_at, outputs, live=args.live).run()
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    targets = args.targets
+    if args.server:
+        if targets:
+            raise ConfigError("--server", targets[0], "takes no target: it starts its own")
+        targets = [NOBODY]
+    if not targets:
+        for flag in ("--json", "--jsonl", "--hgrm"):
+            taken = getattr(args, flag[2:])
+            if taken and ":" in taken:
+                reason = f"was taken for a file: write the target before {flag}"
+                raise ConfigError(flag, taken, reason)
+        raise ConfigError("target", "", "is missing: write HOST:PORT, or --server")
+    return read_options(vars(args), targets)
+
+
+def _rules(args: argparse.Namespace, plan: Plan) -> tuple[list[Rule], Rule | None]:
+    """Return what --fail-if and --find-max say, checked against the plan."""
+    from fastecho.measure.rules import Rule
+
+    limit = None
+    if args.find_max is not None:
+        from fastecho.measure.search import check_limit
+
+        limit = Rule(args.find_max, "--find-max")
+        check_limit(limit, plan)
+        if args.start_at is not None:
+            raise ConfigError("--start-at", args.start_at, "does not go together with --find-max")
+        plan = plan.replace(rate=plan.rate or plan.threads)
+    rules = [Rule(text, "--fail-if") for text in args.fail_if]
+    for rule in (*rules, *([limit] if limit else [])):
+        rule.check_plan(plan)
+    return rules, limit
+
+
+def _time(text: str) -> float:
+    """Return seconds since 1970 of a time on the command line."""
+    from datetime import datetime
+
+    reason = "must be a time such as 2026-11-25T07:00:00Z, 07:00:30 or seconds since 1970"
+    try:
+        plain = text.replace(".", "", 1).isdigit()
+        found = float(text) if plain else _clock_time(datetime, text)
+    except (ValueError, OverflowError):
+        raise ConfigError("--start-at", text, reason) from None
+    from fastecho.measure.preflight import check_start
+
+    check_start(found, "--start-at", text)
+    return found
+
+
+def _clock_time(datetime: type, text: str) -> float:
+    """Return the time of an ISO text, or of a time of today; without a zone it is local."""
+    if "T" not in text and " " not in text:
+        text = f"{datetime.now().date().isoformat()}T{text}"  # type: ignore[attr-defined]
+    moment = datetime.fromisoformat(text)  # type: ignore[attr-defined]
+    return float(moment.timestamp())
+
+
+def _has_rich() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit of open descriptors to the hard one; what is too few is said later."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass
+
+
+def _let_sigterm_end_it() -> None:
+    """SIGTERM is what Ctrl-C is: the end of the measurement, with its result."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+class _Bench:
+    """One run or one search, from the first sentence to the exit code."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        rules: list[Rule],
+        limit: Rule | None,
+        start_at: float | None,
+        outputs: Outputs,
+        *,
+        live: bool,
+    ) -> None:
+        self.plan = plan
+        self.rules = rules
+        self.limit = limit
+        self.start_at = start_at
+        self.outputs = outputs
+        self.live = live
+        self.found: Found | None = None
+
+    def run(self) -> int:
+        from fastecho import measure
+
+        put_line(f"{self._announced()}")
+        shown = self._shown()
+        seen = _both(shown.interval, self.outputs.interval)
+        try:
+            if self.limit is None:
+                result = measure.run(self.plan, seen, self.start_at)
+            else:
+
+                def step(one: Step) -> None:
+                    shown.clear()
+                    put_line(f"{one.rate:,.10g} messages/s: {one.why}")
+                    self.outputs.step(one)
+
+                self.found = measure.find_max(self.plan, self.limit, step, shown.interval)
+                result = self.found.result
+        finally:
+            shown.close()
+        self.outputs.result(result, self.found)
+        self._print(result)
+        return self._judge(result)
+
+    def _announced(self) -> str:
+        """Return what will be done, in a sentence or two."""
+        if self.limit is None:
+            return str(self.plan)
+        most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
+        first = str(self.plan.replace(rate=None, schedule="fixed")).partition(" Closed loop")[0]
+        return f"{first} Open loop: searches the highest rate with {self.limit}{most}."
+
+    def _shown(self) -> Shown:
+        from fastecho.cli import _live
+
+        if sys.stderr is None or not sys.stderr.isatty():
+            return _live.Nothing()
+        return _live.Table(self.plan) if self.live else _live.Line(self.plan)
+
+    def _print(self, result: Result) -> None:
+        """Write the summary where people read it."""
+        from fastecho.cli._summary import summary
+
+        stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
+        if stream is None:
+            return
+        terminal = stream.isatty()
+        color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        try:
+            width = os.get_terminal_size(stream.fileno()).columns if terminal else 80
+        except (OSError, ValueError):
+            width = 80
+        text = summary(result.to_json(), color=color, unicode=unicode, width=width or 80)
+        if self.found is not None:
+            text += self._searched(self.found)
+        stream.write(text)
+        stream.flush()
+
+    def _searched(self, found: Found) -> str:
+        if found.rate is None:
+            return f"\nno rate held {found.rule}; above is the lowest that was tried\n"
+        failed = [one.rate for one in found.steps if not one.holds]
+        above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was asked for"
+        return f"\n{found.rate:,.10g} messages/s held {found.rule}{above}\n"
+
+    def _judge(self, result: Result) -> int:
+        """Return the exit code; say which rules came true."""
+        true = [rule for rule in self.rules if rule.fails(result)]
+        for rule in true:
+            complain(NAME, f"--fail-if {rule} came true: {rule.shown(result)}")
+        if self.found is not None and self.found.rate is None:
+            complain(NAME, f"no rate held {self.found.rule}")
+            return EXIT_THRESHOLD
+        if true:
+            return EXIT_THRESHOLD
+        return EXIT_FAILED if result.failed else EXIT_DONE
+
+
+def _both(
+    one: Callable[[Interval], object], other: Callable[[Interval], object]
+) -> Callable[[Interval], None]:
+    def call(interval: Interval) -> None:
+        one(interval)
+        other(interval)
+
+    return call

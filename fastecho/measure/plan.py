@@ -1,0 +1,454 @@
+"""What a run shall do: a checked, immutable plan, and the table of its options.
+
+Lives here: OPTIONS (each with its default, flag, unit and how text becomes a value), Plan, whether
+values fit together, a plan as JSON and as a sentence. Does not live here: how a single value is
+read and checked (values.py), names that resolve and limits of the machine (runner.py). Nothing
+here opens a socket.
+"""
+
+from __future__ import annotations
+
+from fastecho.errors import ConfigError, shown
+
+from . import values
+from .values import seconds_text
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Literal, NoReturn, Self
+
+    from fastecho.address import Address
+
+    Loop = Literal["closed", "open", "reconnect"]
+    Target = str | tuple[str, int] | Address
+
+__all__ = ["DEFAULT_DURATION", "OPTIONS", "Option", "Plan", "read_options"]
+
+DEFAULT_DURATION = 10.0
+"""Seconds of a run that is limited by nothing else."""
+
+
+class Option:
+    """One option of a plan: what it is called, what it accepts, what it means.
+
+    Attributes:
+        name: the keyword; the flag is --na-me unless `flag` says otherwise.
+        check: takes a value (or the text of a flag) and the name that an error shall show; returns
+            the value in the option's own type or raises ConfigError.
+        default: the plan's default; None where `unset` says what that means.
+        group: heading in --help.
+        letter: the short flag, or "".
+        key: the name in JSON, with its unit.
+    """
+
+    __slots__ = (
+        "check", "default", "flag", "group", "help", "key", "letter", "metavar", "name", "unset",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        check: Callable[[object, str], object],
+        default: object,
+        help: str,
+        *,
+        group: str,
+        metavar: str = "",
+        flag: str = "",
+        letter: str = "",
+        key: str = "",
+        unset: str = "",
+    ) -> None:
+        self.name = name
+        self.check = check
+        self.default = default
+        self.help = help
+        self.group = group
+        self.metavar = metavar
+        self.flag = flag or "--" + name.replace("_", "-")
+        self.letter = letter
+        self.key = key or name
+        self.unset = unset
+
+    def read(self, value: object, label: str) -> object:
+        """Return the checked value; None passes where it stands for something."""
+        if value is None and (self.unset or self.default is None):
+            return None
+        return self.check(value, label)
+
+
+LOAD, MESSAGES, CONNECTIONS, OTHER = "load", "messages", "connections", "run"
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "connections", values.whole(1, values.MOST_CONNECTIONS), 10,
+        "connections that carry messages", group=LOAD, letter="-c", metavar="N",
+    ),
+    Option(
+        "threads", values.whole(1, 1024), 1,
+        "threads of the generator; each takes its share of connections, rate and messages",
+        group=LOAD, letter="-t", metavar="N",
+    ),
+    Option(
+        "duration", values.seconds(0.001, values.LONGEST), None,
+        "how long to send, such as 10, 10s, 500ms or 2m", group=LOAD, letter="-d",
+        metavar="TIME", key="duration_s", unset="10s, with --messages no limit",
+    ),
+    Option(
+        "messages", values.whole(1, 2**53), None,
+        "end once so many messages were sent", group=LOAD, letter="-n", metavar="N",
+        unset="no limit",
+    ),
+    Option(
+        "rate", values.rate, None,
+        "open loop: messages a second over all connections, such as 50000 or 50k, whatever the "
+        "server does; latency counts from when each was due", group=LOAD, letter="-R",
+        metavar="N", key="rate_per_s", unset="closed loop: the next message after each reply",
+    ),
+    Option(
+        "schedule", values.choice("fixed", "poisson"), "fixed",
+        "of an open loop: fixed (evenly) or poisson (at random, as independent users would)",
+        group=LOAD, metavar="KIND",
+    ),
+    Option(
+        "depth", values.whole(1, values.DEEPEST), 1,
+        "messages that may be outstanding on a connection (pipelining)", group=LOAD,
+        letter="-p", metavar="N",
+    ),
+    Option(
+        "warmup", values.seconds(0, values.LONGEST), 0.0,
+        "load before the measurement that is not counted", group=LOAD, metavar="TIME",
+        key="warmup_s",
+    ),
+    Option(
+        "ramp", values.seconds(0, values.LONGEST), 0.0,
+        "open the connections evenly over this time, rather than at once before the start",
+        group=LOAD, metavar="TIME", key="ramp_s",
+    ),
+    Option(
+        "size", values.size, "64",
+        "bytes of a message: 64, 64:1024 (each as likely) or 64*9,1024*1 (nine of ten have 64)",
+        group=MESSAGES, letter="-s", metavar="SIZE",
+    ),
+    Option(
+        "frame", values.choice("recv", "line", "length"), "recv",
+        "how messages are cut: recv (bytes alone), line or length (4 bytes before each)",
+        group=MESSAGES, metavar="KIND",
+    ),
+    Option(
+        "prefix", values.affix, b"",
+        "what the server puts before each reply (with --frame line or length)", group=MESSAGES,
+        flag="--expect-prefix", metavar="TEXT",
+    ),
+    Option(
+        "suffix", values.affix, b"",
+        "what the server puts after each reply (with --frame line or length)", group=MESSAGES,
+        flag="--expect-suffix", metavar="TEXT",
+    ),
+    Option(
+        "timeout", values.seconds(0.001, 1e6), 5.0,
+        "a reply after this time is late; a connection that is silent for so long while one is "
+        "awaited is given up", group=MESSAGES, metavar="TIME", key="timeout_s",
+    ),
+    Option(
+        "seed", values.whole(0, 2**64 - 1), 1,
+        "decides the bytes and sizes of all messages, and a poisson schedule", group=MESSAGES,
+        metavar="N",
+    ),
+    Option(
+        "reconnect", values.switch, False,
+        "a new connection for every message: connect, echo, close", group=CONNECTIONS,
+    ),
+    Option(
+        "close", values.choice("fin", "reset"), "fin",
+        "how --reconnect ends a connection; reset leaves no port in TIME_WAIT",
+        group=CONNECTIONS, metavar="KIND",
+    ),
+    Option(
+        "idle_connections", values.whole(0, values.MOST_CONNECTIONS), 0,
+        "further connections that are held open and carry nothing", group=CONNECTIONS,
+        metavar="N",
+    ),
+    Option(
+        "sources", values.sources, (),
+        "local address to connect from; repeat it, or separate by commas, for more ports than one "
+        "address has", group=CONNECTIONS, flag="--source", metavar="ADDR",
+    ),
+    Option(
+        "interval", values.seconds(0.01, 3600), 1.0,
+        "a line of progress each time", group=OTHER, metavar="TIME", key="interval_s",
+    ),
+    Option(
+        "label", values.label, "",
+        "a name for this run, in reports", group=OTHER, metavar="TEXT",
+    ),
+)  # fmt: skip
+
+# A file that says `loop` needs no `reconnect`, and the label is the result's.
+_NOT_IN_JSON = {"reconnect", "label"}
+
+
+def _flag_of(name: str) -> str:
+    return next((one.flag for one in OPTIONS if one.name == name), name)
+
+
+class Plan:
+    """What a run shall do, checked and immutable.
+
+    Args:
+        targets: one or more of HOST:PORT, [V6]:PORT, :PORT (this machine) and unix:PATH;
+            connections take them in turn. A name is resolved when the plan is run.
+        connections, threads: how many; each thread drives its share of the connections.
+        depth: messages that may be outstanding on a connection.
+        duration: seconds, or a text such as "500ms"; None: 10 s, or no limit if `messages` is
+            given.
+        messages: the run ends once so many were sent; None: no limit.
+        rate: messages a second over all connections (open loop); None: closed loop.
+        schedule: of an open loop, "fixed" or "poisson".
+        size: bytes of a message, or a distribution: "64:1024", "64*9,1024*1", or sizes in a list.
+        frame: "recv", "line" or "length"; prefix, suffix: what the server adds to each reply.
+        reconnect: a new connection for each message; close: "fin" or "reset", how it ends.
+        warmup, ramp, timeout, interval: seconds.
+        idle_connections: further connections that carry nothing.
+        sources: local addresses to connect from.
+        seed: decides bytes, sizes and a Poisson schedule.
+        label: a name for the run.
+    Raises:
+        ConfigError: a value has a wrong type, breaks a limit, or does not fit another value.
+    Thread: any; immutable.   Cost: tens of microseconds.
+    """
+
+    # Not a dataclass: that costs 8 ms of every start (it imports inspect).
+    __slots__ = ("targets", *(option.name for option in OPTIONS))
+
+    targets: tuple[Address, ...]
+    connections: int
+    threads: int
+    duration: float | None
+    messages: int | None
+    rate: float | None
+    schedule: Literal["fixed", "poisson"]
+    depth: int
+    warmup: float
+    ramp: float
+    size: str
+    frame: Literal["recv", "line", "length"]
+    prefix: bytes
+    suffix: bytes
+    timeout: float
+    seed: int
+    reconnect: bool
+    close: Literal["fin", "reset"]
+    idle_connections: int
+    sources: tuple[str, ...]
+    interval: float
+    label: str
+
+    def __init__(
+        self,
+        targets: Target | Sequence[Target],
+        *,
+        connections: int = 10,
+        threads: int = 1,
+        depth: int = 1,
+        duration: float | str | None = None,
+        messages: int | None = None,
+        rate: float | str | None = None,
+        schedule: Literal["fixed", "poisson"] = "fixed",
+        size: int | str | Sequence[int] = "64",
+        frame: Literal["recv", "line", "length"] = "recv",
+        prefix: bytes | str = b"",
+        suffix: bytes | str = b"",
+        reconnect: bool = False,
+        close: Literal["fin", "reset"] = "fin",
+        warmup: float | str = 0.0,
+        ramp: float | str = 0.0,
+        timeout: float | str = 5.0,
+        idle_connections: int = 0,
+        sources: str | Sequence[str] = (),
+        seed: int = 1,
+        label: str = "",
+        interval: float | str = 1.0,
+    ) -> None:
+        given = locals()
+        found = {one.name: one.read(given[one.name], one.name) for one in OPTIONS}
+        found["targets"] = values.targets(targets, "targets")
+        _settle(found, lambda name: name)
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def loop(self) -> Loop:
+        """What decides when the next message is sent: "closed", "open" or "reconnect"."""
+        return "reconnect" if self.reconnect else "closed" if self.rate is None else "open"
+
+    @property
+    def sizes(self) -> int | list[int]:
+        """The size of every message, or the table from which each draws one."""
+        return values.size_table(self.size)
+
+    def keywords(self) -> dict[str, Any]:
+        """Return every value by name, as keywords for Plan."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def replace(self, **changes: Any) -> Plan:
+        """Return a plan with other values, checked anew."""
+        return Plan(**{**self.keywords(), **changes})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as it stands in a result's JSON: units are in the keys."""
+        found: dict[str, Any] = {"targets": [str(one) for one in self.targets], "loop": self.loop}
+        for option in OPTIONS:
+            if option.name in _NOT_IN_JSON:
+                continue
+            value = getattr(self, option.name)
+            if isinstance(value, bytes):
+                value = value.decode("utf-8", "surrogateescape")
+            found[option.key] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], label: str = "") -> Self:
+        """Return the plan that to_json() gave; what is missing has its default.
+
+        Raises:
+            ConfigError: a value is wrong; it names the key.
+        """
+        found: dict[str, Any] = {"label": label, "reconnect": data.get("loop") == "reconnect"}
+        for option in OPTIONS:
+            if option.name not in _NOT_IN_JSON and option.key in data:
+                value = data[option.key]
+                if option.check is values.affix and isinstance(value, str):
+                    value = value.encode("utf-8", "surrogateescape")
+                found[option.name] = option.read(value, f"plan.{option.key}")
+        return cls(values.targets(data.get("targets"), "plan.targets"), **found)
+
+    def __str__(self) -> str:
+        """Say in a sentence or two what a run will do."""
+        return " ".join(_sentences(self))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Plan is immutable: {name} cannot be set; use replace()")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Plan is immutable: {name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.keywords() == other.keywords()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.keywords().values()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.keywords(),))
+
+    def __repr__(self) -> str:
+        defaults = {one.name: one.default for one in OPTIONS}
+        differing = "".join(
+            f", {name}={shown(value)}"
+            for name, value in self.keywords().items()
+            if name != "targets" and value != defaults[name]
+        )
+        names = [str(one) for one in self.targets]
+        return f"Plan({names[0] if len(names) == 1 else names!r}{differing})"
+
+
+def _rebuild(keywords: dict[str, Any]) -> Plan:
+    """Unpickle a Plan."""
+    return Plan(**keywords)
+
+
+def read_options(flags: Mapping[str, object], targets: Sequence[Target]) -> Plan:
+    """Return the plan that the flags of a command ask for; a flag that was not given is None.
+
+    Raises:
+        ConfigError: names the flag that is wrong.
+    """
+    found: dict[str, Any] = {}
+    for one in OPTIONS:
+        value = flags.get(one.name)
+        found[one.name] = one.default if value is None else one.read(value, one.flag)
+    found["targets"] = values.targets(list(targets), "target")
+    _settle(found, _flag_of)
+    return Plan(**found)
+
+
+def _settle(found: dict[str, Any], label: Callable[[str], str]) -> None:
+    """Fill in what depends on other values, and refuse what does not fit together."""
+    if found["duration"] is None and found["messages"] is None:
+        found["duration"] = DEFAULT_DURATION
+    _refuse_misfits(found, _Refuse(found, label))
+
+
+class _Refuse:
+    """Raises ConfigError for an option, whose name is as the user knows it."""
+
+    def __init__(self, found: dict[str, Any], label: Callable[[str], str]) -> None:
+        self._found = found
+        self.label = label
+
+    def __call__(self, name: str, reason: str) -> NoReturn:
+        raise ConfigError(self.label(name), self._found[name], reason)
+
+
+def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
+    threads, label = found["threads"], refuse.label
+    for name in ("connections", "messages"):
+        if found[name] is not None and found[name] < threads:
+            refuse(name, f"is less than {label('threads')} {threads}: each thread needs one")
+    for name in ("prefix", "suffix"):
+        if found[name] and found["frame"] == "recv":
+            refuse(name, f"needs {label('frame')} line or length: bytes alone have no beginning")
+    if found["reconnect"]:
+        for name, usual in (("rate", None), ("depth", 1), ("ramp", 0)):
+            if found[name] != usual:
+                refuse(name, f"does not go together with {label('reconnect')}")
+    elif found["close"] != "fin":
+        refuse("close", f"has no effect without {label('reconnect')}")
+    rate = found["rate"]
+    if rate is None and found["schedule"] != "fixed":
+        refuse("schedule", f"has no effect without {label('rate')}")
+    if rate is not None and not values.SLOWEST <= rate / threads <= values.FASTEST:
+        limits = f"{values.SLOWEST:g} to {values.FASTEST:.0f} messages a second"
+        refuse("rate", f"must be {limits} for each of {label('threads')} {threads}")
+    if found["sources"] and {one.kind for one in found["targets"]} == {"unix"}:
+        refuse("sources", "has no effect: a Unix socket has no local address")
+
+
+def _sentences(plan: Plan) -> list[str]:
+    def counted(number: int, noun: str) -> str:
+        return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+    targets = ", ".join(str(one) for one in plan.targets)
+    span = f"for {seconds_text(plan.duration)}" if plan.duration is not None else ""
+    if plan.messages is not None:
+        span += (" or " if span else "") + f"until {counted(plan.messages, 'message')}"
+        span += " was sent" if plan.messages == 1 else " were sent"
+    by = counted(plan.connections, "connection")
+    if plan.threads > 1:
+        by += f" by {plan.threads} threads"
+    size = "1 byte" if plan.size == "1" else f"{plan.size} bytes"
+    frame = "" if plan.frame == "recv" else f", frame {plan.frame}"
+    first = f"{targets}: {by} {span}, messages of {size}{frame}."
+    if plan.loop == "open":
+        assert plan.rate is not None
+        how = "evenly" if plan.schedule == "fixed" else "at random times (Poisson)"
+        second = f"Open loop: {plan.rate:,.10g} messages/s, {how}, whatever the server does."
+    elif plan.loop == "reconnect":
+        second = "Closed loop, a new connection for every message: connect, echo, close."
+    elif plan.depth == 1:
+        second = "Closed loop: each connection sends the next message when the reply is in."
+    else:
+        second = f"Closed loop: each connection keeps {plan.depth:,} messages outstanding."
+    before = []
+    if plan.warmup:
+        before.append(f"{seconds_text(plan.warmup)} of warm-up is not counted")
+    if plan.ramp:
+        before.append(f"connections open over {seconds_text(plan.ramp)}")
+    if plan.idle_connections:
+        before.append(f"{counted(plan.idle_connections, 'further connection')} stay idle")
+    third = "; ".join(before)
+    return [first, second, *([third[0].upper() + third[1:] + "."] if third else [])]

@@ -1,0 +1,466 @@
+"""What a run has found, as a plain object: counts and histograms, from which all else is computed.
+
+Lives here: Result, Interval, Generator, and their JSON (docs/reference/measure.md lists its keys).
+Does not live here: how it is measured (runner.py), added up or compared (compare.py), how a
+histogram becomes text (histograms.py), tables and colours (cli/_summary.py). Attributes are in
+seconds; JSON has units in its keys. Percentiles are never stored, only computed.
+"""
+
+from __future__ import annotations
+
+from fastecho._version import __version__
+from fastecho.errors import ConfigError, shown
+
+from .plan import Plan
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any, Self
+
+    from fastecho._load import Histogram
+
+__all__ = ["FAILURES", "FORMAT", "HISTOGRAMS", "PERCENTILES", "Generator", "Interval", "Result"]
+
+FORMAT, VERSION = "fastecho-bench", 1
+
+FAILURES = (
+    "late",
+    "corrupt",
+    "misplaced",
+    "lost",
+    "timed_out",
+    "unsent",
+    "extra_bytes",
+    "reset",
+    "closed",
+    "refused",
+    "connect_timed_out",
+    "other",
+)
+"""The ways to fail. Of the first six, a message of the window ends as one at most."""
+HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
+PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+
+
+class Interval:
+    """What one part of a run has brought.
+
+    Attributes:
+        start, elapsed: seconds since the start of the window, and its length.
+        messages, bytes: right replies within the timeout that came in it.
+        failures: of all kinds together.
+        p50, p99, max: seconds; None when no reply came.
+        histogram: its latencies as text (histograms.py), or None; kept as text, because an hour
+            of them unpacked would not fit. With it, runs are compared and merged exactly.
+    """
+
+    __slots__ = (
+        "bytes", "elapsed", "failures", "histogram", "max", "messages", "p50", "p99", "start",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        start: float,
+        elapsed: float,
+        *,
+        messages: int = 0,
+        bytes: int = 0,
+        failures: int = 0,
+        p50: float | None = None,
+        p99: float | None = None,
+        max: float | None = None,
+        histogram: str | None = None,
+    ) -> None:
+        self.start = start
+        self.elapsed = elapsed
+        self.messages = messages
+        self.bytes = bytes
+        self.failures = failures
+        self.p50 = p50
+        self.p99 = p99
+        self.max = max
+        self.histogram = histogram
+
+    @property
+    def messages_per_s(self) -> float:
+        """Right replies a second."""
+        return _ratio(self.messages, self.elapsed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the interval with units in its keys."""
+        found = {
+            "start_s": round(self.start, 6),
+            "elapsed_s": round(self.elapsed, 6),
+            "messages": self.messages,
+            "bytes": self.bytes,
+            "failures": self.failures,
+            "p50_us": _us_or_none(self.p50),
+            "p99_us": _us_or_none(self.p99),
+            "max_us": _us_or_none(self.max),
+        }
+        return found if self.histogram is None else {**found, "histogram": self.histogram}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return the interval that to_json() gave."""
+        return cls(
+            _real(data, "start_s"),
+            _real(data, "elapsed_s"),
+            messages=_count(data, "messages"),
+            bytes=_count(data, "bytes"),
+            failures=_count(data, "failures"),
+            **{
+                name: None if data.get(f"{name}_us") is None else _real(data, f"{name}_us") / 1e6
+                for name in ("p50", "p99", "max")
+            },
+            histogram=None if data.get("histogram") is None else str(data["histogram"]),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Interval {self.to_json()}>"
+
+
+class Generator:
+    """What the load itself took.
+
+    Attributes:
+        busy: share of its time that the busiest thread worked, 0..1, without polling ahead of
+            sends that were nearly due.
+        cpu: seconds of CPU of all threads; spin: of these, seconds of such polling.
+        verdict: a sentence: whose limit the figures show.
+    """
+
+    __slots__ = ("busy", "cpu", "spin", "verdict")
+
+    def __init__(
+        self, busy: float = 0.0, cpu: float = 0.0, spin: float = 0.0, verdict: str = ""
+    ) -> None:
+        self.busy = busy
+        self.cpu = cpu
+        self.spin = spin
+        self.verdict = verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values with units in their keys."""
+        return {
+            "busy": round(self.busy, 4),
+            "cpu_s": round(self.cpu, 6),
+            "spin_s": round(self.spin, 6),
+            "verdict": self.verdict,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what to_json() gave."""
+        return cls(
+            _real(data, "busy"),
+            _real(data, "cpu_s"),
+            _real(data, "spin_s"),
+            str(data.get("verdict", "")),
+        )
+
+    def __repr__(self) -> str:
+        return f"<Generator {self.to_json()}>"
+
+
+class Result:
+    """What one run, or several that were merged, have found.
+
+    Attributes:
+        plan: what was asked for.
+        label: the name of the run.
+        started_at: when the window began, in seconds since 1970 (UTC).
+        host: name, system and number of CPUs of the machine of the load.
+        elapsed: seconds of the window.
+        messages: right replies within the timeout; bytes: of these.
+        messages_in_window: right replies that came within the window, those to messages of the
+            warm-up included: what the rate counts.
+        sent: messages given to a connection; connects: connections established.
+        held: open loop: messages that waited because every connection had `depth` outstanding.
+        failures: a count for each name in FAILURES.
+        described: the first few failures, a sentence each.
+        reopened: lost connections that were opened again; gap, longest_gap: seconds without, of
+            all together and of the longest.
+        latency, service, connect, schedule_error: histograms of nanoseconds, or None.
+        intervals: one for each part of the window.
+        generator: what the load itself took.
+        parts: after a merge, where each part came from.
+    """
+
+    __slots__ = (
+        "bytes", "connect", "connects", "described", "elapsed", "failures", "gap", "generator",
+        "held", "host", "intervals", "label", "latency", "longest_gap", "messages",
+        "messages_in_window", "parts", "plan", "reopened", "schedule_error", "sent", "service",
+        "started_at", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        label: str | None = None,
+        started_at: float = 0.0,
+        host: Mapping[str, Any] | None = None,
+        elapsed: float = 0.0,
+        messages: int = 0,
+        messages_in_window: int | None = None,
+        bytes: int = 0,
+        sent: int = 0,
+        connects: int = 0,
+        held: int = 0,
+        failures: Mapping[str, int] | None = None,
+        described: Iterable[str] = (),
+        reopened: int = 0,
+        gap: float = 0.0,
+        longest_gap: float = 0.0,
+        latency: Histogram | None = None,
+        service: Histogram | None = None,
+        connect: Histogram | None = None,
+        schedule_error: Histogram | None = None,
+        intervals: Iterable[Interval] = (),
+        generator: Generator | None = None,
+        parts: Iterable[Mapping[str, Any]] = (),
+        version: str = __version__,
+    ) -> None:
+        self.plan = plan
+        self.label = plan.label if label is None else label
+        self.started_at = started_at
+        self.host = dict(host or {})
+        self.elapsed = elapsed
+        self.messages = messages
+        self.messages_in_window = messages if messages_in_window is None else messages_in_window
+        self.bytes = bytes
+        self.sent = sent
+        self.connects = connects
+        self.held = held
+        self.failures = {**dict.fromkeys(FAILURES, 0), **(failures or {})}
+        self.described = list(described)
+        self.reopened = reopened
+        self.gap = gap
+        self.longest_gap = longest_gap
+        self.latency = latency
+        self.service = service
+        self.connect = connect
+        self.schedule_error = schedule_error
+        self.intervals = list(intervals)
+        self.generator = generator or Generator()
+        self.parts = [dict(one) for one in parts]
+        self.version = version
+
+    @property
+    def messages_per_s(self) -> float:
+        """Right replies a second, within the window."""
+        return _ratio(self.messages_in_window, self.elapsed)
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes of right replies a second, within the window."""
+        return self.messages_per_s * _ratio(self.bytes, self.messages)
+
+    @property
+    def failed(self) -> int:
+        """Failures of all kinds together; 0: everything came back right."""
+        return sum(self.failures.values())
+
+    def percentile(self, percent: float, name: str = "latency") -> float | None:
+        """Return the seconds that so many percent (0..100) of a histogram do not exceed.
+
+        None if there is no such histogram, or nothing in it.
+        """
+        histogram = getattr(self, name) if name in HISTOGRAMS else None
+        if histogram is None or not histogram.count:
+            return None
+        return float(histogram.percentile(percent)) / 1e9
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as a plain dict for json.dumps; the keys carry their units."""
+        from .histograms import encode
+
+        found: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "fastecho": self.version,
+            "label": self.label,
+            "started_at": _utc_text(self.started_at),
+            "host": dict(self.host),
+            "plan": self.plan.to_json(),
+            "elapsed_s": round(self.elapsed, 9),
+            "messages": self.messages,
+            "messages_in_window": self.messages_in_window,
+            "messages_per_s": round(self.messages_per_s, 3),
+            "bytes": self.bytes,
+            "bytes_per_s": round(self.bytes_per_s, 3),
+            "sent": self.sent,
+            "connects": self.connects,
+            "held": self.held,
+            "failures": dict(self.failures),
+            "described": list(self.described),
+            "reopened": self.reopened,
+            "gap_ms": round(self.gap * 1e3, 6),
+            "longest_gap_ms": round(self.longest_gap * 1e3, 6),
+        }
+        present = {name: getattr(self, name) for name in HISTOGRAMS}
+        for name, histogram in present.items():
+            found[f"{name}_us"] = None if histogram is None else _percentiles(histogram)
+        found["histograms"] = {
+            name: encode(histogram) for name, histogram in present.items() if histogram is not None
+        }
+        found["intervals"] = [one.to_json() for one in self.intervals]
+        found["generator"] = self.generator.to_json()
+        found["parts"] = [dict(one) for one in self.parts]
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return the result that to_json() gave, of this version or a later one of the format.
+
+        Raises:
+            ValueError: it is no such result, or a part of it is broken; a sentence that says which.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError("is not a result of fastecho bench")
+        if data.get("version") != VERSION:
+            raise ValueError(f"has version {shown(data.get('version'))}: this reads {VERSION}")
+        try:
+            return cls(**_keywords(data))
+        except ConfigError as error:
+            raise ValueError(f"has a plan that is not valid: {error}") from None
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"is not a complete result: {error}") from None
+
+    def __str__(self) -> str:
+        """Return a summary of a few lines."""
+        return "\n".join(_lines(self))
+
+    def __repr__(self) -> str:
+        return f"<Result {'; '.join(_lines(self))}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the summary as lines in a notebook (IPython asks for it)."""
+        printer.text("..." if cycle else str(self))
+
+
+def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Result takes, from its JSON."""
+    from .histograms import decode
+
+    label = str(data.get("label", ""))
+    histograms = _part(data, "histograms", dict)
+    return {
+        "plan": Plan.from_json(_part(data, "plan", dict), label=label),
+        "label": label,
+        "started_at": _seconds_since_1970(data.get("started_at")),
+        "host": _part(data, "host", dict),
+        "elapsed": _real(data, "elapsed_s"),
+        "messages": _count(data, "messages"),
+        "messages_in_window": _count(
+            data, "messages_in_window" if "messages_in_window" in data else "messages"
+        ),
+        **{name: _count(data, name) for name in ("bytes", "sent", "connects", "held", "reopened")},
+        "failures": {name: _count(_part(data, "failures", dict), name) for name in FAILURES},
+        "described": [str(one) for one in _part(data, "described", list)],
+        "gap": _real(data, "gap_ms") / 1e3,
+        "longest_gap": _real(data, "longest_gap_ms") / 1e3,
+        **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
+        "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
+        "generator": Generator.from_json(_part(data, "generator", dict)),
+        "parts": [_origin(one) for one in _part(data, "parts", list)],
+        "version": str(data.get("fastecho", "")),
+    }
+
+
+def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return a list or dict of the JSON; an absent one is empty."""
+    value = data.get(key, kind())
+    if not isinstance(value, kind):
+        raise ValueError(f"has {key!r} that is no {'object' if kind is dict else 'list'}")
+    return value
+
+
+def _origin(data: object) -> dict[str, Any]:
+    """Return one of the parts of a merged result."""
+    if not isinstance(data, dict):
+        raise ValueError(f"has {shown(data)} for a part: it must be an object")
+    return {
+        **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
+        "offset_ms": _real(data, "offset_ms"),
+        "messages": _count(data, "messages"),
+        "messages_per_s": _real(data, "messages_per_s"),
+    }
+
+
+def _count(data: Mapping[str, Any], key: str) -> int:
+    value = data.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
+    return value
+
+
+def _real(data: Mapping[str, Any], key: str) -> float:
+    value = data.get(key, 0.0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
+        raise ValueError(f"has {shown(value)} for {key!r}: it must be a number")
+    return float(value)
+
+
+def _ratio(count: float, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0
+
+
+def _us_or_none(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e6, 3)
+
+
+def _percentiles(histogram: Histogram) -> dict[str, float]:
+    """Return a histogram's figures in microseconds."""
+    found = {
+        "min": histogram.min,
+        "mean": histogram.mean,
+        "stddev": histogram.stddev,
+        **{f"p{percent:g}": histogram.percentile(percent) for percent in PERCENTILES},
+        "max": histogram.max,
+    }
+    return {name: round(ns / 1e3, 3) for name, ns in found.items()}
+
+
+def _utc_text(seconds: float) -> str:
+    """Return a time as 2026-11-25T07:00:00.000Z."""
+    from time import gmtime, strftime
+
+    whole, ms = divmod(round(seconds * 1e3), 1000)
+    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{ms:03}Z"
+
+
+def _seconds_since_1970(text: object) -> float:
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise ValueError(f"has {shown(text)} for 'started_at': it must be a time") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return found.timestamp()
+
+
+def _lines(result: Result) -> list[str]:
+    """Return a summary for a notebook: rate, latency, failures, verdict."""
+    name = f"{result.label}: " if result.label else ""
+    targets = ", ".join(str(one) for one in result.plan.targets)
+    rates = f"{result.messages_per_s:,.0f} messages/s, {result.bytes_per_s / 1e6:,.3g} MB/s"
+    lines = [f"{name}{targets}, {result.plan.loop} loop, {result.elapsed:.3g} s: {rates}"]
+    for title in HISTOGRAMS:
+        histogram = getattr(result, title)
+        if histogram is not None and histogram.count:
+            figures = [
+                f"p{percent:g} {histogram.percentile(percent) / 1e3:,.4g}"
+                for percent in (50.0, 99.0, 99.9)
+            ]
+            figures.append(f"max {histogram.max / 1e3:,.4g}")
+            lines.append(f"{title.replace('_', ' ')} in us: {', '.join(figures)}")
+    counts = [f"{name} {count:,}" for name, count in result.failures.items() if count]
+    lines.append(f"failures: {', '.join(counts) or 'none'}")
+    if result.generator.verdict:
+        lines.append(result.generator.verdict)
+    return lines

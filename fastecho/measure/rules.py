@@ -1,0 +1,151 @@
+"""Limits that a result is held against: `p99>2ms`, `failures>0`, `service.p99<=500us`.
+
+Lives here: reading a rule, its value in a result, whether it is true. Does not live here: what
+follows from that (cli/bench.py fails, search.py goes on).
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+
+from fastecho.errors import ConfigError
+
+from .result import FAILURES, PERCENTILES
+from .values import read_number
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .plan import Plan
+    from .result import Result
+
+__all__ = ["Rule"]
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_HISTOGRAMS = {
+    "latency": "latency",
+    "service": "service",
+    "connect": "connect",
+    "schedule": "schedule_error",
+}
+_FIGURES = (*(f"p{percent:g}" for percent in PERCENTILES), "max", "mean")
+_RULE = re.compile(r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kM]?)([a-zµ]*(?:/s)?)\s*")
+
+
+class Rule:
+    """A limit, such as `p99>2ms`.
+
+    Metrics: p50, p75, p90, p95, p99, p99.9, p99.99, max and mean of the latency; the same of
+    another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second);
+    failures (of all kinds) and each kind by its name. Times need a unit: us, ms or s.
+
+    Attributes:
+        text: the rule as it was written; also str(rule).
+        metric, comparison, limit: its parts; a time in seconds.
+    Raises:
+        ConfigError: the text is no rule; it names `option`.
+    Thread: any; immutable.   Cost: microseconds.
+    """
+
+    __slots__ = ("_figure", "_histogram", "comparison", "limit", "metric", "option", "text")
+
+    def __init__(self, text: str, option: str = "rule") -> None:
+        found = _RULE.fullmatch(str(text))
+        if found is None:
+            raise ConfigError(option, text, "must be METRIC>VALUE or METRIC<VALUE, such as p99>2ms")
+        self.text = text.strip()
+        self.option = option
+        self.metric = found[1]
+        self.comparison = found[2]
+        self._histogram, self._figure = self._parts(found[1])
+        number = read_number(found[3].replace(",", "").replace("_", ""))
+        if number is None:
+            raise ConfigError(option, text, "has no number to compare with, such as p99>2ms")
+        scale = {"k": 1e3, "M": 1e6}.get(found[4], 1.0)
+        self.limit = number * scale * self._unit(found[4], found[5])
+
+    def _parts(self, metric: str) -> tuple[str, str]:
+        """Return the histogram ("" for a count or rate) and the figure that a metric means."""
+        if metric in ("rate", "failures", *FAILURES):
+            return "", metric
+        name, dot, figure = metric.partition(".")
+        if name in _HISTOGRAMS and dot and figure in _FIGURES:
+            return _HISTOGRAMS[name], figure
+        if metric in _FIGURES:
+            return "latency", metric
+        from difflib import get_close_matches
+
+        known = ["rate", "failures", *FAILURES, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS)]
+        near = get_close_matches(metric, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "there are p50 to p99.99, max, mean, rate, "
+        hint += "" if near else "failures, service.p99, connect.p99, schedule.p50"
+        raise ConfigError(self.option, self.text, f"has no metric {metric!r}: {hint}")
+
+    def _unit(self, scale: str, unit: str) -> float:
+        """Return what a unit multiplies by, or refuse it."""
+        if self._histogram:
+            if unit not in _TIMES or scale:
+                raise ConfigError(self.option, self.text, "needs a unit of time: us, ms or s")
+            return _TIMES[unit]
+        if unit not in ("", "/s") or (unit and self.metric != "rate"):
+            what = "/s or no unit" if self.metric == "rate" else "no unit"
+            raise ConfigError(self.option, self.text, f"takes {what} after its number")
+        return 1.0
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raise ConfigError if a run of this plan has no such metric."""
+        if self._histogram in ("service", "schedule_error") and plan.rate is None:
+            raise ConfigError(self.option, self.text, "needs an open loop (--rate)")
+
+    def value(self, result: Result) -> float | None:
+        """Return the metric's value in a result, in seconds if it is a time; None without any."""
+        if self.metric == "rate":
+            return result.messages_per_s
+        if self.metric == "failures":
+            return float(result.failed)
+        if not self._histogram:
+            return float(result.failures[self.metric])
+        histogram = getattr(result, self._histogram)
+        if histogram is None or not histogram.count:
+            return None
+        if self._figure in ("max", "mean"):
+            return float(getattr(histogram, self._figure)) / 1e9
+        return float(histogram.percentile(float(self._figure[1:]))) / 1e9
+
+    def holds(self, result: Result) -> bool:
+        """Tell whether the comparison is true of a result; without a value it is not."""
+        value = self.value(result)
+        return value is not None and _COMPARISONS[self.comparison](value, self.limit)
+
+    def fails(self, result: Result) -> bool:
+        """Tell whether a result is to be failed by this rule: it is true, or has no value."""
+        return self.value(result) is None or self.holds(result)
+
+    def shown(self, result: Result) -> str:
+        """Return metric and value as text: `p99 is 2.31 ms`."""
+        return f"{self.metric} is {self.text_of(self.value(result))}"
+
+    def text_of(self, value: float | None) -> str:
+        """Return a value of this metric with its unit."""
+        if value is None:
+            return "unknown"
+        if not self._histogram:
+            return f"{value:,.0f}/s" if self.metric == "rate" else f"{value:,.0f}"
+        for unit, size in (("s", 1.0), ("ms", 1e-3)):
+            if value >= size:
+                return f"{value / size:.4g} {unit}"
+        return f"{value * 1e6:.4g} us"
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Rule({self.text!r})"

@@ -1,0 +1,120 @@
+"""What a run says about itself: whose limit its figures show, and whether there was an echo at all.
+
+Lives here: sentences made of counts. Does not live here: counting (runner.py, the load), what is
+printed around them (cli/_summary.py).
+"""
+
+from __future__ import annotations
+
+import errno
+
+from fastecho.errors import StartError
+
+from .preflight import names_of
+from .values import seconds_text
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .plan import Plan
+    from .result import Result
+
+__all__ = ["BUSY", "MET", "met_rate", "no_echo", "verdict", "wrong_bytes"]
+
+BUSY = 0.9
+"""From this share on the generator is taken for the limit: a thread that shares its CPU with the
+kernel's own work never quite reaches 1."""
+MET = 0.99
+"""A rate counts as reached from this share on."""
+PAUSE = 0.01
+"""Seconds that any machine may pause for, at the end of the window as well."""
+LATE = 50e3
+"""Nanoseconds at the median from which on it is said that the generator sent late."""
+
+
+def wrong_bytes(counts: Mapping[str, int]) -> int:
+    """Return how many answers were not what was sent."""
+    return counts["corrupt"] + counts["misplaced"] + (1 if counts["extra_bytes"] else 0)
+
+
+def no_echo(plan: Plan, counts: Mapping[str, int], described: list[str]) -> StartError:
+    """Return the error of a run that had failures and not one right reply."""
+    names = names_of(plan)
+    first = f" ({described[0]})" if described else ""
+    span = seconds_text(plan.timeout)
+    if wrong_bytes(counts):
+        text = f"{names} answered, but not with what was sent: no echo server{first}"
+        return StartError(errno.EPROTO, text)
+    if counts["refused"]:
+        return StartError(errno.ECONNREFUSED, f"{names} refused the connection")
+    if counts["connect_timed_out"]:
+        return StartError(errno.ETIMEDOUT, f"{names} did not answer a connect within {span}")
+    if counts["timed_out"]:
+        return StartError(
+            errno.ETIMEDOUT, f"{names} took the connection, but nothing came back within {span}"
+        )
+    if counts["reset"] or counts["closed"]:
+        return StartError(
+            errno.ECONNRESET, f"{names} ended the connections without an answer{first}"
+        )
+    return StartError(errno.EIO, f"not one message came back from {names}{first}")
+
+
+def met_rate(result: Result) -> bool:
+    """Tell whether an open loop reached its rate, but for replies still under way at the end."""
+    rate = result.plan.rate
+    if rate is None or not result.elapsed:
+        return True
+    due = rate * result.elapsed
+    missing = due - result.messages_in_window
+    # At the end some are under way: at least for the shortest time that any took. More than that
+    # is a queue. And a Poisson schedule has more or fewer by chance.
+    fastest = result.percentile(0) or 0.0
+    chance = 3 * due**0.5 if result.plan.schedule == "poisson" else 1
+    return missing <= due * (1 - MET) + rate * (fastest + PAUSE) + chance
+
+
+def verdict(result: Result) -> str:
+    """Return what the figures of a finished run are limited by, in a sentence or two."""
+    busy = result.generator.busy
+    said = _ended_early(result)
+    if not met_rate(result):
+        rate = result.plan.rate
+        assert rate is not None
+        said.append(f"the rate was not met: {result.messages_per_s:,.0f} of {rate:,.0f} messages/s")
+        if busy < BUSY and result.held:
+            said.append(
+                f"{result.held:,} messages waited because every connection had "
+                f"{result.plan.depth} outstanding: the server's limit, or too few connections"
+            )
+    if busy >= BUSY:
+        more = "" if result.plan.threads > 1 else " (-t adds threads)"
+        said.append(
+            f"the generator was busy {busy:.0%}: this is its limit, not the server's{more}".replace(
+                "%", " %"
+            )
+        )
+    error = result.schedule_error
+    if error is not None and error.count and error.percentile(50) > LATE:
+        said.append(
+            f"half of all messages were sent more than {error.percentile(50) / 1e3:,.0f} us after "
+            "their time: their latencies hold that too"
+        )
+    if any(f"errno {errno.EADDRNOTAVAIL}" in one for one in result.described):
+        said.append("local ports ran out: more by --source, or --close reset")
+    if not said:
+        said.append(f"the generator was busy {busy * 100:.0f} %: it was not the limit")
+    return "; ".join(said)
+
+
+def _ended_early(result: Result) -> list[str]:
+    """Return a sentence for a run that was broken off, or none."""
+    plan = result.plan
+    if plan.messages is not None and result.sent >= plan.messages:
+        return []
+    if plan.duration is None:
+        return [f"ended early: {result.sent:,} of {plan.messages:,} messages were sent"]
+    if result.elapsed < 0.99 * plan.duration:
+        return [f"ended early: after {result.elapsed:.3g} of {seconds_text(plan.duration)}"]
+    return []

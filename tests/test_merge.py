@@ -1,0 +1,199 @@
+"""Runs of one load are added up: counts and histograms exactly, and nothing is averaged."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from made_results import NOON, made, without_edges
+
+from fastecho._load import Histogram
+from fastecho.measure.compare import compare, merge
+from fastecho.measure.result import Result
+
+
+def hosts(count: int, **changes: Any) -> list[Result]:
+    """Return runs of several machines that began at the same time."""
+    return [
+        made(n, label="all", host={"name": f"node-{n}", "cpus": 2, "offset_ms": n / 10}, **changes)
+        for n in range(count)
+    ]
+
+
+def test_histograms_and_counts_are_added() -> None:
+    parts = hosts(3, failures={"lost": 2, "reset": 1}, held=4, reopened=1, gap=0.5, longest_gap=0.3)
+    whole = merge(parts)
+    total = Histogram()
+    for part in parts:
+        assert part.latency is not None
+        total.merge(part.latency)
+    assert whole.latency is not None
+    assert whole.latency.buckets() == total.buckets()
+    assert whole.messages == sum(part.messages for part in parts) == whole.latency.count
+    assert whole.bytes == sum(part.bytes for part in parts)
+    assert whole.failures["lost"] == 6 and whole.failures["reset"] == 3
+    assert (whole.held, whole.reopened, whole.gap, whole.longest_gap) == (12, 3, 1.5, 0.3)
+    assert whole.service is None
+
+
+def test_rates_of_runs_at_the_same_time_add_up() -> None:
+    parts = hosts(2)
+    whole = merge(parts)
+    assert whole.elapsed == 20.0
+    assert whole.messages_per_s == pytest.approx(sum(part.messages_per_s for part in parts))
+    assert whole.plan.connections == 20
+    assert whole.plan.threads == 2
+
+
+def test_times_of_runs_in_turn_add_up() -> None:
+    parts = [made(n, started_at=NOON + 25 * n) for n in range(3)]
+    whole = merge(parts)
+    assert whole.elapsed == 60.0
+    mean = sum(part.messages_per_s for part in parts) / 3
+    assert whole.messages_per_s == pytest.approx(mean)
+    assert whole.plan.connections == 10
+    assert [round(one.start) for one in whole.intervals] == list(range(60))
+
+
+def test_runs_that_overlap_by_half_are_refused() -> None:
+    one, other = made(1), made(2, started_at=NOON + 10)
+    with pytest.raises(ValueError, match="overlap for 10 of 20 s: they ran neither"):
+        merge([one, other])
+
+
+def test_three_of_which_one_came_later_are_refused() -> None:
+    runs = [made(1), made(2), made(3, started_at=NOON + 30)]
+    with pytest.raises(ValueError, match="overlap for 0 of 20 s"):
+        merge(runs)
+
+
+def test_each_part_keeps_label_host_start_and_offset() -> None:
+    whole = merge(hosts(2))
+    assert whole.parts[1] == {
+        "label": "all",
+        "host": "node-1",
+        "started_at": "2026-11-25T12:00:00.000Z",
+        "offset_ms": 0.1,
+        "messages": hosts(2)[1].messages,
+        "messages_per_s": hosts(2)[1].messages_per_s,
+    }
+    assert whole.host == {"name": "node-0, node-1", "system": "", "cpus": 4}
+    assert whole.label == "all"
+
+
+def test_merged_runs_can_be_merged_again() -> None:
+    whole = merge([merge(hosts(2)), made(7, host={"name": "node-7"})], label="more")
+    assert [part["host"] for part in whole.parts] == ["node-0", "node-1", "node-7"]
+    assert whole.label == whole.plan.label == "more"
+
+
+def test_merged_run_survives_its_json() -> None:
+    whole = merge(hosts(2))
+    again = Result.from_json(whole.to_json())
+    assert without_edges(again.to_json()) == without_edges(whole.to_json())
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"size": "1024"}, "size 64 and 1024"),
+        ({"connections": 20}, "connections 10 and 20"),
+        ({"rate": 5000}, "rate none and 5000.0"),
+        ({"duration": 5}, "duration 20.0 and 5.0"),
+        ({"frame": "line", "prefix": "x"}, "frame recv and line; prefix b'' and b'x'"),
+        ({"reconnect": True}, "reconnect False and True"),
+    ],
+)
+def test_different_loads_are_refused_by_name(plan: dict[str, Any], said: str) -> None:
+    one, other = made(1, label="a"), made(2, label="b", plan=plan)
+    sentence = re.escape(f"a (node-1) and b (node-1) are runs of different loads: {said}")
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        merge([one, other])
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [{"targets": "10.0.0.1:7"}, {"threads": 2}, {"seed": 7}, {"sources": ["127.0.0.2"]}],
+    ids=lambda plan: next(iter(plan)),
+)
+def test_what_does_not_change_the_load_may_differ(plan: dict[str, Any]) -> None:
+    whole = merge([made(1), made(2, plan=plan)])
+    assert whole.plan.connections == 20
+    assert len(whole.plan.targets) == (2 if "targets" in plan else 1)
+
+
+def test_rates_that_were_asked_for_add_up() -> None:
+    whole = merge(hosts(2, plan={"rate": 1000, "messages": 5000}))
+    assert (whole.plan.rate, whole.plan.messages) == (2000.0, 10000)
+
+
+def test_intervals_at_the_same_time_are_added_one_by_one() -> None:
+    parts = hosts(2)
+    whole = merge(parts)
+    assert len(whole.intervals) == 20
+    first, a, b = whole.intervals[0], parts[0].intervals[0], parts[1].intervals[0]
+    assert first.messages == a.messages + b.messages
+    assert first.max == max(a.max or 0, b.max or 0)
+    assert first.p99 is not None and a.p99 is not None and b.p99 is not None
+    assert min(a.p99, b.p99) <= first.p99 <= max(a.p99, b.p99)
+
+
+def test_percentiles_of_intervals_without_histograms_are_left_out() -> None:
+    whole = merge([made(1, histograms=False), made(2, histograms=False)])
+    first = whole.intervals[0]
+    assert first.p50 is None and first.p99 is None and first.histogram is None
+    assert first.max is not None and first.messages > 0
+
+
+def test_interval_without_replies_adds_nothing() -> None:
+    parts = hosts(2)
+    one = parts[0].intervals[3]
+    one.messages, one.p50, one.p99, one.max, one.histogram = 0, None, None, None, None
+    whole = merge(parts)
+    assert whole.intervals[3].p99 == parts[1].intervals[3].p99
+    assert whole.intervals[3].histogram is not None
+
+
+def test_intervals_of_which_one_run_has_more_are_kept() -> None:
+    longer = made(2, seconds=21, plan={"duration": 20.0})
+    whole = merge([made(1), longer])
+    assert len(whole.intervals) == 21
+    assert whole.intervals[20].messages == longer.intervals[20].messages
+
+
+def test_merged_runs_are_compared_like_others() -> None:
+    before, after = merge(hosts(2)), merge(hosts(2, us=20.0))
+    p99 = compare([before, after])[0].figures[3]
+    assert p99.verdict == "less"
+
+
+def test_failures_are_told_in_turn_with_their_run() -> None:
+    parts = hosts(2)
+    parts[0].described = ["a", "b"]
+    parts[1].described = ["c"]
+    whole = merge(parts)
+    assert whole.described == ["all (node-0): a", "all (node-1): c", "all (node-0): b"]
+
+
+def test_busiest_generator_speaks_for_all() -> None:
+    parts = hosts(2)
+    parts[1].generator.busy = 0.97
+    parts[1].generator.verdict = "the generator was busy"
+    whole = merge(parts)
+    assert whole.generator.busy == 0.97
+    assert whole.generator.cpu == 8.0
+    assert whole.generator.verdict == "all (node-1), the busiest of 2: the generator was busy"
+
+
+def test_one_run_is_merged_with_itself_alone() -> None:
+    one = made(1)
+    whole = merge([one])
+    assert whole.messages == one.messages
+    assert whole.intervals[3].to_json() == one.intervals[3].to_json()
+    assert len(whole.parts) == 1
+
+
+def test_nothing_cannot_be_merged() -> None:
+    with pytest.raises(ValueError, match="no result to merge"):
+        merge([])
