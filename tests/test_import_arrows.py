@@ -46,8 +46,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.
-    "measure": {"", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.saved", "measure.search"},
+    "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
+        "measure.runner", "measure.saved", "measure.search"},
     "measure._axes": set(),
     "measure._charts": {"errors", "measure._axes"},
     "measure._graphs": {

@@ -19,6 +19,10 @@ class Event:
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"<{type(self).__name__} {', '.join(values)}>"
+
 
 class Opened(Event):
     """The first connection is there: `line` says between whom, and how fast it was."""
