@@ -118,9 +118,10 @@ def test_a_stall_shows_in_the_latency_and_not_in_the_service_time(schedule: Any)
 def test_reconnecting_makes_a_connection_for_each_message(server: fastecho.Server) -> None:
     result = run(Plan(server.address, connections=2, messages=50, reconnect=True))
     complete(result)
-    assert result.messages == result.connects == 50
+    # At the end the other connection may just have come about.
+    assert 50 == result.messages <= result.connects <= 51
     assert result.connect is not None
-    assert result.connect.count == 50
+    assert result.connect.count == result.connects
 
 
 def test_idle_connections_are_held_and_carry_nothing(server: fastecho.Server) -> None:

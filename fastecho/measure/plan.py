@@ -86,7 +86,7 @@ OPTIONS: tuple[Option, ...] = (
         "connections that carry messages", group=LOAD, letter="-c", metavar="N",
     ),
     Option(
-        "threads", values.whole(1, 1024), 1,
+        "threads", values.whole(1, values.MOST_THREADS), 1,
         "threads of the generator; each takes its share of connections, rate and messages",
         group=LOAD, letter="-t", metavar="N",
     ),

@@ -30,6 +30,7 @@ LONGEST = 500_000.0
 """Seconds, nearly six days: with a warm-up as long it is below the load's own limit."""
 LARGEST_TABLE = 65536
 """Sizes that a load draws from."""
+MOST_THREADS = 1024
 SLOWEST, FASTEST = 0.001, 1e7
 """Messages a second of one thread's schedule."""
 LONGEST_LABEL = 200
@@ -121,8 +122,10 @@ def rate(value: object, label: str) -> float:
         number = None if plain is None else plain * factor
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise ConfigError(label, value, "must be messages a second, such as 50000 or 50k")
-    if not 0 < number < float("inf"):
+    if not number > 0:
         raise ConfigError(label, value, "must be above 0 messages a second")
+    if number > FASTEST * MOST_THREADS:
+        raise ConfigError(label, value, "is more messages a second than any load can send")
     return float(number)
 
 
