@@ -13,7 +13,6 @@ from benchmarks.figures import (
     buffers,
     bulk,
     busy,
-    generator,
     histograms,
     idle,
     lines,
@@ -38,9 +37,8 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **buffers.FIGURES,
     **slow_peers.FIGURES,
     **workers.FIGURES,
-    **generator.FIGURES,
-    **histograms.FIGURES,
     **ping.FIGURES,
+    **histograms.FIGURES,
 }
 
 if __name__ == "__main__":

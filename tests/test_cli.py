@@ -118,8 +118,8 @@ HEAVY = {"asyncio", "dataclasses", "difflib", "inspect", "ipaddress", "tomllib",
     [
         (["--version"], HEAVY | {"argparse", "socket", "logging", "threading", "re"}),
         (["serve", "--print-config"], HEAVY | {"socket", "logging", "threading"}),
-        (["bench", "--help"], HEAVY | {"socket", "logging", "threading", "json"}),
         (["ping", "127.0.0.1:1"], HEAVY | {"json", "logging", "random", "threading"}),
+        (["bench", "--help"], HEAVY | {"socket", "logging", "threading", "json"}),
     ],
 )
 def test_a_start_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:

@@ -247,6 +247,8 @@ def test_what_cannot_be_reached_is_one_sentence_and_exit_code_4(
         (["127.0.0.1:7", "-4", "-6"], "not allowed with argument -4"),
         (["127.0.0.1:7", "-4", "--source", "::1"], "--source '::1' is no IPv4 address"),
         (["unix:/x", "-4"], "-4 'IPv4' has no effect on unix:/x"),
+        (["127.0.0.1:7", "--fail-if", "p99"], "--fail-if 'p99' must be METRIC>VALUE"),
+        (["127.0.0.1:7", "--fail-if", "rate<9"], "--fail-if 'rate<9' asks for rate, which bench"),
         (["127.0.0.1:7", "--jsn"], "there is no option '--jsn': did you mean --json?"),
         (["127.0.0.1:7", "--json", "/nosuch/file"], "--json '/nosuch/file' cannot be written: No"),
     ],
@@ -304,6 +306,23 @@ def test_json_goes_to_a_file_also_when_something_was_lost(tmp_path: Path) -> Non
     assert shown["failures"]["lost"] == shown["failures"]["closed"] == 1
     assert shown["described"][0].endswith("s, seq=2: closed by the peer (FIN)")
     assert shown["gap_ms"] == shown["longest_gap_ms"] > 0
+
+
+def test_a_rule_that_came_true_is_exit_code_3(make_server: MakeServer) -> None:
+    address = make_server().address
+    done = run("ping", address, "-i0", "-c9", "-q", "--fail-if", "p50>1ns", "--fail-if=max>900s")
+    assert done.returncode == 3
+    assert re.fullmatch(r"fastecho ping: --fail-if p50>1ns came true: p50 is .* us\n", done.stderr)
+    kept = ["--fail-if=lost>0", "--fail-if=connect.p99>900s", "--fail-if=failures>0"]
+    done = run("ping", address, "-i0", "-c9", "-q", *kept)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_rule_that_came_true_wins_over_what_was_lost() -> None:
+    with scripted(then(1, close_at_next), echo) as server:
+        done = run("ping", server.address, "-i0", "-c3", "--fail-if", "lost>0")
+    assert done.returncode == 3
+    assert "--fail-if lost>0 came true: lost is 1" in done.stderr
 
 
 def test_a_reader_that_leaves_ends_it_silently(make_server: MakeServer) -> None:

@@ -1,7 +1,8 @@
-"""One plan on several workers: Dask's own scheduler and workers, on this machine.
+"""`fastecho bench --cluster`: Dask's own scheduler and workers, as processes of this machine.
 
-They are as far apart as processes are; what differs between machines (clocks, networks) does not
-happen here.
+They are as far apart as processes are; what differs between machines (their clocks, a network) does
+not happen here, but for a clock that is set forward. Dask's threads stay out of the process of the
+tests: the command runs as it is.
 """
 
 from __future__ import annotations
@@ -9,219 +10,255 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run
+from commands import COMMAND, environment, run
+from peers import wait_until
 
 import fastecho
-from fastecho.errors import ConfigError, StartError
-from fastecho.measure import cluster as module
-from fastecho.measure.cluster import run_on_cluster
-from fastecho.measure.plan import Plan
-from fastecho.measure.result import Interval, Result
 
-distributed = pytest.importorskip("distributed", reason="needs Dask distributed")
+if find_spec("distributed") is None:
+    pytest.skip("needs Dask distributed", allow_module_level=True)
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Dask's own, of its event loop and of what it imports.
-    pytest.mark.filterwarnings("ignore"),
-]
-
-
-@pytest.fixture
-def server() -> Iterator[fastecho.Server]:
-    with fastecho.Server() as one:
-        yield one
+pytestmark = pytest.mark.timeout(120)
+DEADLINE = 60.0
 
 
 @contextmanager
-def cluster(workers: int) -> Iterator[tuple[str, list[int]]]:
-    """Run a scheduler with workers; give its address and the workers' process ids."""
-    made = distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
-    )
-    try:
-        with distributed.Client(made, set_as_default=False) as client:
-            pids = list(client.run(os.getpid).values())
-        yield made.scheduler_address, pids
-    finally:
-        made.close()
+def process(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Python program until the end of the block."""
+    with subprocess.Popen(
+        [sys.executable, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as one:
+        try:
+            yield one
+        finally:
+            one.kill()
 
 
-def once(act: Callable[[], object]) -> Callable[[Interval], None]:
-    """Return what acts at the first interval in which messages came back."""
-    left = [act]
+class Cluster:
+    """A scheduler, and its workers by name."""
 
-    def look(interval: Interval) -> None:
-        if interval.messages and left:
-            left.pop()()
-
-    return look
+    def __init__(self, address: str, workers: dict[str, subprocess.Popen[bytes]]) -> None:
+        self.address = address
+        self.workers = workers
 
 
-def kill(pid: int) -> None:
-    """End a worker without a word."""
-    os.kill(pid, signal.SIGKILL)
+Make = Callable[..., Cluster]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def what_dask_keeps() -> None:
-    """Its thread for offloading and multiprocessing's tracker stay for the life of a process."""
-    with cluster(1) as (address, _), distributed.Client(address, set_as_default=False) as client:
-        assert client.submit(os.getpid).result()
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Make]:
+    """Return a function that starts a scheduler and the workers of these names."""
+    file = tmp_path / "scheduler.json"
+    common = (f"--scheduler-file={file}", "--no-dashboard", "--host=127.0.0.1")
+    with ExitStack() as stack:
+
+        def make(*names: str) -> Cluster:
+            scheduler = ("-m", "distributed.cli.dask_scheduler", "--port=0", *common)
+            stack.enter_context(process(*scheduler))
+            worker = ("-m", "distributed.cli.dask_worker", "--nthreads=1", "--no-nanny", *common)
+            wait_until(lambda: file.exists() and file.read_bytes().endswith(b"}"), DEADLINE)
+            folder = f"--local-directory={tmp_path}"
+            workers = {
+                name: stack.enter_context(process(*worker, folder, f"--name={name}"))
+                for name in names
+            }
+            address = json.loads(file.read_text())["address"]
+            if names:
+                come = f"distributed.Client({address!r}).wait_for_workers({len(names)}, {DEADLINE})"
+                subprocess.run(
+                    [sys.executable, "-c", f"import distributed; {come}"],
+                    check=True,
+                    timeout=DEADLINE,
+                )
+            return Cluster(address, workers)
+
+        yield make
 
 
-def test_every_worker_runs_the_plan_and_the_results_are_added(server: fastecho.Server) -> None:
-    told: list[Interval] = []
-    plan = Plan(server.address, connections=3, duration=1.0, interval=0.2)
-    result = run_on_cluster(plan, "local:2", told.append)
-    assert result.failed == 0
-    assert len(result.parts) == 2
-    assert sum(part["messages"] for part in result.parts) == result.messages
-    assert min(part["messages"] for part in result.parts) > 0
-    assert result.latency is not None
-    assert result.latency.count == result.messages
-    # One machine has one clock.
-    assert all(abs(part["offset_ms"]) <= part["offset_uncertain_ms"] for part in result.parts)
-    begins = [part["started_at"] for part in result.parts]
-    assert begins[0][:19] == begins[1][:19]
-    # Each interval is of both together, and all of them are all there is.
-    assert sum(interval.messages for interval in told) == result.messages
-    assert sum(interval.messages for interval in result.intervals) == result.messages
-    assert result.plan.connections == 6
-    assert server.stats().connections_accepted == 6
+def bench(
+    cluster: str, *words: str, at_first_interval: Callable[[int], object] = lambda pid: None
+) -> tuple[int, list[dict[str, Any]], list[str]]:
+    """Run the command; return its exit code, its lines of JSON, and what it said."""
+    command = [*COMMAND, "bench", *words, "--cluster", cluster, "--interval=0.1", "--jsonl"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as one:
+        try:
+            assert one.stdout is not None
+            lines = [one.stdout.readline()]
+            at_first_interval(one.pid)
+            rest, said = one.communicate(timeout=DEADLINE)
+        finally:
+            one.kill()
+    lines += rest.splitlines()
+    return one.returncode, [json.loads(line) for line in lines if line], said.splitlines()
 
 
-def test_a_worker_that_is_killed_is_named_and_the_others_result_is_kept(
-    server: fastecho.Server,
+def test_every_worker_runs_the_plan_and_the_results_are_added(
+    make_cluster: Make, server: fastecho.Server
 ) -> None:
-    with cluster(2) as (address, pids):
-        told: list[str] = []
-        plan = Plan(server.address, connections=2, duration=2.0, interval=0.1)
-        result = run_on_cluster(plan, address, once(lambda: kill(pids[0])), told.append)
-    answered = [part for part in result.parts if "lost" not in part]
-    [lost] = [part for part in result.parts if "lost" in part]
-    assert lost["lost"] == "it left the cluster"
-    assert len(answered) == 1
-    assert result.messages == answered[0]["messages"] > 0
-    assert told == [f"{lost['label']} lost: it left the cluster"]
-    assert Result.from_json(result.to_json()).parts == result.parts
+    cluster = make_cluster("node-1", "node-2")
+    code, lines, said = bench(cluster.address, server.address, "-c3", "-d1")
+    *intervals, result = lines
+    assert (code, result["event"]) == (0, "result"), said
+    parts = result["parts"]
+    assert [part["label"] for part in parts] == ["127.0.0.1/node-1", "127.0.0.1/node-2"]
+    assert min(part["messages"] for part in parts) > 0
+    assert sum(part["messages"] for part in parts) == result["messages"]
+    assert sum(interval["messages"] for interval in intervals) == result["messages"]
+    # One machine has one clock.
+    assert all(abs(part["offset_ms"]) <= part["offset_uncertain_ms"] for part in parts)
+    assert parts[0]["started_at"][:19] == parts[1]["started_at"][:19]
+    assert result["plan"]["connections"] == 6
+    assert server.stats().connections_accepted == 6
+    assert said[0].startswith(f"On every worker of {cluster.address}: {server.address}: ")
 
 
-def test_no_worker_that_answers_is_an_error(server: fastecho.Server) -> None:
-    with cluster(1) as (address, pids):
-        plan = Plan(server.address, connections=2, duration=5.0, interval=0.1)
-        with pytest.raises(StartError, match=r"no worker has answered: .*: it left the cluster"):
-            run_on_cluster(plan, address, once(lambda: kill(pids[0])))
+def test_a_worker_that_is_killed_is_named_and_the_rest_is_kept(
+    make_cluster: Make, server: fastecho.Server
+) -> None:
+    cluster = make_cluster("node-1", "node-2")
+    code, lines, said = bench(
+        cluster.address,
+        server.address,
+        "-d2",
+        at_first_interval=lambda _: cluster.workers["node-1"].kill(),
+    )
+    result = lines[-1]
+    lost, answered = sorted(result["parts"], key=lambda part: part["label"])
+    assert (code, lost["lost"]) == (1, "it left the cluster")
+    assert "lost" not in answered
+    assert result["messages"] == answered["messages"] > 0
+    assert "fastecho bench: 127.0.0.1/node-1 lost: it left the cluster" in said
+    assert "fastecho bench: 1 of 2 workers answered" in said
 
 
-def test_what_ends_the_load_of_a_worker_is_told(server: fastecho.Server) -> None:
-    """Nothing listens there: each worker says so, and that is the sentence."""
-    address = server.address
-    server.abort()
-    with pytest.raises(StartError, match=r"no worker has answered: .*refused the connection"):
-        run_on_cluster(Plan(address, duration=1.0), "local:2")
+def test_no_worker_that_answers_is_a_failed_start(
+    make_cluster: Make, server: fastecho.Server
+) -> None:
+    cluster = make_cluster("node-1")
+    code, _, said = bench(
+        cluster.address,
+        server.address,
+        "-d5",
+        at_first_interval=lambda _: cluster.workers["node-1"].kill(),
+    )
+    assert code == 4
+    assert said[-1] == "fastecho bench: no worker has answered: 127.0.0.1: it left the cluster"
 
 
-def test_a_signal_ends_the_windows_of_all(server: fastecho.Server) -> None:
-    main, began = threading.get_ident(), time.monotonic()
-    plan = Plan(server.address, connections=2, duration=60.0, interval=0.1)
-    result = run_on_cluster(plan, "local:2", once(lambda: signal.pthread_kill(main, signal.SIGINT)))
+def test_ctrl_c_ends_the_windows_of_all(make_cluster: Make, server: fastecho.Server) -> None:
+    cluster = make_cluster("node-1", "node-2")
+    began = time.monotonic()
+    code, lines, said = bench(
+        cluster.address,
+        server.address,
+        "-d60",
+        at_first_interval=lambda pid: os.kill(pid, signal.SIGINT),
+    )
     assert time.monotonic() - began < 30
-    assert [part.get("lost") for part in result.parts] == [None, None]
-    assert result.messages > 0
+    assert code == 0, said
+    assert [part.get("lost") for part in lines[-1]["parts"]] == [None, None]
+    assert lines[-1]["messages"] > 0
 
 
-@pytest.mark.parametrize(
-    ("where", "says"),
-    [
-        ("local:0", "--cluster 'local:0' needs a number of workers from 1 to 256 after local:"),
-        ("local:x", "needs a number of workers"),
-        ("here", "must be tcp://HOST:PORT or local:N"),
-    ],
-)
-def test_wrong_place_is_refused(where: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        run_on_cluster(Plan("127.0.0.1:1"), where)
-
-
-def test_scheduler_that_is_not_there_is_one_sentence() -> None:
-    with pytest.raises(
-        StartError, match=r"cannot reach the Dask scheduler at tcp://127\.0\.0\.1:1"
-    ):
-        run_on_cluster(Plan("127.0.0.1:1"), "tcp://127.0.0.1:1")
-
-
-def test_scheduler_without_workers_is_one_sentence() -> None:
-    with cluster(0) as (address, _), pytest.raises(StartError, match="has no workers"):
-        run_on_cluster(Plan("127.0.0.1:1"), address)
+AHEAD = """
+import sys, time
+from fastecho.measure import cluster
+real = time.time
+class Ahead:
+    def __getattr__(self, name):
+        return (lambda: real() + 3600) if name == "time" else getattr(time, name)
+cluster.time = Ahead()
+from fastecho.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 
 
 def test_clocks_that_differ_are_told_and_allowed_for(
-    server: fastecho.Server, monkeypatch: pytest.MonkeyPatch
+    make_cluster: Make, server: fastecho.Server
 ) -> None:
-    """The workers' clock stands for itself; ours is set an hour ahead instead."""
-
-    class Ahead:
-        """The module time, an hour ahead."""
-
-        def __getattr__(self, name: str) -> Any:
-            return (lambda: time.time() + 3600) if name == "time" else getattr(time, name)
-
-    monkeypatch.setattr(module, "time", Ahead())
-    result = run_on_cluster(Plan(server.address, connections=2, duration=0.5), "local:1")
-    [part] = result.parts
+    """The workers' clock is the machine's; that of the command is set an hour ahead."""
+    cluster = make_cluster("node-1")
+    words = ("bench", server.address, "-d0.5", "--cluster", cluster.address, "--json")
+    done = subprocess.run(
+        [sys.executable, "-c", AHEAD, *words], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    [part] = json.loads(done.stdout)["parts"]
     assert part["offset_ms"] == pytest.approx(-3_600_000, abs=1000)
-    assert result.messages > 0
+    assert part["messages"] > 0
 
 
-# --- the command ------------------------------------------------------------------------------
-
-
-def test_command_prints_one_result_of_all_workers() -> None:
+def test_local_workers_come_and_go_with_the_command() -> None:
     done = run("bench", "--server", "--cluster=local:2", "-d0.3", "-c2", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert [part["messages"] > 0 for part in result["parts"]] == [True, True]
     assert result["plan"]["connections"] == 4
-    assert done.stderr.startswith("On every worker of local:2: 127.0.0.1:")
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--cluster=local:0", "127.0.0.1:1"], "needs a number of workers from 1 to 256"),
-        (["--cluster=nowhere", "127.0.0.1:1"], "--cluster 'nowhere' must be tcp://HOST:PORT or"),
-        (
-            ["--cluster=local:1", "127.0.0.1:1", "--find-max=p99<1ms"],
-            "--cluster 'local:1' does not go together with --find-max",
-        ),
-        (
-            ["--cluster=local:1", "127.0.0.1:1", f"--start-at={time.time() + 99:.0f}"],
-            "--cluster 'local:1' does not go together with --start-at",
-        ),
-        (
-            ["--cluster=tcp://192.0.2.1:8786", "--server"],
-            "--cluster 'tcp://192.0.2.1:8786' does not reach the server of --server",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_one_sentence(options: list[str], says: str) -> None:
-    done = run("bench", *options)
-    assert done.returncode == 2
-    assert says in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
 
 
 def test_workers_that_cannot_connect_are_one_sentence() -> None:
     done = run("bench", "--cluster=local:1", "127.0.0.1:1", "-d1")
     assert done.returncode == 4
-    assert "no worker has answered" in done.stderr.splitlines()[-1]
-    assert "refused the connection" in done.stderr.splitlines()[-1]
+    [_, lost, line] = done.stderr.splitlines()
+    assert "127.0.0.1 lost: its load failed" in lost
+    assert "no worker has answered" in line
+    assert "refused the connection" in line
+
+
+def test_scheduler_without_workers_is_one_sentence(make_cluster: Make) -> None:
+    cluster = make_cluster()
+    done = run("bench", "127.0.0.1:1", "--cluster", cluster.address)
+    assert done.returncode == 4
+    assert done.stderr.endswith(f"the Dask scheduler at {cluster.address} has no workers\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--cluster=local:0"], 2, "needs a number of workers from 1 to 256 after local:"),
+        (["--cluster=local:x"], 2, "needs a number of workers"),
+        (["--cluster=nowhere"], 2, "--cluster 'nowhere' must be tcp://HOST:PORT or local:N"),
+        (
+            ["--cluster=tcp://127.0.0.1:1"],
+            4,
+            "cannot reach the Dask scheduler at tcp://127.0.0.1:1",
+        ),
+        (
+            ["--cluster=local:1", "--find-max=p99<1ms"],
+            2,
+            "--cluster 'local:1' does not go together with --find-max",
+        ),
+        (
+            ["--cluster=local:1", f"--start-at={time.time() + 999:.0f}"],
+            2,
+            "--cluster 'local:1' does not go together with --start-at",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(options: list[str], code: int, says: str) -> None:
+    done = run("bench", "127.0.0.1:1", *options)
+    assert done.returncode == code
+    assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_far_workers_do_not_reach_the_server_of_the_command() -> None:
+    done = run("bench", "--server", "--cluster=tcp://192.0.2.1:8786")
+    assert done.returncode == 2
+    assert "does not reach the server of --server" in done.stderr

@@ -32,7 +32,7 @@ PUBLIC = {
 }
 
 
-MEASURE = {"Interval", "Plan", "Result", "Rule", "find_max", "read", "run"}
+MEASURE = {"Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run"}
 
 
 def run_python(code: str) -> str:

@@ -46,43 +46,14 @@ ARROWS: dict[str, set[str]] = {
     },
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.
-    "measure": {"", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.saved", "measure.search"},
+    "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
+        "measure.runner", "measure.saved", "measure.search"},
     "measure._axes": set(),
     "measure._charts": {"errors", "measure._axes"},
     "measure._graphs": {
         "_load", "measure._axes", "measure._charts", "measure.result",
     },
     "measure._style": set(),
-    "measure.compare": {"measure.merge", "measure.result"},
-    "measure.histograms": {"_load"},
-    "measure.merge": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
-    },
-    "measure.page": {
-        "_version", "measure._axes", "measure._charts", "measure._graphs", "measure._style",
-        "measure.compare", "measure.result", "measure.words",
-    },
-    "measure.plan": {"address", "errors", "measure.values"},
-    "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
-    "measure.result": {
-        "_load", "_version", "errors", "measure.histograms", "measure.plan", "measure.values",
-    },
-    "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
-    "measure.runner": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
-        "measure.result", "measure.values", "measure.verdict",
-    },
-    "measure.saved": {"errors", "measure.result"},
-    "measure.search": {
-        "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.verdict",
-    },
-    "measure.values": {"address", "errors"},
-    "measure.verdict": {
-        "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
-    },
-    "measure.words": set(),
     "measure.channel": {
         "dial", "errors", "measure.ping_events", "measure.ping_result", "measure.probes",
         "measure.route",
@@ -94,6 +65,15 @@ ARROWS: dict[str, set[str]] = {
     "measure.cluster_task": {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
+    "measure.compare": {"measure.merge", "measure.result"},
+    "measure.histograms": {"_load"},
+    "measure.merge": {
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
+    },
+    "measure.page": {
+        "_version", "measure._axes", "measure._charts", "measure._graphs", "measure._style",
+        "measure.compare", "measure.result", "measure.words",
+    },
     "measure.ping_events": {"measure.route"},
     "measure.ping_result": {
         "_version", "measure.ping_events", "measure.route", "measure.timings",
@@ -102,9 +82,29 @@ ARROWS: dict[str, set[str]] = {
         "address", "dial", "errors", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
+    "measure.plan": {"address", "errors", "measure.values"},
+    "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
+    "measure.result": {
+        "_load", "_version", "errors", "measure.histograms", "measure.plan", "measure.values",
+    },
     "measure.route": {"address", "dial", "errors"},
+    "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
+    "measure.runner": {
+        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
+        "measure.result", "measure.values", "measure.verdict",
+    },
+    "measure.saved": {"errors", "measure.result"},
+    "measure.search": {
+        "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
+        "measure.verdict",
+    },
     "measure.timings": set(),
+    "measure.values": {"address", "errors"},
+    "measure.verdict": {
+        "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
+    },
+    "measure.words": set(),
 }  # fmt: skip
 # What only an extra brings, and who may ask for it.
 EXTRAS = {
@@ -203,13 +203,13 @@ def test_module_imports_only_what_its_room_may(path: Path) -> None:
         ("import rich", "cli.serve"),
         ("import benchmarks.echo", "server"),
         ("import os", "a_new_room"),
+        ("from .pinger import Pinger", "measure.probes"),
+        ("from fastecho.client import Client", "measure.pinger"),
         ("import os", "measure.a_new_room"),
         ("from .runner import run", "measure.plan"),
         ("from fastecho.measure import runner", "measure.verdict"),
         ("from fastecho import Server", "measure.runner"),
         ("import rich", "measure.runner"),
-        ("from .pinger import Pinger", "measure.probes"),
-        ("from fastecho.client import Client", "measure.pinger"),
     ],
 )
 def test_forbidden_import_is_found(text: str, module: str) -> None:
@@ -224,11 +224,11 @@ def test_forbidden_import_is_found(text: str, module: str) -> None:
         ("from . import serve", "cli"),
         ("from .errors import StartError", "listener"),
         ("from socket import AF_INET6, inet_pton", "address"),
+        ("from .probes import Probes", "measure.pinger"),
+        ("from fastecho.measure.pinger import Pinger", "cli.ping"),
         ("from . import preflight", "measure.runner"),
         ("from fastecho.measure.plan import Plan", "cli.bench"),
         ("from rich.live import Live", "cli._live"),
-        ("from .probes import Probes", "measure.pinger"),
-        ("from fastecho.measure.pinger import Pinger", "cli.ping"),
     ],
 )
 def test_allowed_import_is_accepted(text: str, module: str) -> None:

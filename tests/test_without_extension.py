@@ -160,9 +160,9 @@ def test_command_shows_its_version_and_help(tree: Tree) -> None:
         ["--help"],
         ["serve", "--help"],
         ["connect", "--help"],
+        ["ping", "--help"],
         ["report", "--help"],
         ["bench", "--help"],
-        ["ping", "--help"],
     ):
         result = tree.python("-m", "fastecho", *words)
         assert (result.returncode, result.stderr) == (0, ""), words

@@ -25,9 +25,9 @@ __all__ = ["COMMANDS", "complain", "main", "put_line"]
 COMMANDS = {
     "serve": ("fastecho.cli.serve", "run the echo server"),
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
+    "ping": ("fastecho.cli.ping", "send probes and time the replies"),
     "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
     "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
-    "ping": ("fastecho.cli.ping", "send probes and time the replies"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""
 

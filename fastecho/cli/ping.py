@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from fastecho.measure.ping_events import Event
     from fastecho.measure.ping_result import PingResult
     from fastecho.measure.pinger import Pinger
+    from fastecho.measure.rules import Rule
     from fastecho.measure.timings import Timings
 
 __all__ = ["add_arguments", "run"]
 
 NAME = "fastecho ping"
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_THRESHOLD, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 DESCRIPTION = """\
 Send probes to an echo server, verify every byte that comes back, and say how long it
@@ -37,8 +38,9 @@ the next probe. A connection that is lost is opened again, and the gap is told; 
 that are due meanwhile count as lost.
 
 Ctrl-C ends it and prints the summary. Exit code 0 if nothing went wrong, 1 if anything
-was lost, late, wrong or too many or a connection broke, 2 for a wrong option, 4 if it
-could not connect at the start, 130 if it was interrupted before there was a result."""
+was lost, late, wrong or too many or a connection broke, 2 for a wrong option, 3 if a
+--fail-if came true, 4 if it could not connect at the start, 130 if it was interrupted
+before there was a result."""
 
 EXAMPLE = """\
 examples:
@@ -127,6 +129,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the result as JSON to FILE; without FILE to standard output, the text then "
         "to standard error",
     )
+    add(
+        "--fail-if",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
+        "'lost>3', 'failures>0', 'connect.p99>5ms'",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         taken = "" if args.json in (None, "-") else f" ({args.json} was taken for --json's file)"
         complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
         return EXIT_USAGE
-    pinger = _pinger(args)
+    pinger, rules = _pinger(args), _rules(args.fail_if)
     if args.json not in (None, "-"):
         _check_writable(args.json)
     say = put_line if args.json == "-" else _print
@@ -158,9 +168,11 @@ def run(args: argparse.Namespace) -> int:
             say(line)
         if args.json is not None:
             _write_json(args.json, result)
-        if not result.is_clean:
-            return EXIT_FAILED
-        return EXIT_INTERRUPTED if ending.asked and not result.received else EXIT_DONE
+        if ending.asked and result.is_clean and not result.received:
+            return EXIT_INTERRUPTED
+        if _came_true(rules, result):
+            return EXIT_THRESHOLD
+        return EXIT_DONE if result.is_clean else EXIT_FAILED
 
 
 class _Ended(KeyboardInterrupt):
@@ -219,6 +231,27 @@ def _pinger(args: argparse.Namespace) -> Pinger:
         if error.option == "family":
             name = "-6" if args.ipv6 else "-4"
         raise ConfigError(name, error.value, error.reason) from None
+
+
+def _rules(texts: list[str]) -> list[Rule]:
+    """Return the rules that --fail-if names, or raise ConfigError."""
+    if not texts:
+        return []
+    from fastecho.measure.rules import Rule
+
+    rules = [Rule(text, "--fail-if") for text in texts]
+    for rule in rules:
+        if rule.metric in ("rate", "unsent") or rule.metric.startswith(("service.", "schedule.")):
+            raise ConfigError("--fail-if", rule.text, f"asks for {rule.metric}, which bench knows")
+    return rules
+
+
+def _came_true(rules: list[Rule], result: Any) -> bool:
+    """Say which rules came true; tell whether any did. `result` has what rules ask of a load's."""
+    true = [rule for rule in rules if rule.fails(result)]
+    for rule in true:
+        complain(NAME, f"--fail-if {rule} came true: {rule.shown(result)}")
+    return bool(true)
 
 
 def _family(args: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
-"""Measuring echo servers from Python: what `fastecho bench` does, with results as plain objects.
+"""Measuring echo servers from Python: what `bench` and `ping` do, with results as plain objects.
 
     from fastecho import measure
     result = measure.run(measure.Plan("127.0.0.1:7777", connections=64, duration=5))
     print(result, result.percentile(99))
+    for event in measure.Pinger("127.0.0.1:7777", count=3): print(event)
 
 Here are the public names, and where each of them lives. They are imported when they are first
 used, so that importing this costs next to nothing.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from .pinger import Pinger
     from .plan import Plan
     from .result import Interval, Result
     from .rules import Rule
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from .saved import read
     from .search import find_max
 
-__all__ = ["Interval", "Plan", "Result", "Rule", "find_max", "read", "run"]
+__all__ = ["Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run"]
 
 _HOMES = {
     "Interval": "result",
+    "Pinger": "pinger",
     "Plan": "plan",
     "Result": "result",
     "Rule": "rules",

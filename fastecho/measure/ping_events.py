@@ -17,7 +17,11 @@ __all__ = ["Back", "Event", "Failure", "Opened", "Reply", "named"]
 class Event:
     """Something that happened; each kind has its own attributes."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"<{type(self).__name__} {', '.join(values)}>"
 
 
 class Opened(Event):

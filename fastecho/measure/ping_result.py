@@ -86,6 +86,23 @@ class PingResult:
         """Whether nothing went wrong."""
         return not any(self.failures.values())
 
+    # What a rule asks of a load's result, it can ask of this one as well (rules.py).
+
+    @property
+    def failed(self) -> int:
+        """The sum of all failures."""
+        return sum(self.failures.values())
+
+    @property
+    def latency(self) -> Timings:
+        """Times of the replies."""
+        return self.timings
+
+    @property
+    def connect(self) -> Timings:
+        """Times of connecting."""
+        return self.connect_timings
+
     def begin(self, line: Line) -> int:
         """Note the first connection; return the time by the clock."""
         self.started_at = time.time()

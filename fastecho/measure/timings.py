@@ -99,6 +99,22 @@ class Timings:
         self._work_in()
         return self._step_sum / (self._count - 1) if self._count > 1 else 0.0
 
+    # What a rule asks of a histogram, it can ask of these as well (rules.py).
+
+    @property
+    def max(self) -> int:
+        """The longest, in nanoseconds."""
+        return self.max_ns
+
+    @property
+    def mean(self) -> float:
+        """The mean, in nanoseconds."""
+        return self.mean_ns
+
+    def percentile(self, percent: float) -> int:
+        """Return one percentile, in nanoseconds."""
+        return self.percentiles_ns(percent)[0]
+
     def percentiles_ns(self, *percents: float) -> list[int]:
         """Return the smallest durations that so many percent do not exceed, within 0.1 %.
 

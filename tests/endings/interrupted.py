@@ -185,20 +185,6 @@ def interrupt_connect(number: int) -> tuple[str, int]:
         return str(place), code
 
 
-def interrupt_bench(number: int) -> tuple[str, int]:
-    """Interrupt `fastecho bench`: Ctrl-C ends it early, and what there is is shown."""
-    words = ["-c2", "-n200", "--interval=10ms", "--jsonl", "--fail-if=failures>0"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        fastecho.Server(drain_idle=0.0) as server,
-        Command(number, place := Place(folder), "bench", server.address, *words) as command,
-    ):
-        code = command.end()
-        check(said := command.errors(), code, {DONE, INTERRUPTED})
-        assert code != DONE or "failures   none" in said, "there is no summary"
-        return str(place), code
-
-
 def interrupt_ping(number: int) -> tuple[str, int]:
     """Interrupt `fastecho ping`: Ctrl-C between probes, or in one, gives the summary."""
     with (
@@ -211,6 +197,20 @@ def interrupt_ping(number: int) -> tuple[str, int]:
         code = command.end()
         check(said := command.errors(), code, {DONE, INTERRUPTED})
         assert code != DONE or "0% lost" in said, "there is no summary"
+        return str(place), code
+
+
+def interrupt_bench(number: int) -> tuple[str, int]:
+    """Interrupt `fastecho bench`: Ctrl-C ends it early, and what there is is shown."""
+    words = ["-c2", "-n200", "--interval=10ms", "--jsonl", "--fail-if=failures>0"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fastecho.Server(drain_idle=0.0) as server,
+        Command(number, place := Place(folder), "bench", server.address, *words) as command,
+    ):
+        code = command.end()
+        check(said := command.errors(), code, {DONE, INTERRUPTED})
+        assert code != DONE or "failures   none" in said, "there is no summary"
         return str(place), code
 
 
@@ -247,8 +247,8 @@ COMMANDS: dict[str, Callable[[int], tuple[str, int]]] = {
     "fastecho serve": interrupt_serve,
     "fastecho connect": interrupt_connect,
     "fastecho connect, at a terminal": interrupt_terminal,
-    "fastecho bench": interrupt_bench,
     "fastecho ping": interrupt_ping,
+    "fastecho bench": interrupt_bench,
 }
 FIRST = 2
 """The one before is the entry of main(): nothing of ours has begun, and Python tells its own."""

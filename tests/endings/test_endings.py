@@ -27,8 +27,8 @@ COMMAND_STEPS = {
     "fastecho serve": 331,
     "fastecho connect": 29,
     "fastecho connect, at a terminal": 37,
-    "fastecho bench": 331,
     "fastecho ping": 31,
+    "fastecho bench": 331,
 }
 ROUNDS = 5
 
