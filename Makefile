@@ -13,6 +13,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 REMARKS := -X warn.unused=True -X warn.unreachable=True
 SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
+# Measuring takes its time: a target of its own keeps `make test` below five minutes.
+MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
+    deploy load_reopen load_runs measure_* merge page* pinger* saved_results summary timings))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -25,19 +28,22 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test lint bench faults endings scale soak \
+.PHONY: help serve test test-measure lint bench faults endings scale soak \
     debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
 	@echo "fastecho: make TARGET [PYTHON=python3.12] [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## run every test; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: $(COMPILED) $(VENV)/.test ## test all but measuring; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(addprefix --ignore=,$(MEASURING)))
+
+test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
