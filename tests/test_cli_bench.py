@@ -372,3 +372,19 @@ def test_two_machines_can_start_together(target: str) -> None:
     done = run("bench", target, "-d", "100ms", "--start-at", f"{begin:.3f}", "--json")
     assert done.returncode == 0, done.stderr
     assert abs(Result.from_json(json.loads(done.stdout)).started_at - begin) < 0.05
+
+
+def test_a_run_that_does_not_start_leaves_the_old_files_alone(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"result.{name}" for name in ("json", "jsonl", "hgrm")}
+    for file in files.values():
+        file.write_text("an old line\n")
+    flags = [f"--{name}={file}" for name, file in files.items()]
+    assert run("bench", "127.0.0.1:1", *flags).returncode == 4
+    assert {file.read_text() for file in files.values()} == {"an old line\n"}
+
+
+def test_a_full_disk_costs_the_file_and_not_the_summary(target: str) -> None:
+    done = run("bench", target, "-d0.2", "--json=/dev/full")
+    assert done.returncode == 1
+    assert "every byte right" in done.stdout
+    assert done.stderr.splitlines()[-1] == "fastecho bench: No space left on device"

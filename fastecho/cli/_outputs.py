@@ -54,9 +54,9 @@ class Outputs:
                 _check(flag, path)
         if "html" in self._paths:
             import fastecho.measure.page  # noqa: F401 (what it lacks is told before the run)
-        if self._paths.get("jsonl", STDOUT) != STDOUT:
-            with open(self._paths["jsonl"], "w", encoding="utf-8"):
-                pass  # lines are appended
+        # The first line replaces what the file held, the others are appended: a run that does not
+        # start leaves it alone.
+        self._line_mode = "w"
 
     def interval(self, one: Interval) -> None:
         """Write an interval, if lines were asked for."""
@@ -113,7 +113,8 @@ class Outputs:
     def _line(self, data: dict[str, object]) -> None:
         import json
 
-        _write(self._paths["jsonl"], json.dumps(data) + "\n", "a")
+        _write(self._paths["jsonl"], json.dumps(data) + "\n", self._line_mode)
+        self._line_mode = "a"
 
 
 def _check(flag: str, path: str) -> None:

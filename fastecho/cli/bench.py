@@ -315,8 +315,8 @@ class _Bench:
                 result = self.found.result
         finally:
             shown.close()
+        self._print(result)  # first: a disk may be full
         self.outputs.result(result, self.found)
-        self._print(result)
         return self._judge(result)
 
     def _run_on_cluster(
