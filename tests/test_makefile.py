@@ -153,7 +153,7 @@ def test_nothing_is_missing_where_fastecho_was_built(tree: Path) -> None:
 def test_make_alone_lists_every_target(tree: Path) -> None:
     result = make(tree)
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.findall(r"^  (\w+)", result.stdout, re.M) == targets()
+    assert re.findall(r"^  ([\w-]+)", result.stdout, re.M) == targets()
     assert not (tree / ".venv").exists()
 
 
