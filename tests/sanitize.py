@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("fastecho", "src_c", "tests", "benchmarks", "docs")
+COPIED = ("fastecho", "src_c", "tests", "benchmarks", "docs", "deploy")
 COPIED_FILES = ("setup.py", "pyproject.toml", "Makefile", "README.md", "LICENSE", "MANIFEST.in")
 RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so", "undefined": "libubsan.so"}
 """What must be loaded first, strongest first: libasan holds all of libubsan."""

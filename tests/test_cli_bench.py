@@ -383,8 +383,45 @@ def test_a_run_that_does_not_start_leaves_the_old_files_alone(tmp_path: Path) ->
     assert {file.read_text() for file in files.values()} == {"an old line\n"}
 
 
-def test_a_full_disk_costs_the_file_and_not_the_summary(target: str) -> None:
-    done = run("bench", target, "-d0.2", "--json=/dev/full")
+@pytest.mark.parametrize("flag", ["--json", "--jsonl", "--hgrm"])
+def test_a_full_disk_costs_the_file_and_not_the_summary(target: str, flag: str) -> None:
+    done = run("bench", target, "-d0.2", "--interval=0.05", f"{flag}=/dev/full")
     assert done.returncode == 1
     assert "every byte right" in done.stdout
-    assert done.stderr.splitlines()[-1] == "fastecho bench: No space left on device"
+    assert done.stderr.splitlines()[-1] == "fastecho bench: /dev/full: No space left on device"
+
+
+def test_ctrl_c_ends_a_search_with_the_steps_that_were_whole(target: str) -> None:
+    words = [target, "-d", "0.5", "--find-max", "p99<10s", "-R", "2000000", "--interval", "0.1"]
+    with subprocess.Popen(
+        [*COMMAND, "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while "messages/s: " not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        said, steps = process.communicate(timeout=DEADLINE)
+    assert process.returncode in (0, 3)
+    assert steps.count("messages/s: ") <= 1
+    assert "p99<10s" in said
+
+
+@pytest.mark.parametrize("options", [["-c200"], ["-c20", "-R2000"], ["-c20", "--reconnect"]])
+def test_a_generator_that_is_stopped_does_not_call_the_server_silent(
+    target: str, options: list[str]
+) -> None:
+    """Replies that came while it slept are late at most; it looks for them before it judges."""
+    words = [target, *options, "-d2", "--timeout=0.4", "--interval=0.2", "--jsonl"]
+    with subprocess.Popen(
+        [*COMMAND, "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)  # as long as it is stopped
+        process.send_signal(signal.SIGCONT)
+        lines += process.communicate(timeout=DEADLINE)[0].splitlines()
+    failures = json.loads(lines[-1])["failures"]
+    assert {name for name, count in failures.items() if count} <= {"late"}

@@ -116,6 +116,7 @@ def test_merged_files_are_one_run(save: Save, report: Report, tmp_path: Path) ->
     assert merged.messages == sum(part.messages for part in parts)
     assert [part["host"] for part in merged.parts] == ["node-0", "node-1", "node-2"]
     # A merged result is a result: it can be written again, shown and compared.
+    Path(whole).unlink()
     assert report("--merge", *files, "--json", whole)[0] == 0
     assert "merged     3 runs" in report(whole)[1]
     assert "compared" in report("--merge", *files, "--baseline", whole)[1]
@@ -215,6 +216,7 @@ def test_damaged_histogram_of_an_interval_is_one_sentence(save: Save, tmp_path: 
         (["A", "--json", "A"], "is also a file to read: it would be overwritten"),
         (["A", "--html", "B"], "is a saved run, and would be overwritten"),
         (["--json", "A", "B"], "is a saved run, and would be overwritten"),
+        (["A", "--json", "LINES"], "is a saved run, and would be overwritten"),
         (["A", "B", "--hgrm"], "--hgrm '-' is for one result: name one file, or use --merge"),
         (["A", "B", "--label", "x"], "--label 'x' names one result"),
         (["A", "--baseline", "A"], "is the only result: name another FILE"),
@@ -227,9 +229,11 @@ def test_damaged_histogram_of_an_interval_is_one_sentence(save: Save, tmp_path: 
     ],
 )
 def test_wrong_use_is_one_sentence_and_nothing_is_written(
-    arguments: list[str], said: str, save: Save
+    arguments: list[str], said: str, save: Save, tmp_path: Path
 ) -> None:
-    files = {"A": save("a"), "B": save("b", 2)}
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"event": "interval", "start_s": 0.0}\n')  # of a run that was broken off
+    files = {"A": save("a"), "B": save("b", 2), "LINES": str(lines)}
     before = {name: Path(path).read_bytes() for name, path in files.items()}
     assert_refused(run("report", *(files.get(one, one) for one in arguments)), 2, said)
     assert before == {name: Path(path).read_bytes() for name, path in files.items()}

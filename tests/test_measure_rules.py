@@ -90,6 +90,8 @@ def test_a_value_is_shown_with_its_unit(text: str, shown: str) -> None:
         ("p99=2ms", "must be METRIC>VALUE"),
         ("p99>>2ms", "must be METRIC>VALUE"),
         ("p99>two", "must be METRIC>VALUE"),
+        ("p99>2,5ms", "has a comma that groups no thousands: write 2.5"),
+        ("rate<1,5k", "has a comma that groups no thousands"),
         ("p99>2", "needs a unit of time: us, ms or s"),
         ("p99>2kms", "needs a unit of time: us, ms or s"),
         ("p99>2h", "needs a unit of time: us, ms or s"),

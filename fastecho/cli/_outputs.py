@@ -45,6 +45,10 @@ class Outputs:
         if len(wanting) > 1:
             both = f"is wanted by --{wanting[0]} as well: give one of them a file"
             raise ConfigError(f"--{wanting[1]}", STDOUT, both)
+        for i, (flag, path) in enumerate(self._paths.items()):
+            for other, taken in list(self._paths.items())[:i]:
+                if os.path.realpath(path) == os.path.realpath(taken):
+                    raise ConfigError(f"--{flag}", path, f"is the file of --{other} as well")
         # Standard output belongs to a machine.
         self.takes_stdout = bool(wanting)
         if wanting and sys.stdout is None:
@@ -57,6 +61,8 @@ class Outputs:
         # The first line replaces what the file held, the others are appended: a run that does not
         # start leaves it alone.
         self._line_mode = "w"
+        # Why lines are no longer written: told when the run is over and shown.
+        self._broken: OSError | None = None
 
     def interval(self, one: Interval) -> None:
         """Write an interval, if lines were asked for."""
@@ -90,6 +96,8 @@ class Outputs:
             from fastecho.measure.page import page
 
             _write(self._paths["html"], page([data]))
+        if self._broken is not None:
+            raise self._broken
 
     def comparison(self, found: Sequence[Comparison], results: Sequence[Result]) -> None:
         """Write a comparison, and a page of all its results."""
@@ -113,7 +121,15 @@ class Outputs:
     def _line(self, data: dict[str, object]) -> None:
         import json
 
-        _write(self._paths["jsonl"], json.dumps(data) + "\n", self._line_mode)
+        path = self._paths["jsonl"]
+        if self._broken is not None:
+            return
+        try:
+            _write(path, json.dumps(data) + "\n", self._line_mode)
+        except OSError as error:
+            if path == STDOUT:
+                raise  # nobody reads any more
+            self._broken = error
         self._line_mode = "a"
 
 
@@ -136,5 +152,8 @@ def _write(path: str, text: str, mode: str = "w") -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    with open(path, mode, encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:  # one of write(2) does not know its file
+        raise OSError(error.errno, error.strerror, path) from None

@@ -92,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "standard error",
         )
     results.add_argument(
-        "--html", metavar="FILE", help="write one page with charts, which needs no network"
+        "--html",
+        metavar="FILE",
+        help="write one page with charts, which needs no network (needs fastecho[report])",
     )
     results.add_argument(
         "--live", action="store_true", help="a table of the intervals while it runs (needs rich)"
@@ -204,6 +206,9 @@ def _rules(args: argparse.Namespace, plan: Plan) -> tuple[list[Rule], Rule | Non
 
     limit = None
     if args.find_max is not None:
+        from fastecho import measure
+
+        _ = measure.find_max  # without the compiled part: one sentence
         from fastecho.measure.search import check_limit
 
         limit = Rule(args.find_max, "--find-max")
@@ -370,7 +375,7 @@ class _Bench:
     def _searched(self, found: Found) -> str:
         if found.rate is None:
             return f"\nno rate held {found.rule}; above is the lowest that was tried\n"
-        failed = [one.rate for one in found.steps if not one.holds]
+        failed = [one.rate for one in found.steps if not one.holds and one.rate > found.rate]
         above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was asked for"
         return f"\n{found.rate:,.10g} messages/s held {found.rule}{above}\n"
 

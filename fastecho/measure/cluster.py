@@ -17,6 +17,7 @@ half its duration. Every worker is told the beginning in its own time.
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ def run_on_cluster(
                 allow_other_workers=False, pure=False, retries=0,
             )  # fmt: skip
         watch = _Watch(client, workers, deadline)
+        watch.grace = plan.interval + plan.timeout + SPARE
         watch.on_interval, watch.on_lost = on_interval, on_lost
         watch.run()
     return _added_up(workers, plan.label)
@@ -209,12 +211,11 @@ def _read_clocks(client: Any, workers: Sequence[_Worker]) -> None:
             if worker.lost:
                 continue
             before = time.time()
-            try:
-                said = client.run(task.clock, workers=[address], on_error="return")[address]
-            except (KeyError, OSError, TimeoutError) as error:
-                worker.lost = f"it does not answer ({error})"
-                continue
+            said = _ask(client, address)
             after = time.time()
+            if said is None:
+                worker.lost = f"it did not tell its time within {REACH:g} s"
+                continue
             if isinstance(said, BaseException):
                 worker.lost = f"it cannot run fastecho ({' '.join(str(said).split())})"
             elif said[0] != __version__:
@@ -226,6 +227,27 @@ def _read_clocks(client: Any, workers: Sequence[_Worker]) -> None:
     if all(worker.lost for worker in workers):
         reasons = "; ".join(f"{worker.name}: {worker.lost}" for worker in workers)
         raise StartError(0, f"no worker can run the load: {reasons}")
+
+
+def _ask(client: Any, address: str) -> Any:
+    """Return what a worker's clock() gives or raises; None: nothing in time.
+
+    Dask would wait for ever for a worker that is stopped, so a thread of our own does.
+    """
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            said = client.run(task.clock, workers=[address], on_error="return")
+            answers.put(said.get(address))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="fastecho-clock", daemon=True).start()
+    try:
+        return answers.get(timeout=REACH)
+    except queue.Empty:
+        return None
 
 
 # --- while it runs -----------------------------------------------------------------------------
@@ -240,6 +262,8 @@ class _Watch:
         self._client = client
         self._workers = {worker.address: worker for worker in workers}
         self._deadline = deadline
+        # Seconds that workers have after Ctrl-C.
+        self.grace = SPARE
         # What Dask's thread has heard and this one has not taken yet.
         self._news: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         # Intervals of all together that were told.
@@ -261,6 +285,7 @@ class _Watch:
                     if stopped:
                         raise
                     stopped = True
+                    self._deadline = min(self._deadline, time.time() + self.grace)
                     _stop(self._client, list(everyone))
             self._turn()
         finally:
@@ -309,6 +334,8 @@ def _look(worker: _Worker, is_known: bool, deadline: float) -> None:
             worker.lost = f"its load failed ({said})"
         else:
             worker.result = Result.from_json(said)
+            # In our own time: by their clocks, loads that ran together might not seem to.
+            worker.result.started_at -= worker.offset
     elif worker.future.status in ("error", "lost", "cancelled"):
         worker.lost = f"its load failed ({worker.future.status})"
     elif not is_known:
@@ -327,7 +354,12 @@ def _longest(plan: Plan) -> float:
 def _stop(client: Any, workers: Sequence[_Worker]) -> None:
     """End the windows of all that still run, after their interval."""
     waiting = [worker.address for worker in workers if not worker.is_over]
-    client.run(task.stop, workers=waiting, on_error="ignore")
+
+    def tell(address: str) -> None:
+        client.run(task.stop, workers=[address], on_error="ignore")
+
+    for address in waiting:  # one that is stopped itself does not answer
+        threading.Thread(target=tell, args=(address,), daemon=True).start()
 
 
 def _added_up(workers: Sequence[_Worker], label: str) -> Result:

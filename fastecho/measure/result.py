@@ -186,11 +186,12 @@ class Result:
         intervals: one for each part of the window.
         generator: what the load itself took.
         parts: after a merge, where each part came from.
+        interrupted: Ctrl-C ended the window early; not saved.
     """
 
     __slots__ = (
         "bytes", "connect", "connects", "described", "elapsed", "failures", "gap", "generator",
-        "held", "host", "intervals", "label", "latency", "longest_gap", "messages",
+        "held", "host", "interrupted", "intervals", "label", "latency", "longest_gap", "messages",
         "messages_in_window", "parts", "plan", "reopened", "schedule_error", "sent", "service",
         "started_at", "version",
     )  # fmt: skip
@@ -247,6 +248,7 @@ class Result:
         self.generator = generator or Generator()
         self.parts = [dict(one) for one in parts]
         self.version = version
+        self.interrupted = False
 
     @property
     def messages_per_s(self) -> float:

@@ -38,6 +38,7 @@ _HISTOGRAMS = {
 }
 _FIGURES = (*(f"p{percent:g}" for percent in PERCENTILES), "max", "mean")
 _RULE = re.compile(r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kM]?)([a-zµ]*(?:/s)?)\s*")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
 class Rule:
@@ -67,6 +68,8 @@ class Rule:
         self.comparison = found[2]
         self._histogram, self._figure = self._parts(found[1])
         number = read_number(found[3].replace(",", "").replace("_", ""))
+        if "," in found[3] and not _THOUSANDS.fullmatch(found[3]):
+            raise ConfigError(option, text, "has a comma that groups no thousands: write 2.5")
         if number is None:
             raise ConfigError(option, text, "has no number to compare with, such as p99>2ms")
         scale = {"k": 1e3, "M": 1e6}.get(found[4], 1.0)

@@ -349,6 +349,7 @@ class _Run:
             spin=counts["spin_ns"] / 1e9,
         )
         found.generator.verdict = verdict(found)
+        found.interrupted = self.interrupted
         return found
 
     def _described(self, outcomes: list[dict[str, Any]]) -> list[str]:

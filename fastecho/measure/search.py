@@ -123,10 +123,12 @@ def find_max(
         on_step: called after each step.
         on_interval: as in run().
     Returns:
-        Found: after at most 24 steps of plan.duration each.
+        Found: after at most 24 steps of plan.duration each; Ctrl-C ends the search with the
+            steps that were whole.
     Raises:
         ConfigError: the rule has > or >=, or the plan is none for an open loop.
-        StartError, KeyboardInterrupt: as run() does.
+        StartError: as run() does.
+        KeyboardInterrupt: Ctrl-C came before the first step was whole.
     Thread: as run().   Cost: steps times plan.duration.
     """
     check_limit(rule, plan)
@@ -137,7 +139,12 @@ def find_max(
     while len(steps) < MOST_STEPS:
         # A neighbour's second on the CPU must not decide: only two failures in a row are one.
         for _ in range(2):
-            step = _try(plan, rule, rate, on_interval)
+            try:
+                step = _try(plan, rule, rate, on_interval)
+            except KeyboardInterrupt:
+                if not steps:
+                    raise
+                return Found(rule, steps)
             steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -169,6 +176,8 @@ def _capacity(plan: Plan) -> float:
     assert plan.duration is not None
     changes: dict[str, Any] = {"rate": None, "schedule": "fixed", "warmup": 0.0}
     result = run(plan.replace(duration=min(plan.duration, PROBE_SECONDS), **changes))
+    if result.interrupted:
+        raise KeyboardInterrupt
     return float(f"{max(result.messages_per_s, 2 * LOWEST):.3g}")
 
 
@@ -176,6 +185,8 @@ def _try(
     plan: Plan, rule: Rule, rate: float, on_interval: Callable[[Interval], object] | None
 ) -> Step:
     result = run(plan.replace(rate=rate), on_interval)
+    if result.interrupted:
+        raise KeyboardInterrupt
     value = rule.shown(result)
     if not rule.holds(result):
         return Step(rate, result, False, f"{value}: {rule} does not hold")
