@@ -41,8 +41,6 @@ cdef enum:
     BATCH = 16
     # How often timeouts are looked for; they are late by this at the most.
     TICK_NS = 20000000
-    # Looks for events before that, at most: enough for 32,768 connections that have some.
-    SWEEP_LOOKS = 64
     # An open loop wakes up this long before a message is due and polls until then: a timer
     # alone is late by the time that a sleeping core needs to wake, 90 us at the median.
     AHEAD_NS = 100000
@@ -332,8 +330,7 @@ cdef inline void drive_event(Drive *d, uint64_t index, uint32_t events) noexcept
 
 
 cdef inline int drive_wait(Drive *d, uint64_t until_ns) noexcept nogil:
-    """One epoll_wait and its events; returns at until_ns, 0 being at once. How many there were,
-    or -errno."""
+    """One epoll_wait and its events, until until_ns (0: at once). How many, or -errno."""
     cdef uint64_t before = d.now_ns
     cdef int i, n, timeout_ms = 0
     if until_ns > before and not d.polls:
@@ -350,15 +347,13 @@ cdef inline int drive_wait(Drive *d, uint64_t until_ns) noexcept nogil:
     return n
 
 
-cdef inline int drive_catch_up(Drive *d) noexcept nogil:
-    """Takes what has come already: 0 or -errno. Before anybody is called silent, because this
-    thread itself may have been stopped (Ctrl-Z) or waiting for a CPU, with the replies there."""
-    cdef int _, n
-    for _ in range(SWEEP_LOOKS):
-        n = drive_wait(d, 0)
-        if n < EVENTS:
-            return min(n, 0)
-    return 0
+cdef inline void drive_catch_up(Drive *d) noexcept nogil:
+    """Takes what has come already. Before anybody is called silent, because this thread itself
+    may have been stopped (Ctrl-Z) or waiting for a CPU. An error shows at the next wait."""
+    cdef int _
+    for _ in range(64):  # 32,768 events
+        if drive_wait(d, 0) < EVENTS:
+            return
 
 
 cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
@@ -366,6 +361,7 @@ cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
     cdef fe_load_connection *c
     cdef uint32_t i
     cdef bint over = d.runs and fe_load_is_over(&d.load, d.now_ns)
+    drive_catch_up(d)
     d.sweep_ns = d.now_ns + TICK_NS
     if d.now_ns < d.load.end_ns < d.sweep_ns:
         d.sweep_ns = d.load.end_ns
@@ -564,9 +560,6 @@ cdef inline int drive_run(Drive *d, uint64_t slice_ns) noexcept nogil:
         if rc < 0:
             return rc
         if d.now_ns >= d.sweep_ns:
-            rc = drive_catch_up(d)
-            if rc < 0:
-                return rc
             drive_sweep(d, False)
         if drive_run_is_over(d):
             drive_finish_run(d)
@@ -601,9 +594,6 @@ cdef inline int drive_connect(Drive *d, uint64_t slice_ns) noexcept nogil:
         if rc < 0:
             return rc
         if d.now_ns >= d.sweep_ns:
-            rc = drive_catch_up(d)
-            if rc < 0:
-                return rc
             drive_sweep(d, False)
         if d.now_ns - slice_start_ns >= slice_ns:
             return 0
