@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks._errors import MeasurementError
 from benchmarks._servers import Process, Server
-from benchmarks._turns import FAULTS
+from fastecho.measure.result import FAILURES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class CLoad(Process):
         """Send for `seconds`; the keys are those of a Load's result. A failure ends the program."""
         answer = self.ask(str(seconds))
         self._last = Percentiles({50.0: answer["p50_ns"], 99.0: answer["p99_ns"]})
-        return {**dict.fromkeys(FAULTS, 0), "failures": [], **answer}
+        return {**dict.fromkeys(FAILURES, 0), "failures": [], **answer}
 
     def reset(self) -> None:
         """Do nothing: each run has its own histogram."""

@@ -18,6 +18,7 @@ from benchmarks._neighbours import Neighbours
 from benchmarks._programs import Program
 from benchmarks._servers import Process, Server
 from benchmarks._slow_peers import Kind, SlowPeers
+from fastecho.measure.result import FAILURES
 
 if TYPE_CHECKING:
     from fastecho._load import Load, RunResult
@@ -27,22 +28,6 @@ FOREIGN_LIMIT = 0.03
 
 # rounds of a run that is worth repeating some of them
 REPEATING = 16
-
-# what a turn may not show: then it measured something else than an echo server
-FAULTS = (
-    "late",
-    "corrupt",
-    "misplaced",
-    "lost",
-    "timed_out",
-    "unsent",
-    "extra_bytes",
-    "reset",
-    "closed",
-    "refused",
-    "connect_timed_out",
-    "other",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +117,7 @@ class Contender:
         except RuntimeError as error:
             raise MeasurementError(f"{self.name}: {error}") from error
         values: dict[str, Any] = dict(result)
-        faults = [f"{key} {values[key]}" for key in FAULTS if values[key]]
+        faults = [f"{key} {values[key]}" for key in FAILURES if values[key]]
         if faults or not result["messages"]:
             what = ", ".join(faults) or "no message came back"
             first = f" ({result['failures'][0][1]})" if result["failures"] else ""

@@ -11,8 +11,7 @@
 # for one; a message that finds none waits, and its latency counts from when it was due. When
 # the window ends nothing new becomes due, and what is outstanding is collected, until the
 # timeout at most. Before the window there may be a wait for a start time, then a warm-up, which
-# is the same load. A ramp opens connections meanwhile. A load that reopens tries again to
-# connect what it has lost.
+# is the same load. A ramp opens connections meanwhile. What is lost may be opened again.
 #
 # Reconnect mode ends a connection as clients do: FIN, and it waits for the server's FIN, so
 # that the whole life of a connection is exercised and a server that does not close is noticed.
@@ -349,11 +348,13 @@ cdef inline int drive_wait(Drive *d, uint64_t until_ns) noexcept nogil:
 
 cdef inline void drive_catch_up(Drive *d) noexcept nogil:
     """Takes what has come already. Before anybody is called silent, because this thread itself
-    may have been stopped (Ctrl-Z) or waiting for a CPU. An error shows at the next wait."""
-    cdef int _
-    for _ in range(64):  # 32,768 events
-        if drive_wait(d, 0) < EVENTS:
-            return
+    may have been stopped (Ctrl-Z) or waiting for a CPU, even after the last look."""
+    cdef uint64_t before = 0
+    cdef int n = EVENTS, left = 64  # 32,768 events
+    while left and (n == EVENTS or d.now_ns - before > TICK_NS):
+        before = d.now_ns
+        n = drive_wait(d, 0)
+        left -= 1
 
 
 cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:

@@ -7,7 +7,6 @@ runs (_live.py), where results are written (_outputs.py), a server for the run (
 
 from __future__ import annotations
 
-import os
 import sys
 
 from fastecho.cli import complain, put_line
@@ -354,19 +353,12 @@ class _Bench:
 
     def _print(self, result: Result) -> None:
         """Write the summary where people read it."""
-        from fastecho.cli._summary import summary
+        from fastecho.cli._summary import look_of, summary
 
         stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
         if stream is None:
             return
-        terminal = stream.isatty()
-        color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
-        try:
-            width = os.get_terminal_size(stream.fileno()).columns if terminal else 80
-        except (OSError, ValueError):
-            width = 80
-        text = summary(result.to_json(), color=color, unicode=unicode, width=width or 80)
+        text = summary(result.to_json(), **look_of(stream))
         if self.found is not None:
             text += self._searched(self.found)
         stream.write(text)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from cycles import Wire
 
 from fastecho._load import Load
+from fastecho.measure.result import FAILURES
 
 CONNECTIONS = 8
 DEPTH = 32
@@ -24,20 +25,6 @@ PAUSE = 0.002
 """Seconds between two looks while they are ahead."""
 PATIENCE = 60.0
 """Seconds until a reply counts as lost."""
-MUST_BE_ZERO = (
-    "late",
-    "corrupt",
-    "misplaced",
-    "connect_timed_out",
-    "lost",
-    "extra_bytes",
-    "timed_out",
-    "unsent",
-    "reset",
-    "closed",
-    "refused",
-    "other",
-)
 
 
 class Residents:
@@ -90,7 +77,7 @@ class Residents:
             self.messages += result["messages"]
             self.bytes_sent += result["bytes_sent"]
             self.bytes_received += result["bytes_received"]
-            wrong = {name: n for name, n in result.items() if name in MUST_BE_ZERO and n}
+            wrong = {name: n for name, n in result.items() if name in FAILURES and n}
             assert not wrong, f"those who stay were hurt: {wrong}, {result['failures']}"
             assert result["connections_open"] == CONNECTIONS, result
 
