@@ -391,6 +391,7 @@ cdef extern from "load_counts.h" nogil:
         uint64_t *n
         uint64_t window_ns
         uint64_t end_ns
+        uint64_t last_ns
         uint64_t done_ns
         uint32_t described
         fe_load_failure *failures
@@ -465,6 +466,7 @@ cdef extern from "load.h" nogil:
     void fe_load_set_window(fe_load *l, uint64_t window_ns, uint64_t end_ns) noexcept
     void fe_load_cut(fe_load *l, uint64_t now_ns) noexcept
     bint fe_load_is_over(const fe_load *l, uint64_t now_ns) noexcept
+    void fe_load_spent(fe_load *l, uint64_t now_ns) noexcept
     void fe_load_release(fe_load *l, fe_load_connection *c, uint32_t n, uint64_t due_ns,
                          uint64_t now_ns) noexcept
     uint32_t fe_load_room(const fe_load *l, const fe_load_connection *c) noexcept

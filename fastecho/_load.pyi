@@ -22,7 +22,7 @@ class Counts(TypedDict):
     messages_in_window: int
     # Messages of the window given to a connection, answered or not.
     sent: int
-    # Bytes of right replies.
+    # Bytes of these `messages`.
     bytes: int
     # Bytes handed to the kernel, and bytes received, whatever they were, since the window began.
     bytes_sent: int
@@ -31,8 +31,9 @@ class Counts(TypedDict):
     connects: int
     # Connections that are open now.
     connections_open: int
-    # The window so far; shorter than asked when it was ended early: by stop(), by the last of
-    # `messages` being answered, or because no connection was left.
+    # The window so far; shorter than asked when it was ended early: by stop(), because no
+    # connection was left, or with the last of `messages`: then it ends with the last reply that
+    # came, in an open loop not before so many intervals of the schedule have passed.
     elapsed_ns: int
     # From the start of the window until the last reply was in or given up.
     total_ns: int
@@ -50,7 +51,8 @@ class Counts(TypedDict):
     late: int
     # Replies that differ from what was due.
     corrupt: int
-    # Of the replies that differ, not in `corrupt`: the bytes are those of another message.
+    # Of the replies that differ, not in `corrupt`: the bytes are those of another message, one of
+    # the 64 before or the 1,024 from it on.
     misplaced: int
     # Messages without a complete reply because their connection ended, or because no connection
     # was open when they were due, or when the last one ended while they waited in the generator.

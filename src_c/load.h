@@ -232,6 +232,16 @@ static inline int fe_load_is_over(const fe_load *l, uint64_t now_ns)
     return now_ns >= l->end_ns || l->left == 0;
 }
 
+/* The last of a number of messages has been given, or a reply came since then: as far as is
+ * known the window ends now, in an open loop not before the schedule has passed. So a reply that
+ * never comes does not make the window longer. */
+static inline void fe_load_spent(fe_load *l, uint64_t now_ns)
+{
+    uint64_t passed_ns = fe_schedule_passed(&l->schedule);
+
+    fe_load_write(&l->counts.last_ns, now_ns > passed_ns ? now_ns : passed_ns);
+}
+
 /* Gives c n more messages, which became due at due_ns. The caller has seen that fe_load_room
  * allows it. */
 static inline void fe_load_release(fe_load *l, fe_load_connection *c, uint32_t n,

@@ -84,6 +84,9 @@ typedef struct fe_load_counts {
     /* The window of the run, for whoever watches: its start and its end so far as it is known. */
     uint64_t window_ns;
     uint64_t end_ns;
+    /* All of a number of messages are given: when the last of their replies came, so far, in an
+     * open loop not before their schedule has passed. The window ends then; 0: no such end. */
+    uint64_t last_ns;
     /* When the last reply was in or given up; 0: not yet. */
     uint64_t done_ns;
     uint32_t described;
@@ -127,6 +130,7 @@ static inline void fe_load_forget(fe_load_counts *counts)
             fe_load_write(&counts->n[i], 0);
     fe_load_write(&counts->window_ns, 0);
     fe_load_write(&counts->end_ns, 0);
+    fe_load_write(&counts->last_ns, 0);
     fe_load_write(&counts->done_ns, 0);
     counts->described = 0;
 }
@@ -135,9 +139,12 @@ static inline void fe_load_forget(fe_load_counts *counts)
 static inline uint64_t fe_load_elapsed_ns(const fe_load_counts *counts, uint64_t now_ns)
 {
     uint64_t start = fe_load_read(&counts->window_ns), end = fe_load_read(&counts->end_ns);
+    uint64_t last = fe_load_read(&counts->last_ns);
 
     if (now_ns < end)
         end = now_ns;
+    if (last != 0 && last < end)
+        end = last;
     return end > start ? end - start : 0;
 }
 

@@ -73,6 +73,15 @@ static inline void fe_load_give_one(fe_load *l, fe_load_connection *c, uint64_t 
     }
 }
 
+/* The next message that is due is given to nobody, and counted as `kind`. */
+static inline void fe_load_miss(fe_load *l, int kind)
+{
+    fe_load_add(&l->counts, kind, 1);
+    if (l->schedule.next_ns >= l->window_ns)
+        l->left--;
+    fe_schedule_advance(&l->schedule);
+}
+
 /* Gives messages whose time has come to connections that have room, `most` at the most; each
  * counts from its intended time. The connections stand in l->touched, to be sent from.
  * Result: how many messages were given. */
@@ -85,13 +94,15 @@ static inline uint32_t fe_load_give(fe_load *l, uint64_t now_ns, uint32_t most)
 
         if (c != NULL) {
             fe_load_give_one(l, c, now_ns);
+            fe_schedule_advance(&l->schedule);
             given++;
         } else if (fe_load_is_cut_off(l)) {
-            fe_load_add(&l->counts, FE_LOAD_LOST, 1);
+            fe_load_miss(l, FE_LOAD_LOST);
         } else {
             break;
         }
-        fe_schedule_advance(&l->schedule);
+        if (l->left == 0)
+            fe_load_spent(l, now_ns);
     }
     return given;
 }
@@ -113,10 +124,8 @@ static inline void fe_load_give_up(fe_load *l)
 {
     int kind = fe_load_is_cut_off(l) ? FE_LOAD_LOST : FE_LOAD_UNSENT;
 
-    while (fe_load_has_next(l)) {
-        fe_load_add(&l->counts, kind, 1);
-        fe_schedule_advance(&l->schedule);
-    }
+    while (fe_load_has_next(l))
+        fe_load_miss(l, kind);
 }
 
 #endif

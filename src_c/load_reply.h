@@ -13,8 +13,10 @@
 
 #include "load.h"
 
-/* Messages before the one that is due whose replies are looked for when another came. */
+/* Messages before the one that is due, and from it on, whose replies are looked for when another
+ * came. More would take longer than the messages themselves when every reply is wrong. */
 #define FE_LOAD_LOOK_BACK 64
+#define FE_LOAD_LOOK_AHEAD 1024
 /* Bytes of a body that are enough to know it by: fewer can be equal by chance. */
 #define FE_LOAD_KNOWN_BY 8
 
@@ -114,10 +116,11 @@ static inline void fe_load_differs(fe_load *l, fe_load_connection *c, const unsi
                                    uint64_t now_ns)
 {
     uint64_t number = c->done > FE_LOAD_LOOK_BACK ? c->done - FE_LOAD_LOOK_BACK : 0;
+    uint64_t end = c->due - c->done > FE_LOAD_LOOK_AHEAD ? c->done + FE_LOAD_LOOK_AHEAD : c->due;
     int is_first = c->instead == 0;
     fe_load_failure *f;
 
-    for (; number < c->due; number++) {
+    for (; number < end; number++) {
         const fe_size *size = fe_pattern_size(&l->pattern, c->first, number);
 
         if (size->body >= FE_LOAD_KNOWN_BY && c->done_at < size->whole[FE_REPLY] &&
@@ -170,12 +173,12 @@ static inline void fe_load_right(fe_load *l, fe_load_connection *c, uint64_t byt
             f->count = took_ns;
     } else {
         fe_load_add(&l->counts, FE_LOAD_MESSAGES, (uint64_t)counts);
+        fe_load_add(&l->counts, FE_LOAD_BYTES, counts ? bytes : 0);
         /* Of the warm-up, too: a rate is what came in the window. */
         fe_load_add(&l->counts, FE_LOAD_MESSAGES_IN_WINDOW,
                     now_ns >= l->window_ns && now_ns < l->end_ns);
     }
     if (__builtin_expect(counts, 1)) {
-        fe_load_add(&l->counts, FE_LOAD_BYTES, bytes);
         fe_histogram_record(l->latency, now_ns - due_ns);
         if (l->service != NULL)
             fe_histogram_record(l->service, took_ns);

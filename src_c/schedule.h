@@ -73,6 +73,12 @@ static inline void fe_schedule_start(fe_schedule *s, uint64_t start_ns)
     fe_schedule_place(s);
 }
 
+/* When the messages that have been due have had their time, one interval each. */
+static inline uint64_t fe_schedule_passed(const fe_schedule *s)
+{
+    return s->is_poisson ? s->next_ns : s->next_ns - (uint64_t)(s->phase * s->interval_ns);
+}
+
 /* The next message has been given away: computes when the one after it is due. */
 static inline void fe_schedule_advance(fe_schedule *s)
 {

@@ -72,6 +72,12 @@ class Served:
         name = self._listener.getsockname()
         return name if isinstance(name, str) else name[:2]
 
+    def stop_listening(self) -> None:
+        """Refuse new connections; those that are there stay."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+
     def wait_for_ends(self, count: int) -> None:
         """Return when that many connections have ended."""
         wait_until(lambda: self.ended >= count, what=f"the end of {count} connections")
@@ -109,11 +115,8 @@ class Served:
 
         Idempotent.
         """
-        if self._listener.fileno() < 0:
-            return
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self.stop_listening()
         with self._lock:
             for sock in self._open:
                 try:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from load_servers import Served, echo, exact, framed, hold, serving
 from peers import wait_until
+from programs import Program
 
 from fastecho._load import Load
 
@@ -120,6 +121,95 @@ def test_a_number_of_messages_ends_a_run_when_all_are_answered(settings: dict[st
         assert 0 < result["elapsed_ns"] <= result["total_ns"] < 10_000_000_000
         # The next run is not limited by it.
         assert load.run(30.0, messages=70)["messages"] == 70
+
+
+@pytest.mark.parametrize("settings", MODES, ids=["closed", "open", "reconnect"])
+def test_a_reply_that_never_comes_does_not_stretch_the_window(settings: dict[str, Any]) -> None:
+    """A number of messages ends with the last reply: the timeout of another is no part of it."""
+    numbers = itertools.count(1)
+
+    def echo_all_but_the_ninth(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            if next(numbers) == 9:
+                hold(sock)
+            sock.sendall(message)
+
+    with serving(echo_all_but_the_ninth) as server:
+        with server.load(connections=3, timeout=0.5, **settings) as load:
+            load.connect()
+            result = load.run(30.0, messages=20)
+        assert (result["messages"], result["timed_out"]) == (19, 1)
+        assert result["elapsed_ns"] < 400_000_000 < result["total_ns"]
+
+
+def test_a_number_of_messages_by_a_schedule_takes_so_many_intervals() -> None:
+    """So that the rate is the one that was asked for, and not that of one message fewer."""
+    with serving(echo) as server:
+        with server.load(mode="open", rate=100.0, phase=0.5, connections=2) as load:
+            load.connect()
+            result = load.run(30.0, messages=10)
+        assert_faultless(result)
+        assert abs(result["elapsed_ns"] - 100_000_000) <= 1000
+        assert result["total_ns"] >= 100_000_000
+
+
+def test_a_number_of_messages_is_due_and_no_more_when_the_server_is_gone() -> None:
+    def leave(sock: socket.socket) -> None:
+        sock.sendall(exact(sock, 64))
+
+    with serving(leave) as server, server.load(mode="open", rate=1000.0, reopen=True) as load:
+        load.connect()
+        wait_until(lambda: server.peers, what="the connection accepted")
+        server.stop_listening()
+        result = load.run(30.0, messages=50)
+        assert (result["messages"], result["lost"], result["unsent"]) == (1, 49, 0)
+
+
+def test_in_an_open_loop_that_keeps_up_no_message_waits() -> None:
+    with serving(echo) as server, server.load(mode="open", rate=1000.0, connections=4) as load:
+        load.connect()
+        result = load.run(0.1, start_ns=time.monotonic_ns() + 10_000_000)
+        assert_faultless(result)
+        assert result["held"] == 0
+        assert load.histogram("schedule_error").count == 100
+
+
+POLLS = """
+import os, sys
+from fastecho._load import Load
+load = Load([(2, ("127.0.0.1", int(sys.argv[1])))], mode="open", rate=100.0, poll=True)
+load.connect()
+found = load.run(0.6)
+print(found["spin_ns"], found["cpu_ns"], flush=True)
+"""
+
+
+def test_a_generator_that_stands_still_does_not_poll_meanwhile() -> None:
+    """Else its work would be less than nothing."""
+    received: list[bytes] = []
+
+    def note(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            received.append(data)
+            sock.sendall(data)
+
+    with serving(note) as server, Program(POLLS, str(server.target()[1][1])) as program:
+        wait_until(lambda: len(received) > 5, what="a run")
+        stop = time.monotonic() + 0.3
+        with program.paused():
+            wait_until(lambda: time.monotonic() > stop, what="a pause that would show")
+        spin_ns, cpu_ns = map(int, program.line().split())
+    assert spin_ns < cpu_ns + 50_000_000
+
+
+def test_deep_pipelines_are_filled_one_after_the_other_while_replies_are_read() -> None:
+    """Filling them all takes longer than the first run; the second looks for replies meanwhile."""
+    with serving(hold) as server, server.load(connections=64, depth=65536, timeout=0.1) as load:
+        load.connect()
+        result = load.run(0.005)
+        assert 0 < result["sent"] < 32 * 65536
+        load.connect()
+        assert load.run(0.2)["iterations"] > 40
 
 
 @pytest.mark.parametrize("settings", MODES, ids=["closed", "open", "reconnect"])

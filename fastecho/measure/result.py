@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from fastecho._load import Histogram
 
-__all__ = ["FAILURES", "FORMAT", "HISTOGRAMS", "PERCENTILES", "Generator", "Interval", "Result"]
+__all__ = [
+    "FAILURES",
+    "FAILURES_OF_MESSAGES",
+    "FORMAT",
+    "HISTOGRAMS",
+    "PERCENTILES",
+    "Generator",
+    "Interval",
+    "Result",
+]
 
 FORMAT, VERSION = "fastecho-bench", 1
 
@@ -38,7 +47,9 @@ FAILURES = (
     "connect_timed_out",
     "other",
 )
-"""The ways to fail. Of the first six, a message of the window ends as one at most."""
+"""The ways to fail."""
+FAILURES_OF_MESSAGES = FAILURES[:6]
+"""Of these, a message of the window ends as one at most."""
 HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 

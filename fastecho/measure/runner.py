@@ -253,7 +253,8 @@ class _Run:
                 self._wait()
                 return
             if now >= due:
-                self._look(on_interval, now)
+                # Not `now`: of a number of messages all may be given, and one reply missing.
+                self._look(on_interval, self._elapsed())
                 tick = max(tick + 1, int(now / span) + 1)
 
     def counts(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ import errno
 from fastecho.errors import StartError
 
 from .preflight import names_of
+from .result import FAILURES_OF_MESSAGES
 from .values import seconds_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -29,6 +30,8 @@ MET = 0.99
 """A rate counts as reached from this share on."""
 PAUSE = 0.01
 """Seconds that any machine may pause for, at the end of the window as well."""
+HELD = 0.01
+"""Share of all messages from which on those that waited for a connection are spoken of."""
 LATE = 50e3
 """Nanoseconds at the median from which on it is said that the generator sent late."""
 
@@ -83,7 +86,7 @@ def verdict(result: Result) -> str:
         rate = result.plan.rate
         assert rate is not None
         said.append(f"the rate was not met: {result.messages_per_s:,.0f} of {rate:,.0f} messages/s")
-        if busy < BUSY and result.held:
+        if busy < BUSY and result.held > HELD * result.sent:
             said.append(
                 f"{result.held:,} messages waited because every connection had "
                 f"{result.plan.depth} outstanding: the server's limit, or too few connections"
@@ -111,10 +114,12 @@ def verdict(result: Result) -> str:
 def _ended_early(result: Result) -> list[str]:
     """Return a sentence for a run that was broken off, or none."""
     plan = result.plan
-    if plan.messages is not None and result.sent >= plan.messages:
+    # Each message that was due has become one of these.
+    due = result.messages + sum(result.failures[name] for name in FAILURES_OF_MESSAGES)
+    if plan.messages is not None and due >= plan.messages:
         return []
     if plan.duration is None:
-        return [f"ended early: {result.sent:,} of {plan.messages:,} messages were sent"]
+        return [f"ended early: after {due:,} of {plan.messages:,} messages"]
     if result.elapsed < 0.99 * plan.duration:
         return [f"ended early: after {result.elapsed:.3g} of {seconds_text(plan.duration)}"]
     return []

@@ -195,6 +195,30 @@ static void a_number_of_messages_is_given_and_no_more(void)
     free_load(l);
 }
 
+static void a_window_of_a_number_of_messages_ends_with_their_last_reply(void)
+{
+    fe_load *l = new_load(1, 2, FE_PATTERN_RAW, 64, "", "");
+    fe_load_connection *c = &l->connections[0];
+
+    fe_load_set_window(l, 1000, UINT64_MAX);
+    fe_schedule_start(&l->schedule, 1000);
+    l->left = 2;
+    fe_load_release(l, c, 2, 1000, 1000);
+    assert(fe_load_elapsed_ns(&l->counts, 1300) == 300);
+    fe_load_spent(l, 1500);
+    assert(fe_load_elapsed_ns(&l->counts, 1400) == 400);
+    assert(fe_load_elapsed_ns(&l->counts, 9000) == 500);
+    fe_load_spent(l, 1700);
+    assert(fe_load_elapsed_ns(&l->counts, 9000) == 700);
+    /* Ended before. */
+    fe_load_cut(l, 1600);
+    assert(fe_load_elapsed_ns(&l->counts, 9000) == 600);
+    fe_load_forget(&l->counts);
+    fe_load_set_window(l, 1000, 9000);
+    assert(fe_load_elapsed_ns(&l->counts, 9000) == 8000);
+    free_load(l);
+}
+
 static void a_window_can_be_cut(void)
 {
     fe_load *l = new_load(1, 1, FE_PATTERN_RAW, 64, "", "");
@@ -237,6 +261,7 @@ int main(void)
     a_long_line_keeps_bytes_back_so_that_its_end_is_no_send_of_its_own();
     only_messages_of_the_window_count_but_a_rate_takes_what_came_in_it();
     a_number_of_messages_is_given_and_no_more();
+    a_window_of_a_number_of_messages_ends_with_their_last_reply();
     a_window_can_be_cut();
     counting_starts_anew_but_open_connections_stay();
     return 0;

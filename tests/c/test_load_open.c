@@ -162,6 +162,49 @@ static void messages_of_the_warm_up_are_given_and_not_counted(void)
     free_load(l);
 }
 
+static void a_number_of_messages_is_due_and_no_more_whatever_becomes_of_them(void)
+{
+    fe_load *l = new_load(1, 3, FE_PATTERN_RAW, 64, "", "");
+
+    fe_load_set_window(l, 250, UINT64_MAX);
+    l->left = 9;
+    l->schedule.interval_ns = 100;
+    l->schedule.phase = 0.5;
+    fe_schedule_start(&l->schedule, 0);
+    fe_load_offer(l, &l->connections[0], 0);
+    /* Two of the warm-up, one of the window; then nobody is connected, in the window only. */
+    assert(fe_load_give(l, 250, 16) == 3 && l->left == 8);
+    fe_load_gone(l, &l->connections[0], FE_LOAD_RESET, 0, 250);
+    assert(fe_load_give(l, 650, 16) == 0 && l->left == 4);
+    assert(counted(l, FE_LOAD_LOST) == 3 + 4 && l->counts.last_ns == 0);
+    fe_load_give_up(l);
+    assert(l->left == 0 && counted(l, FE_LOAD_LOST) == 3 + 8);
+    fe_load_give_up(l);
+    assert(fe_load_give(l, 9999, 16) == 0 && counted(l, FE_LOAD_LOST) == 3 + 8);
+    free_load(l);
+}
+
+static void the_last_of_a_number_of_messages_has_its_interval_too(void)
+{
+    fe_load *l = new_load(1, 9, FE_PATTERN_RAW, 64, "", "");
+
+    fe_load_set_window(l, 1000, UINT64_MAX);
+    l->left = 4;
+    l->schedule.interval_ns = 100;
+    l->schedule.phase = 0.25;
+    fe_schedule_start(&l->schedule, 1000);
+    fe_load_offer(l, &l->connections[0], 1000);
+    assert(fe_load_give(l, 1324, 16) == 3 && l->counts.last_ns == 0);
+    assert(fe_load_give(l, 1325, 16) == 1 && !fe_load_has_next(l));
+    assert(fe_load_elapsed_ns(&l->counts, 9999) == 400);
+    fe_load_spent(l, 1350);
+    assert(fe_load_elapsed_ns(&l->counts, 9999) == 400);
+    /* A reply that came later. */
+    fe_load_spent(l, 1777);
+    assert(fe_load_elapsed_ns(&l->counts, 9999) == 777);
+    free_load(l);
+}
+
 int main(void)
 {
     an_open_loop_sends_on_time_to_each_in_turn();
@@ -171,5 +214,7 @@ int main(void)
     what_is_due_while_nobody_is_connected_is_lost_and_the_schedule_goes_on();
     while_the_first_connections_are_still_coming_messages_wait();
     messages_of_the_warm_up_are_given_and_not_counted();
+    a_number_of_messages_is_due_and_no_more_whatever_becomes_of_them();
+    the_last_of_a_number_of_messages_has_its_interval_too();
     return 0;
 }

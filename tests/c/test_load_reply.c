@@ -98,6 +98,19 @@ static void a_reply_is_looked_for_among_the_last_64_and_those_to_come(void)
     free_load(l);
 }
 
+static void a_reply_is_not_looked_for_too_far_ahead(void)
+{
+    fe_load *l = new_load(1, 2048, FE_PATTERN_RAW, 64, "", "");
+    fe_load_connection *c = &l->connections[0];
+
+    fe_load_release(l, c, 2048, 0, 0);
+    receive_reply(l, c, 1023, 1);
+    assert(counted(l, FE_LOAD_MISPLACED) == 1);
+    receive_reply(l, c, 1025, 1);
+    assert(counted(l, FE_LOAD_MISPLACED) == 1 && counted(l, FE_LOAD_CORRUPT) == 1);
+    free_load(l);
+}
+
 /* Every frame, one size and several, split in every way: the order of replies is known. */
 static void misplaced_replies_may_come_in_pieces_and_have_other_sizes(void)
 {
@@ -282,7 +295,7 @@ static void a_reply_after_the_timeout_is_late_and_its_latency_counts(void)
     fe_load_release(l, c, 1, 10, 50);
     receive_reply(l, c, 1, 151);
     assert(counted(l, FE_LOAD_MESSAGES) == 1 && counted(l, FE_LOAD_LATE) == 1);
-    assert(counted(l, FE_LOAD_MESSAGES_IN_WINDOW) == 1 && counted(l, FE_LOAD_BYTES) == 128);
+    assert(counted(l, FE_LOAD_MESSAGES_IN_WINDOW) == 1 && counted(l, FE_LOAD_BYTES) == 64);
     assert(l->latency->count == 2 && l->latency->max == 141 && l->service->max == 101);
     assert(l->counts.failures[0].count == 101 && l->counts.failures[0].at_ns == 151);
     l->counts.described = FE_LOAD_DESCRIBED;
@@ -330,6 +343,7 @@ int main(void)
     a_reply_that_differs_in_every_piece_is_one_wrong_reply();
     the_reply_of_another_message_is_misplaced();
     a_reply_is_looked_for_among_the_last_64_and_those_to_come();
+    a_reply_is_not_looked_for_too_far_ahead();
     misplaced_replies_may_come_in_pieces_and_have_other_sizes();
     a_byte_that_fits_by_chance_makes_no_other_reply();
     a_reply_that_only_begins_like_another_is_corrupt();
