@@ -229,7 +229,7 @@ def test_a_server_that_is_stopped_for_longer_than_the_timeout_loses_its_connecti
 
 
 def test_an_open_loop_shows_a_stall_that_service_times_hide() -> None:
-    """The figure of issue 4: half of what the server can do, stopped for 200 ms of 4 s.
+    """At half of what the server can do, it is stopped for 200 ms of 4 s.
 
     Most messages that are due then wait in the generator, since no connection is free: only
     latency from the intended time shows what a user would have waited.
