@@ -8,11 +8,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from conftest import MakeServer, Serve
-from driven import address_of, black_hole, echo, refusing_address
+from driven import DrivenServer, address_of, black_hole, echo, refusing_address
 from peers import DEADLINE, reset, wait_until
 from scripted import Handler, answer, close_at_next, message, reset_at_next, scripted, then
 from test_pinger import run
@@ -402,6 +402,28 @@ def test_a_server_that_is_lost_at_once_again_is_tried_ten_times_a_second() -> No
         assert time.perf_counter() - before >= 0.2
     lost = [f"closed [{number}]" for number in (2, 3, 4, 5)]
     assert kinds(events) == ["Reply", lost[0], "Back", lost[1], "Back", lost[2], "Back", lost[3]]
+
+
+def test_tries_come_further_apart_while_no_probe_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that closes after each message is back for each try, and gone at once."""
+    monkeypatch.setattr(pinger, "TRY_NS", (1_000_000, 1_000_000_000))
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            with server.accept() as connection, suppress(ConnectionError):
+                connection.sendall(connection.recv(100))
+
+    with DrivenServer() as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        _, result = run(server.address, count=2, interval=0.5)
+        stop.set()
+        socket.create_connection(server._listener.getsockname()).close()
+        thread.join(DEADLINE)
+    assert 10 <= result.gaps <= 100  # by tenths of the time gone by; else 500
 
 
 def test_a_connection_that_cannot_be_had_costs_one_probe_when_each_has_its_own(

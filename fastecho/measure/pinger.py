@@ -11,8 +11,9 @@ stopped does not send later what it missed: its schedule moves on.
 
 A connection that is lost is opened again. It counts as back when it has echoed something: a
 stopped program's kernel accepts connections too. Probes that are due until then are lost. A try is
-made at once, the next ones after a tenth of the time gone by, from 0.1 s to 1 s; why they fail is
-told once for each reason. With interval 0 one probe is lost with each try that fails.
+made at once, the next ones after a tenth of the time gone by, from 0.1 s to 1 s (of the time since
+the first loss, if no probe was answered in between); why they fail is told once for each reason.
+With interval 0 one probe is lost with each try that fails.
 
 With a connection for each probe there is one at a time; a probe that is due meanwhile waits. After
 its reply the connection is half-closed and read to its end, for bytes that nobody asked for: until
@@ -129,6 +130,9 @@ class Pinger:
         # When it was lost, while nothing echoes; how many probes that cost so far.
         self._away_ns: int | None = None
         self._lost_away = 0
+        # When it was lost first since a probe was answered; how many were when it was lost last.
+        self._restless_ns = 0
+        self._received = -1
         # Why tries to connect have failed since then.
         self._told: set[str] = set()
         # Not before this time is the next try to connect.
@@ -324,6 +328,9 @@ class Pinger:
             self._away_ns = since_ns
             self._lost_away = 0
             self._told.clear()
+            if self._result.received > self._received:
+                self._restless_ns = since_ns
+            self._received = self._result.received
         self._result.still_away = why
 
     def _come_back(self) -> Iterator[Event]:
@@ -365,8 +372,7 @@ class Pinger:
 
     def _pause_ns(self, now: int) -> int:
         """Return how long after `now` the next try to connect may come."""
-        assert self._away_ns is not None
-        return min(max((now - self._away_ns) // 10, TRY_NS[0]), TRY_NS[1])
+        return min(max((now - self._restless_ns) // 10, TRY_NS[0]), TRY_NS[1])
 
     def _check(self, sock: socket.socket, limit_ns: int) -> None:
         """Have a new connection echo something, or close it and raise OSError."""
