@@ -120,7 +120,7 @@ class Setting:
                 number = int(text)
         elif self.kind == "seconds":
             try:
-                number = float(text)
+                number = text if "_" in text else float(text)  # Python would read 1_0 as 10
             except ValueError:
                 pass
         try:

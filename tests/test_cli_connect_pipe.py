@@ -300,6 +300,7 @@ def test_timeout_is_for_connecting_only(driven: DrivenServer) -> None:
         (["nowhere"], "address 'nowhere' has no port: write HOST:PORT"),
         (["unix:"], "address 'unix:' has no path: write unix:PATH"),
         (["--timeout", "soon"], "--timeout 'soon' must be a number of seconds"),
+        (["--timeout", "1_0"], "--timeout '1_0' must be a number of seconds"),
         (["--timeout", "0"], "--timeout '0' must be a finite number of seconds above 0"),
         (["--wait=-1"], "--wait '-1' must be a finite number of seconds of at least 0"),
         (["--wait", "nan"], "--wait 'nan' must be a finite number of seconds of at least 0"),

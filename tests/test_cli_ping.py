@@ -175,8 +175,8 @@ def test_ctrl_c_while_the_server_is_away_gives_the_summary() -> None:
 @pytest.mark.parametrize(
     ("act", "sentence", "failure"),
     [
-        (close_at_next, "seq=3: closed by the peer (FIN)", "1 closed by the peer"),
-        (reset_at_next, "seq=3: reset by the peer (RST)", "1 reset by the peer"),
+        (close_at_next, "seq=3: closed by the peer (FIN); reconnecting", "1 closed by the peer"),
+        (reset_at_next, "seq=3: reset by the peer (RST); reconnecting", "1 reset by the peer"),
     ],
 )
 def test_a_loss_says_how_and_when_it_is_back(act: Any, sentence: str, failure: str) -> None:
@@ -190,9 +190,36 @@ def test_a_loss_says_how_and_when_it_is_back(act: Any, sentence: str, failure: s
     assert any(re.match(rf"1 gap, {MS} in all, the longest {MS}$", line) for line in lines)
 
 
+def test_a_server_that_never_comes_back_is_told_once_and_its_gap_lasts_to_the_end() -> None:
+    with scripted(then(1, lambda connection: server._listener.close())) as server:
+        done = run("ping", server.address, "-i", "100ms", "-c", "6", "--json=-")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[2:5] == [
+        "closed by the peer (FIN); reconnecting",
+        "cannot connect: Connection refused; trying again",
+        "",
+    ]
+    shown = json.loads(done.stdout)
+    gap = shown["still_away_ms"]
+    assert 300 <= gap <= shown["elapsed_s"] * 1000
+    assert (shown["gaps"], shown["gap_ms"], shown["longest_gap_ms"]) == (1, gap, gap)
+    assert shown["still_away"] == "Connection refused"
+    away = rf"no echo in the last {MS}, to the end: Connection refused"
+    assert any(re.fullmatch(away, line) for line in lines)
+    assert any(re.fullmatch(rf"1 gap, {MS} in all, the longest {MS}", line) for line in lines)
+
+
+def test_quiet_says_nothing_of_a_loss_before_the_summary() -> None:
+    with scripted(then(1, close_at_next), echo) as server:
+        done = run("ping", server.address, "-i0", "-c3", "-q")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines()[1:3] == ["", f"--- {server.address} ping statistics ---"]
+
+
 def test_silence_is_told() -> None:
     with scripted(lambda connection: connection.recv(100) and connection.recv(1)) as server:
-        done = run("ping", server.address, "-c", "1", "-W", "0.2")
+        done = run("ping", server.address, "-c", "1", "-W", "200ms")
     assert (done.returncode, done.stderr) == (1, "")
     assert "\nseq=1: no answer for 0.2 s\n" in done.stdout
     assert "1 probe, 1 transmitted, 0 received, 100% lost" in done.stdout
@@ -237,20 +264,39 @@ def test_what_cannot_be_reached_is_one_sentence_and_exit_code_4(
         ([], "HOST:PORT is missing: see fastecho ping --help"),
         (["--json", "127.0.0.1:7"], "HOST:PORT is missing (127.0.0.1:7 was taken for --json's"),
         (["127.0.0.1"], "HOST:PORT '127.0.0.1' has no port: write HOST:PORT"),
-        (["127.0.0.1:7", "-c", "0"], "--count 0 must be a whole number from 1"),
+        (["127.0.0.1:7", "-c", "0"], "--count '0' must be a whole number from 1"),
         (["127.0.0.1:7", "-c", "x"], "--count 'x' must be a whole number"),
-        (["127.0.0.1:7", "--interval=-1"], "--interval -1.0 must be 0, or from 0.001"),
-        (["127.0.0.1:7", "-s", "9" * 9], "--size 999999999 must be a whole number from 1 to"),
-        (["127.0.0.1:7", "-W", "nan"], "--timeout nan must be from 0.001 to 86400 seconds"),
-        (["127.0.0.1:7", "--tos", "0x100"], "--tos 256 must be a whole number from 0 to 255"),
+        (["127.0.0.1:7", "-c", "1_0"], "--count '1_0' must be a whole number from 1 to 9"),
+        (["127.0.0.1:7", "--interval=-1"], "--interval '-1' must be a time such as 1, 0.2, 500ms"),
+        (["127.0.0.1:7", "-i", "1_0"], "--interval '1_0' must be a time such as 1, 0.2, 500ms"),
+        (["127.0.0.1:7", "-i", "100us"], "--interval '100us' must be 0, or from 0.001 to 86400"),
+        (["127.0.0.1:7", "-i", "25h"], "--interval '25h' must be 0, or from 0.001 to 86400 sec"),
+        (["127.0.0.1:7", "-s", "9" * 9], "--size '999999999' must be a whole number from 1 to"),
+        (["127.0.0.1:7", "-s", "6_4"], "--size '6_4' must be a whole number from 1 to 1048576"),
+        (["127.0.0.1:7", "-W", "nan"], "--timeout 'nan' must be a time such as 1, 0.2, 500ms"),
+        (["127.0.0.1:7", "-W", "1_0ms"], "--timeout '1_0ms' must be a time such as 1, 0.2, 500ms"),
+        (["127.0.0.1:7", "-W", "0"], "--timeout '0' must be from 0.001 to 86400 seconds"),
+        (["127.0.0.1:7", "--tos", "0x100"], "--tos '0x100' must be a whole number from 0 to 255"),
+        (["127.0.0.1:7", "--tos", "0x1_0"], "--tos '0x1_0' must be a whole number from 0 to 255"),
+        (["127.0.0.1:7", "--tos", "1_0"], "--tos '1_0' must be a whole number from 0 to 255"),
         (["127.0.0.1:7", "--source", "me"], "--source 'me' must be an address of this machine"),
         (["127.0.0.1:7", "-4", "-6"], "not allowed with argument -4"),
         (["127.0.0.1:7", "-4", "--source", "::1"], "--source '::1' is no IPv4 address"),
         (["unix:/x", "-4"], "-4 'IPv4' has no effect on unix:/x"),
         (["127.0.0.1:7", "--fail-if", "p99"], "--fail-if 'p99' must be METRIC>VALUE"),
         (["127.0.0.1:7", "--fail-if", "rate<9"], "--fail-if 'rate<9' asks for rate, which bench"),
+        (["127.0.0.1:7", "--fail-if", "lost>1_0"], "'lost>1_0' has no number to compare with"),
+        (["127.0.0.1:7", "--fail-if", "rat<9"], "'rat<9' has no metric 'rat': there are p50 to"),
+        (
+            ["127.0.0.1:7", "--fail-if", "zzz>9"],
+            "there are p50 to p99.99, max, mean, failures, connect.p99\n",
+        ),
         (["127.0.0.1:7", "--jsn"], "there is no option '--jsn': did you mean --json?"),
-        (["127.0.0.1:7", "--json", "/nosuch/file"], "--json '/nosuch/file' cannot be written: No"),
+        (
+            ["127.0.0.1:7", "--json", "/nosuch/file"],
+            "--json '/nosuch/file' is in a folder that does not",
+        ),
+        (["127.0.0.1:7", "--json="], "--json '' is no file: write its name, or - for stdout"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(
@@ -304,8 +350,33 @@ def test_json_goes_to_a_file_also_when_something_was_lost(tmp_path: Path) -> Non
     assert done.stdout.startswith("PING ")
     shown = json.loads(file.read_text())
     assert shown["failures"]["lost"] == shown["failures"]["closed"] == 1
-    assert shown["described"][0].endswith("s, seq=2: closed by the peer (FIN)")
+    assert shown["described"][0].endswith("s, seq=2: closed by the peer (FIN); reconnecting")
     assert shown["gap_ms"] == shown["longest_gap_ms"] > 0
+
+
+def test_a_file_stays_as_it_was_until_there_is_a_result(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("kept")
+    with ExitStack() as stack:
+        address = refusing_address(stack)
+        for file in (old, new):
+            assert run("ping", address, f"--json={file}").returncode == 4
+    assert (old.read_text(), new.exists()) == ("kept", False)
+
+
+def test_json_needs_a_standard_output() -> None:
+    """Told before the first probe."""
+    code = f"exec {' '.join(COMMAND)} ping 127.0.0.1:7 --json >&-"
+    done = subprocess.run(
+        ["sh", "-c", code], capture_output=True, text=True, env=environment(), timeout=DEADLINE
+    )
+    assert_refused(done, 4, "fastecho ping: --json: standard output is closed")
+
+
+def test_json_to_a_full_disk_names_the_file(make_server: MakeServer) -> None:
+    done = run("ping", make_server().address, "-i0", "-c1", "--json=/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "fastecho ping: /dev/full: No space left on device\n"
 
 
 def test_a_rule_that_came_true_is_exit_code_3(make_server: MakeServer) -> None:

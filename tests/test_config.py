@@ -276,6 +276,7 @@ WRONG_TEXTS = [
     ("idle_timeout", "inf", "seconds"),
     ("idle_timeout", "-1", "seconds"),
     ("idle_timeout", "5s", "seconds"),
+    ("idle_timeout", "1_0", "seconds"),
 ]
 
 

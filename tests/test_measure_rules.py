@@ -96,6 +96,7 @@ def test_a_value_is_shown_with_its_unit(text: str, shown: str) -> None:
         ("p99>2kms", "needs a unit of time: us, ms or s"),
         ("p99>2h", "needs a unit of time: us, ms or s"),
         ("p99>1.2.3ms", "has no number to compare with"),
+        ("p99>1_0ms", "has no number to compare with"),
         ("p98>2ms", "has no metric 'p98': did you mean p99?"),
         ("service>2ms", "has no metric 'service'"),
         ("zzz>2", "has no metric 'zzz': there are p50 to p99.99"),
@@ -119,3 +120,12 @@ def test_a_metric_that_a_plan_cannot_have_is_told_before_it_runs() -> None:
             Rule(text).check_plan(closed)
         Rule(text).check_plan(opened)
     Rule("connect.p99>1ms").check_plan(closed)
+
+
+def test_only_what_a_result_has_is_suggested() -> None:
+    for text, hint in [("rat<1", "there are"), ("servic.p99<1ms", "there are"), ("los>1", "lost?")]:
+        with pytest.raises(ConfigError) as caught:
+            Rule(text, "--fail-if", without=("rate", "unsent", "service", "schedule"))
+        said = str(caught.value).partition("has no metric")[2].partition(":")[2]
+        assert hint in said
+        assert not any(word in said for word in ("rate", "unsent", "service", "schedule"))

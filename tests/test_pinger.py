@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def test_probes_differ_and_only_their_last_byte_is_a_newline() -> None:
     assert len(set(made)) == PERIOD
     assert all(one.index(b"\n") == 63 for one in made)
     assert set(b"".join(made)) == set(range(256))
+
+
+def test_probes_of_a_few_bytes_are_alike_by_chance_only() -> None:
+    """What docs/reference/ping.md says of them."""
+    for size, most in ((1, PERIOD / 200), (2, PERIOD / 200), (3, PERIOD / 10000), (8, 0)):
+        probes = Probes(size)
+        made = [probes.bytes_of(number) for number in range(PERIOD)]
+        alike = sum(one == other for one, other in pairwise(made))
+        assert alike <= most
+    assert len(set(made)) == PERIOD
 
 
 def test_a_server_that_echoes_lines_answers_as_well(make_server: MakeServer) -> None:

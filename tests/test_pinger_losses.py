@@ -8,15 +8,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from conftest import MakeServer, Serve
-from driven import address_of, black_hole, echo, refusing_address
+from driven import DrivenServer, address_of, black_hole, echo, refusing_address
 from peers import DEADLINE, reset, wait_until
 from scripted import Handler, answer, close_at_next, message, reset_at_next, scripted, then
 from test_pinger import run
 
+from fastecho.measure import pinger
 from fastecho.measure.ping_events import Back, Event, Failure, Reply
 from fastecho.measure.ping_result import PingResult
 from fastecho.measure.pinger import Pinger
@@ -56,10 +57,10 @@ def test_a_connection_that_ends_costs_the_probe_under_way(
     with scripted(then(2, act), echo) as server:
         events, result = run(server.address, count=5)
     assert kinds(events) == ["Reply", "Reply", f"{kind} [3]", "Back", "Reply", "Reply"]
-    assert only_failure(events) == sentence
+    assert only_failure(events) == f"{sentence}; reconnecting"
     assert failures(result) == {"lost": 1, kind: 1}
     assert (result.received, result.lost_percent, result.gaps) == (4, 20.0, 1)
-    assert result.described[0].endswith(f" s, {sentence}")
+    assert result.described[0].endswith(f" s, {sentence}; reconnecting")
 
 
 @pytest.mark.parametrize("kind", ["closed", "reset"])
@@ -86,7 +87,7 @@ def test_silence_gives_a_connection_up() -> None:
     with scripted(then(1, swallow), echo) as server:
         events, result = run(server.address, count=4, timeout=0.2)
     assert kinds(events) == ["Reply", "timed_out [2]", "Back", "Reply", "Reply"]
-    assert only_failure(events) == "seq=2: no answer for 0.2 s"
+    assert only_failure(events) == "seq=2: no answer for 0.2 s; reconnecting"
     assert failures(result) == {"timed_out": 1}
     (back,) = [one for one in events if isinstance(one, Back)]
     assert 200_000_000 <= back.gap_ns
@@ -276,29 +277,121 @@ def test_a_stopped_program_makes_replies_late_and_loses_none(serve_apart: Serve)
 
 @pytest.mark.parametrize("interval", [0.05, 0])
 def test_probes_end_when_the_server_never_comes_back(interval: float) -> None:
-    with scripted(then(1, lambda connection: None)) as server:
+    with scripted(then(1, lambda connection: server._listener.close())) as server:
         events = iter(Pinger(server.address, interval=interval, count=6, timeout=DEADLINE))
         next(events)
         assert isinstance(next(events), Reply)
-        server._listener.close()
         rest = list(events)
-    (lost,) = [one.kind for one in rest if isinstance(one, Failure)]
-    assert lost in ("closed", "reset")  # by RST if the next probe came before the end
+    told = [one.kind for one in rest if isinstance(one, Failure)]
+    assert told[0] in ("closed", "reset")  # by RST if the next probe came before the end
+    assert told[1:] == ["refused"]  # told once, though tried again and again
 
 
 def test_what_was_lost_while_away_is_counted() -> None:
-    with scripted(then(1, lambda connection: None)) as server:
+    with scripted(then(1, lambda connection: server._listener.close())) as server:
         made = Pinger(server.address, interval=0.05, count=6, timeout=DEADLINE)
         events = iter(made)
         next(events)
-        next(events)
-        server._listener.close()
+        lost = time.perf_counter_ns()
         list(events)
+        passed = time.perf_counter_ns() - lost
     result = made.result()
     assert (result.probes, result.transmitted, result.received, result.lost) == (6, 1, 1, 5)
     assert result.failures["refused"] >= 1
     assert result.still_away == "Connection refused"
-    assert result.gaps == 0
+    assert result.gaps == 1
+    assert result.gap_ns == result.longest_gap_ns == result.still_away_ns
+    assert 150_000_000 <= result.gap_ns <= passed
+
+
+@pytest.mark.parametrize("new_connection", [False, True])
+def test_a_gap_lasts_until_somebody_ends_the_probes(new_connection: bool) -> None:
+    with scripted(then(1, lambda connection: server._listener.close())) as server:
+        made = Pinger(server.address, interval=0.02, new_connection=new_connection)
+        thread = threading.Thread(target=lambda: list(made))
+        thread.start()
+        wait_until(lambda: made.result().failures["refused"] >= 2)
+        made.stop()
+        thread.join(DEADLINE)
+    result = made.result()
+    assert (result.gaps, result.still_away) == (1, "Connection refused")
+    assert 0 < result.gap_ns == result.still_away_ns <= result.elapsed_ns
+
+
+def test_silence_until_the_last_probe_is_a_gap_and_the_end_of_its_connection_is_none() -> None:
+    with scripted(lambda connection: connection.recv(100) and connection.recv(1)) as server:
+        _, silent = run(server.address, count=1, timeout=0.2)
+    assert (silent.gaps, silent.still_away) == (1, "no answer for 0.2 s")
+    assert 200_000_000 <= silent.gap_ns <= silent.elapsed_ns
+    with scripted(close_at_next) as server:
+        _, closed = run(server.address, count=1)
+    assert (closed.gaps, closed.still_away, closed.still_away_ns) == (0, "", 0)
+    assert failures(closed) == {"lost": 1, "closed": 1}
+
+
+def test_a_reset_or_an_end_while_coming_back_is_counted_as_what_it_is() -> None:
+    with scripted(then(1, close_at_next), reset_at_next, close_at_next, echo) as server:
+        events, result = run(server.address, count=5)
+    told = [str(one) for one in events if isinstance(one, Failure)]
+    assert told == [
+        "seq=2: closed by the peer (FIN); reconnecting",
+        "reset by the peer (RST); trying again",
+        "closed by the peer (FIN); trying again",
+    ]
+    assert failures(result) == {"lost": 3, "reset": 1, "closed": 2}
+    assert (result.received, result.gaps) == (2, 1)
+
+
+def late(count: int, after: float, end: Handler = echo) -> Handler:
+    """Return a handler that echoes a probe, and sends more bytes a while after it."""
+
+    def handler(connection: socket.socket) -> None:
+        connection.sendall(message(connection))
+        time.sleep(after)
+        connection.sendall(b"x" * count)
+        end(connection)
+
+    return handler
+
+
+@pytest.mark.parametrize("interval", [0, 0.2])
+def test_bytes_too_many_after_the_reply_are_noticed_when_each_has_its_own_connection(
+    interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinger, "LISTEN_NS", (DEADLINE * 10**9,) * 2)  # machines may be slow
+    with scripted(late(3, 0.002), late(4, 0.002), echo) as server:
+        events, result = run(server.address, count=3, interval=interval, new_connection=True)
+    expected = ["Reply", "extra_bytes []", "Reply", "extra_bytes []", "Reply"]
+    assert kinds(events) == expected
+    assert failures(result) == {"extra_bytes": 7}
+    assert (result.received, result.gaps) == (3, 0)
+
+
+def test_a_peer_that_never_closes_does_not_move_the_schedule() -> None:
+    """And the time of a reply is not that of the end of its connection."""
+    open_ones: list[socket.socket] = []
+
+    def keep(connection: socket.socket) -> None:
+        connection.sendall(message(connection))
+        assert connection.recv(1) == b""
+        open_ones.append(connection.dup())
+
+    with scripted(*[keep] * 6) as server:
+        _, result = run(server.address, count=6, interval=0.03, new_connection=True)
+    for one in open_ones:
+        one.close()
+    assert (result.received, result.is_clean) == (6, True)
+    assert 150 <= result.elapsed_ns / 1e6 < 550
+    assert result.timings.percentile(50) < 30_000_000
+
+
+def test_a_storm_of_tries_is_none_when_each_has_its_own_connection() -> None:
+    """With interval 0 they come ten times a second."""
+    with scripted(*[answer(WEB)] * 3) as server:
+        before = time.perf_counter()
+        _, result = run(server.address, count=3, new_connection=True)
+        assert time.perf_counter() - before >= 0.2
+    assert failures(result) == {"corrupt": 3}
 
 
 def test_a_server_that_is_lost_at_once_again_is_tried_ten_times_a_second() -> None:
@@ -309,6 +402,28 @@ def test_a_server_that_is_lost_at_once_again_is_tried_ten_times_a_second() -> No
         assert time.perf_counter() - before >= 0.2
     lost = [f"closed [{number}]" for number in (2, 3, 4, 5)]
     assert kinds(events) == ["Reply", lost[0], "Back", lost[1], "Back", lost[2], "Back", lost[3]]
+
+
+def test_tries_come_further_apart_while_no_probe_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that closes after each message is back for each try, and gone at once."""
+    monkeypatch.setattr(pinger, "TRY_NS", (1_000_000, 1_000_000_000))
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            with server.accept() as connection, suppress(ConnectionError):
+                connection.sendall(connection.recv(100))
+
+    with DrivenServer() as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        _, result = run(server.address, count=2, interval=0.5)
+        stop.set()
+        socket.create_connection(server._listener.getsockname()).close()
+        thread.join(DEADLINE)
+    assert 10 <= result.gaps <= 100  # by tenths of the time gone by; else 500
 
 
 def test_a_connection_that_cannot_be_had_costs_one_probe_when_each_has_its_own(

@@ -1,7 +1,8 @@
 """Where `fastecho bench` writes its result for machines: JSON, JSON lines, .hgrm, a page.
 
-What lives here: which file or stream takes what, checked before the run. What may not live here:
-what stands in them (fastecho.measure), text for people.
+What lives here: which file or stream takes what, checked before the run; for every command,
+checking a file without touching it, and writing it. What may not live here: what stands in them
+(fastecho.measure), text for people.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fastecho.measure.result import Interval, Result
     from fastecho.measure.search import Found, Step
 
-__all__ = ["Outputs"]
+__all__ = ["STDOUT", "Outputs", "check_path", "write_text"]
 
 STDOUT = "-"
 FLAGS = ("json", "jsonl", "hgrm", "html")
@@ -39,8 +40,7 @@ class Outputs:
             flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None
         }
         for flag, path in self._paths.items():
-            if not path:
-                raise ConfigError(f"--{flag}", path, "is no file: write its name, or - for stdout")
+            check_path(flag, path)
         wanting = [flag for flag, path in self._paths.items() if path == STDOUT]
         if len(wanting) > 1:
             both = f"is wanted by --{wanting[0]} as well: give one of them a file"
@@ -53,9 +53,6 @@ class Outputs:
         self.takes_stdout = bool(wanting)
         if wanting and sys.stdout is None:
             raise StartError(0, f"--{wanting[0]}: standard output is closed")
-        for flag, path in self._paths.items():
-            if path != STDOUT:
-                _check(flag, path)
         if "html" in self._paths:
             import fastecho.measure.page  # noqa: F401 (what it lacks is told before the run)
         # The first line replaces what the file held, the others are appended: a run that does not
@@ -86,16 +83,16 @@ class Outputs:
         if "jsonl" in self._paths:
             self._line({"event": "result", **data})
         if "json" in self._paths:
-            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+            write_text(self._paths["json"], json.dumps(data, indent=1) + "\n")
         if "hgrm" in self._paths:
             from fastecho.measure.histograms import hgrm
 
             assert result.latency is not None
-            _write(self._paths["hgrm"], hgrm(result.latency))
+            write_text(self._paths["hgrm"], hgrm(result.latency))
         if "html" in self._paths:
             from fastecho.measure.page import page
 
-            _write(self._paths["html"], page([data]))
+            write_text(self._paths["html"], page([data]))
         if self._broken is not None:
             raise self._broken
 
@@ -112,11 +109,11 @@ class Outputs:
                 "fastecho": __version__,
                 "comparisons": [one.to_json() for one in found],
             }
-            _write(self._paths["json"], json.dumps(data, indent=1) + "\n")
+            write_text(self._paths["json"], json.dumps(data, indent=1) + "\n")
         if "html" in self._paths:
             from fastecho.measure.page import page
 
-            _write(self._paths["html"], page([one.to_json() for one in results]))
+            write_text(self._paths["html"], page([one.to_json() for one in results]))
 
     def _line(self, data: dict[str, object]) -> None:
         import json
@@ -125,7 +122,7 @@ class Outputs:
         if self._broken is not None:
             return
         try:
-            _write(path, json.dumps(data) + "\n", self._line_mode)
+            write_text(path, json.dumps(data) + "\n", self._line_mode)
         except OSError as error:
             if path == STDOUT:
                 raise  # nobody reads any more
@@ -133,10 +130,14 @@ class Outputs:
         self._line_mode = "a"
 
 
-def _check(flag: str, path: str) -> None:
-    """Refuse a path that could not be written after the run."""
+def check_path(flag: str, path: str) -> None:
+    """Refuse a path that could not be written after the run; what is there stays as it is."""
     folder = os.path.dirname(path) or "."
-    if os.path.isdir(path):
+    if path == STDOUT:
+        return
+    if not path:
+        reason = "is no file: write its name, or - for stdout"
+    elif os.path.isdir(path):
         reason = "is a folder"
     elif not os.path.isdir(folder):
         reason = f"is in a folder that does not exist: {folder}"
@@ -147,7 +148,8 @@ def _check(flag: str, path: str) -> None:
     raise ConfigError(f"--{flag}", path, reason)
 
 
-def _write(path: str, text: str, mode: str = "w") -> None:
+def write_text(path: str, text: str, mode: str = "w") -> None:
+    """Write to a file, or to standard output; an error names the file."""
     if path == STDOUT:
         sys.stdout.write(text)
         sys.stdout.flush()

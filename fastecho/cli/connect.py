@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
 def _seconds(option: str, text: str, *, above: bool = False) -> float:
     """Return a number of seconds from the command line: 0 or more, or above 0."""
     try:
+        if "_" in text:
+            raise ValueError  # Python would read 1_0 as 10
         value = float(text)
     except ValueError:
         raise ConfigError(option, text, "must be a number of seconds") from None

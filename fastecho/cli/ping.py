@@ -11,6 +11,7 @@ import signal
 import sys
 
 from fastecho.cli import complain, put_line
+from fastecho.cli._outputs import STDOUT, check_path, write_text
 from fastecho.errors import ConfigError, StartError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -35,7 +36,7 @@ DESCRIPTION = """\
 Send probes to an echo server, verify every byte that comes back, and say how long it
 took. One connection carries all probes, on a fixed schedule: a late reply does not move
 the next probe. A connection that is lost is opened again, and the gap is told; probes
-that are due meanwhile count as lost.
+that are due meanwhile count as lost. A TIME is seconds, or such as 500ms or 2m.
 
 Ctrl-C ends it and prints the summary. Exit code 0 if nothing went wrong, 1 if anything
 was lost, late, wrong or too many or a connection broke, 2 for a wrong option, 3 if a
@@ -45,7 +46,7 @@ before there was a result."""
 EXAMPLE = """\
 examples:
   fastecho ping 127.0.0.1:7777
-  fastecho ping example.net:7 -c 10 -i 0.2
+  fastecho ping example.net:7 -c 10 -i 200ms
   fastecho ping '[::1]:7777' -i 0 -c 10000 -q --json=ping.json
   fastecho ping unix:/run/echo.sock --new-connection"""
 
@@ -63,6 +64,9 @@ FAILURES = {
     "other": "other errors",
 }
 """Words for the keys of PingResult.failures."""
+
+BENCH_KNOWS = ("rate", "unsent", "service", "schedule")
+"""What a rule can ask of bench, and not of ping."""
 
 FLAGS = {
     "address": "HOST:PORT",
@@ -91,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "-i",
         "--interval",
-        metavar="SECONDS",
+        metavar="TIME",
         default="1",
         help="from one probe to the next; 0: as soon as the reply is here (default: %(default)s)",
     )
@@ -106,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "-W",
         "--timeout",
-        metavar="SECONDS",
+        metavar="TIME",
         default="5",
         help="give up connecting after this time, and a connection that is silent for so long "
         "while a reply is due; a reply that took longer is late (default: %(default)s)",
@@ -117,14 +121,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="connect anew for each probe, and show how long that took",
     )
     add("--source", metavar="ADDR[:PORT]", help="connect from this address of this machine")
-    add("--tos", metavar="N", help="type of service (IPv4) or traffic class (IPv6), 0 to 255")
+    add(
+        "--tos", metavar="N", help="type of service (IPv4) or traffic class (IPv6), 0 to 255, or 0x"
+    )
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", dest="ipv4", action="store_true", help="IPv4 addresses only")
     family.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 addresses only")
     add(
         "--json",
         nargs="?",
-        const="-",
+        const=STDOUT,
         metavar="FILE",
         help="write the result as JSON to FILE; without FILE to standard output, the text then "
         "to standard error",
@@ -142,13 +148,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ping until it is over or somebody ends it; return the exit code."""
     if args.address is None:
-        taken = "" if args.json in (None, "-") else f" ({args.json} was taken for --json's file)"
+        taken = "" if args.json in (None, STDOUT) else f" ({args.json} was taken for --json's file)"
         complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
         return EXIT_USAGE
     pinger, rules = _pinger(args), _rules(args.fail_if)
-    if args.json not in (None, "-"):
-        _check_writable(args.json)
-    say = put_line if args.json == "-" else _print
+    if args.json is not None:
+        check_path("json", args.json)
+        if args.json == STDOUT and sys.stdout is None:
+            raise StartError(0, "--json: standard output is closed")
+    say = put_line if args.json == STDOUT else _print
     with _Ending(pinger) as ending:
         events = iter(pinger)
         try:
@@ -212,25 +220,27 @@ class _Ending:
 
 def _pinger(args: argparse.Namespace) -> Pinger:
     """Return the pinger that the options ask for, or raise ConfigError."""
-    from fastecho.measure.pinger import Pinger
+    from fastecho.measure.pinger import ENDLESS, Pinger
+    from fastecho.measure.probes import SIZE_LIMIT
 
     try:
         return Pinger(
             args.address,
-            size=_number("--size", args.size, int),
-            interval=_number("--interval", args.interval, float),
-            count=None if args.count is None else _number("--count", args.count, int),
-            timeout=_number("--timeout", args.timeout, float),
+            size=_whole("--size", args.size, SIZE_LIMIT),
+            interval=_seconds("--interval", args.interval),
+            count=None if args.count is None else _whole("--count", args.count, ENDLESS),
+            timeout=_seconds("--timeout", args.timeout),
             new_connection=args.new_connection,
             source=args.source,
-            tos=None if args.tos is None else _number("--tos", args.tos, _from_any_base),
+            tos=None if args.tos is None else _tos(args.tos),
             family=_family(args),
         )
     except ConfigError as error:
         name = FLAGS.get(error.option, error.option)
         if error.option == "family":
             name = "-6" if args.ipv6 else "-4"
-        raise ConfigError(name, error.value, error.reason) from None
+        value = getattr(args, error.option, error.value)  # as it was written
+        raise ConfigError(name, value, error.reason) from None
 
 
 def _rules(texts: list[str]) -> list[Rule]:
@@ -239,9 +249,9 @@ def _rules(texts: list[str]) -> list[Rule]:
         return []
     from fastecho.measure.rules import Rule
 
-    rules = [Rule(text, "--fail-if") for text in texts]
+    rules = [Rule(text, "--fail-if", BENCH_KNOWS) for text in texts]
     for rule in rules:
-        if rule.metric in ("rate", "unsent") or rule.metric.startswith(("service.", "schedule.")):
+        if rule.metric.partition(".")[0] in BENCH_KNOWS:
             raise ConfigError("--fail-if", rule.text, f"asks for {rule.metric}, which bench knows")
     return rules
 
@@ -262,17 +272,32 @@ def _family(args: argparse.Namespace) -> int:
     return FAMILIES["IPv6" if args.ipv6 else "IPv4"]
 
 
-def _from_any_base(text: str) -> int:
-    return int(text, 0)
+def _tos(text: str) -> int:
+    """Return the number that --tos stands for: decimal, or hexadecimal after 0x."""
+    from string import hexdigits
+
+    digits = text[2:] if text[:2] in ("0x", "0X") else ""
+    if digits and not digits.strip(hexdigits) and int(digits, 16) <= 255:
+        return int(digits, 16)
+    return _whole("--tos", text, 255, least=0)
 
 
-def _number(option: str, text: str, kind: Callable[[str], Any]) -> Any:
-    """Return the number that an option's text stands for."""
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a number" if kind is float else "a whole number"
-        raise ConfigError(option, text, f"must be {what}") from None
+def _whole(option: str, text: str, most: int, *, least: int = 1) -> int:
+    """Return the whole number that an option's text stands for."""
+    from fastecho.measure.values import whole
+
+    number = whole(least, most)(text, option)
+    assert isinstance(number, int)
+    return number
+
+
+def _seconds(option: str, text: str) -> float:
+    """Return the seconds that an option's text stands for; Pinger knows the limits."""
+    from fastecho.measure.values import read_seconds
+
+    if (value := read_seconds(text)) is None:
+        raise ConfigError(option, text, "must be a time such as 1, 0.2, 500ms or 2m")
+    return value
 
 
 def _print(line: str) -> None:
@@ -327,7 +352,8 @@ def _summary(result: PingResult) -> Iterator[str]:
             f"the longest {_ms(result.longest_gap_ns)} ms"
         )
     if result.still_away:
-        yield f"not back at the end: {result.still_away}"
+        lasts = f"no echo in the last {_ms(result.still_away_ns)} ms, to the end"
+        yield f"{lasts}: {result.still_away}"
     times = result.timings
     if times.count:
         yield _times("rtt", times)
@@ -358,26 +384,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _check_writable(path: str) -> None:
-    """Refuse a file that cannot be written: better now than after an hour of probes."""
-    try:
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError("--json", path, f"cannot be written: {why}") from None
-
-
 def _write_json(path: str, result: PingResult) -> None:
     import json
 
-    text = json.dumps(result.to_json(), indent=2) + "\n"
-    if path == "-":
-        if sys.stdout is None:
-            complain(NAME, "standard output is closed")
-            return
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    write_text(path, json.dumps(result.to_json(), indent=2) + "\n")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .probes import Probes
     from .route import Line
 
-__all__ = ["CLOSED", "NO_ECHO", "Channel", "ChannelEndedError", "Waiting"]
+__all__ = ["CLOSED", "NO_ECHO", "RESET", "Channel", "ChannelEndedError", "Waiting"]
 
 AT_ONCE = 16384
 """Probes up to this size fit into every socket's buffers: sending them cannot wait for a reply."""
@@ -237,6 +237,21 @@ class Channel:
             except OSError as error:
                 raise self._failed(error) from None
             yield from self._absorb(came, at_ns)
+
+    def see_out(self, until_ns: int, *, half_close: bool) -> Iterator[Event]:
+        """Take what comes after the last reply, until `until_ns` or the peer's end of it.
+
+        With `half_close` the peer is told that no more probes come: it has no reason to wait.
+        """
+        if half_close:
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it is over already, and the next call says how
+        yield from self.take()
+        while not self._waiting.stopped and (left_ns := until_ns - clock()) > 0:
+            if self._wait(min(left_ns, SLICE_NS))[0]:
+                yield from self.take()
 
     def _push(self) -> None:
         """Send what the kernel takes now."""

@@ -47,8 +47,10 @@ class PingResult:
         failures: how many of each of KINDS; bytes for extra_bytes.
         described: the first failures, a sentence each.
         timings: of replies; connect_timings: of all connections.
-        gaps, gap_ns, longest_gap_ns: how often, and how long, nothing echoed.
+        gaps, gap_ns, longest_gap_ns: how often, and how long, nothing echoed; one that lasts to the
+            end counts from then on.
         still_away: why it is not back, "" if it is.
+        still_away_ns: at the end, how long the gap that lasted until then was; 0 without one.
         tcp_rtt_ns, tcp_rttvar_ns: what the kernel says of the last connection; None without TCP.
         retransmissions: of all connections; None without TCP.
     """
@@ -66,6 +68,7 @@ class PingResult:
         self.connect_timings = Timings()
         self.gaps = self.gap_ns = self.longest_gap_ns = 0
         self.still_away = ""
+        self.still_away_ns = 0
         self.tcp_rtt_ns: int | None = None
         self.tcp_rttvar_ns: int | None = None
         self.retransmissions: int | None = None
@@ -127,7 +130,6 @@ class PingResult:
         self.gaps += 1
         self.gap_ns += ns
         self.longest_gap_ns = max(self.longest_gap_ns, ns)
-        self.still_away = ""
 
     def add_kernel_view(self, rtt_us: int, rttvar_us: int, retransmissions: int) -> None:
         """Take what TCP_INFO says of a connection at its end."""
@@ -166,6 +168,7 @@ class PingResult:
             "gap_ms": self.gap_ns / 1e6,
             "longest_gap_ms": self.longest_gap_ns / 1e6,
             "still_away": self.still_away,
+            "still_away_ms": self.still_away_ns / 1e6,
             "latency_us": self.timings.to_json(),
             "jitter_us": round(self.timings.jitter_ns / 1000, 3),
             "connect_us": self.connect_timings.to_json(),

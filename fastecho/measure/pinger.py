@@ -11,10 +11,13 @@ stopped does not send later what it missed: its schedule moves on.
 
 A connection that is lost is opened again. It counts as back when it has echoed something: a
 stopped program's kernel accepts connections too. Probes that are due until then are lost. A try is
-made at once, the next ones after a tenth of the time gone by, from 0.1 s to 1 s. With interval 0
-one probe is lost with each try that fails.
+made at once, the next ones after a tenth of the time gone by, from 0.1 s to 1 s (of the time since
+the first loss, if no probe was answered in between); why they fail is told once for each reason.
+With interval 0 one probe is lost with each try that fails.
 
-With a connection for each probe there is one at a time; a probe that is due meanwhile waits.
+With a connection for each probe there is one at a time; a probe that is due meanwhile waits. After
+its reply the connection is half-closed and read to its end, for bytes that nobody asked for: until
+the next probe is due, and not for long.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from time import perf_counter_ns as clock
 from fastecho.dial import reason
 from fastecho.errors import ConfigError
 
-from .channel import CLOSED, NO_ECHO, Channel, ChannelEndedError, Waiting
+from .channel import CLOSED, NO_ECHO, RESET, Channel, ChannelEndedError, Waiting
 from .ping_events import Back, Event, Failure, Opened
 from .ping_result import PingResult
 from .probes import PERIOD, SIZE_LIMIT, Probes
@@ -54,6 +57,9 @@ PATIENCE_NS = 1_000_000_000
 
 TRY_NS = (100_000_000, 1_000_000_000)
 """Shortest and longest pause between two tries to connect."""
+
+LISTEN_NS = (10_000_000, 100_000_000)
+"""How long a peer may take to close a probe's own connection: with interval 0, and otherwise."""
 
 CHECK_BYTES = 64
 """What a new connection has to echo before the server counts as back, at most."""
@@ -124,6 +130,11 @@ class Pinger:
         # When it was lost, while nothing echoes; how many probes that cost so far.
         self._away_ns: int | None = None
         self._lost_away = 0
+        # When it was lost first since a probe was answered; how many were when it was lost last.
+        self._restless_ns = 0
+        self._received = -1
+        # Why tries to connect have failed since then.
+        self._told: set[str] = set()
         # Not before this time is the next try to connect.
         self._next_try_ns = 0
 
@@ -137,6 +148,8 @@ class Pinger:
             yield from self._on_new_ones() if self._new_connection else self._on_one()
         finally:
             self._waiting.interruptible = False
+            if self._away_ns is not None:
+                self._result.still_away_ns = self._end_gap()
             self._result.end()
             if self._channel is not None:
                 self._result.unanswered = self._channel.unanswered
@@ -183,25 +196,49 @@ class Pinger:
     def _on_new_ones(self) -> Iterator[Event]:
         """Run with a connection for each probe; the first one is there already."""
         while not self._is_over():
+            now = clock()
             if not self._is_due(0):
-                self._waiting.sleep(self._due_ns() - clock())
-                continue
-            try:
-                channel = self._channel or self._use(self._open(self._timeout_ns))
-            except OSError as error:
-                yield self._unconnected(error)
-                continue
-            received = self._result.received
-            try:
-                yield from channel.probe(self._begin())
-                while channel.unanswered and not self._waiting.stopped:
-                    yield from channel.attend(None)
-            except ChannelEndedError as end:
+                self._waiting.sleep(self._due_ns() - now)
+            elif not self._interval_ns and now < self._next_try_ns:
+                self._waiting.sleep(self._next_try_ns - now)
+            else:
+                yield from self._on_new_one()
+                if self._away_ns is not None:
+                    self._next_try_ns = now + self._pause_ns(now)
+
+    def _on_new_one(self) -> Iterator[Event]:
+        """Send one probe, on a connection of its own."""
+        began_ns = clock()
+        try:
+            channel = self._channel or self._use(self._open(self._timeout_ns))
+        except OSError as error:
+            yield self._unconnected(error, began_ns)
+            return
+        received = self._result.received
+        try:
+            yield from channel.probe(self._begin())
+            while channel.unanswered and not self._waiting.stopped:
+                yield from channel.attend(None)
+        except ChannelEndedError as end:
+            if self._result.received == received:
                 yield from self._lose(end)
-            if self._result.received > received and self._away_ns is not None:
+        if self._result.received > received:
+            if self._away_ns is not None:
                 yield self._back()
-            if not self._waiting.stopped:
-                self._close()
+            yield from self._see_out(channel)
+        if not self._waiting.stopped:
+            self._close()
+
+    def _see_out(self, channel: Channel) -> Iterator[Event]:
+        """Notice what comes after the reply to a connection's only probe."""
+        until_ns = clock() + LISTEN_NS[self._interval_ns > 0]
+        if self._interval_ns and self._has_more():
+            until_ns = min(until_ns, self._due_ns())
+        try:
+            # A port that the user chose can be used again at once only if it is we who reset.
+            yield from channel.see_out(until_ns, half_close=not self._route.has_fixed_port)
+        except ChannelEndedError:
+            pass  # how it ends is nobody's business any more
 
     def _has_more(self) -> bool:
         return self._next <= self._last
@@ -268,8 +305,12 @@ class Pinger:
         channel.close()
 
     def _lose(self, end: ChannelEndedError) -> Iterator[Event]:
-        """Give up the connection and what was under way on it."""
-        self._go_away(end.since_ns)
+        """Give up the connection and what was under way on it.
+
+        If that ends the last probe as well, there is no gap, unless it was a silence.
+        """
+        if end.kind == "timed_out" or self._has_more():
+            self._go_away(end.since_ns, end.sentence if end.kind else NO_ECHO)
         self._close()
         failures, lost = self._result.failures, len(end.numbers)
         self._lost_away += lost
@@ -277,13 +318,20 @@ class Pinger:
         if end.kind not in ("", "timed_out"):
             failures[end.kind] += 1
         if end.kind or lost:
-            yield self._result.told(Failure(end.kind or "lost", end.numbers, end.sentence))
+            again = self._has_more() and not self._new_connection
+            sentence = f"{end.sentence}; reconnecting" if again else end.sentence
+            yield self._result.told(Failure(end.kind or "lost", end.numbers, sentence))
 
-    def _go_away(self, since_ns: int) -> None:
-        """Note when the server was lost, unless it is already."""
+    def _go_away(self, since_ns: int, why: str) -> None:
+        """Note when and why the server was lost; the beginning stays, if it is already."""
         if self._away_ns is None:
             self._away_ns = since_ns
             self._lost_away = 0
+            self._told.clear()
+            if self._result.received > self._received:
+                self._restless_ns = since_ns
+            self._received = self._result.received
+        self._result.still_away = why
 
     def _come_back(self) -> Iterator[Event]:
         """Count the probes that are due; connect if it is time to; wait a little if not."""
@@ -294,25 +342,37 @@ class Pinger:
         if now < self._next_try_ns:
             self._waiting.sleep(self._next_try_ns - now)
             return
-        assert self._away_ns is not None
-        pause_ns = min(max((now - self._away_ns) // 10, TRY_NS[0]), TRY_NS[1])
-        self._next_try_ns = now + pause_ns
+        self._next_try_ns = now + self._pause_ns(now)
         limit_ns = self._timeout_ns
         if self._interval_ns and self._last != ENDLESS:
             last_ns = self._start_ns + (self._last - 1) * self._interval_ns
             limit_ns = min(limit_ns, max(last_ns - now, TRY_NS[0]))
+        line: Line | None = None
         try:
             line = self._open(limit_ns)
             self._check(line.sock, limit_ns)
         except OSError as error:
-            self._result.still_away = reason(error)
-            self._result.failures[_kind_of(error)] += 1
             if not self._interval_ns:  # else it would not end when the server never comes back
                 self._lose_one()
+            yield from self._not_back(error, "" if line else "cannot connect: ")
             return
         self._lose_due()
         self._use(line)
         yield self._back()
+
+    def _not_back(self, error: OSError, what: str) -> Iterator[Event]:
+        """Count a try that failed; tell why, if that is new."""
+        kind, why = _kind_of(error), reason(error)
+        self._result.failures[kind] += 1
+        self._result.still_away = why
+        if why not in self._told:
+            self._told.add(why)
+            again = "; trying again" if self._has_more() else ""
+            yield self._result.told(Failure(kind, [], f"{what}{why}{again}"))
+
+    def _pause_ns(self, now: int) -> int:
+        """Return how long after `now` the next try to connect may come."""
+        return min(max((now - self._restless_ns) // 10, TRY_NS[0]), TRY_NS[1])
 
     def _check(self, sock: socket.socket, limit_ns: int) -> None:
         """Have a new connection echo something, or close it and raise OSError."""
@@ -332,6 +392,12 @@ class Pinger:
         except TimeoutError:
             sock.close()
             raise OSError(errno.EPROTO, "it accepts connections, but does not answer") from None
+        except ConnectionResetError:
+            sock.close()
+            raise OSError(errno.ECONNRESET, RESET) from None
+        except BrokenPipeError:
+            sock.close()
+            raise OSError(errno.ECONNABORTED, CLOSED) from None
         except BaseException:
             sock.close()
             raise
@@ -339,10 +405,16 @@ class Pinger:
             self._waiting.interruptible = False
 
     def _back(self) -> Back:
+        gap_ns = self._end_gap()
+        self._result.still_away = ""
+        return Back(gap_ns, self._lost_away)
+
+    def _end_gap(self) -> int:
+        """Count the time since the server was lost, and return it."""
         assert self._away_ns is not None
         gap_ns, self._away_ns = clock() - self._away_ns, None
         self._result.add_gap(gap_ns)
-        return Back(gap_ns, self._lost_away)
+        return gap_ns
 
     def _lose_due(self) -> None:
         """Count the probes that are due, and cannot be sent, as lost."""
@@ -355,20 +427,25 @@ class Pinger:
         self._lost_away += 1
         return self._begin()
 
-    def _unconnected(self, error: OSError) -> Failure:
+    def _unconnected(self, error: OSError, began_ns: int) -> Failure:
         """Count the next probe as lost, since its own connection could not be opened."""
-        self._go_away(clock())
         kind = _kind_of(error)
+        if kind == "connect_timed_out" or self._next < self._last:
+            self._go_away(began_ns, reason(error))
         self._result.failures[kind] += 1
         sentence = f"cannot connect: {reason(error)}"
         return self._result.told(Failure(kind, [self._lose_one()], sentence))
 
 
 def _kind_of(error: OSError) -> str:
-    """Return what a failure to connect counts as."""
-    if isinstance(error, ConnectionRefusedError):
-        return "refused"
-    return "connect_timed_out" if isinstance(error, TimeoutError) else "other"
+    """Return what a failure to connect, or to be echoed at once, counts as."""
+    kinds: tuple[tuple[type[OSError], str], ...] = (
+        (ConnectionRefusedError, "refused"),
+        (TimeoutError, "connect_timed_out"),
+        (ConnectionResetError, "reset"),
+        (ConnectionAbortedError, "closed"),
+    )
+    return next((kind for one, kind in kinds if isinstance(error, one)), "other")
 
 
 def _whole(name: str, value: object, most: int) -> int:

@@ -3,10 +3,10 @@
 Lives here: making them, finding what is wrong with a reply. Does not live here: sending and
 receiving (pinger.py), the messages of the native load (src_c/pattern.h).
 
-The bytes are noise, cut at a place that the number chooses: 65,521 successive probes differ from
-each other, and neighbours have nothing in common. The last byte of a probe is a newline, and no
-other is: a server that echoes line by line answers as well. A probe of one byte has no newline,
-and of those every tenth or so is like the one before.
+The bytes are noise, cut at a place that the number chooses: 65,521 successive probes of 8 bytes or
+more differ from each other, and neighbours have nothing in common. The last byte of a probe is a
+newline, and no other is: a server that echoes line by line answers as well. A probe of one byte has
+no newline, and one in about 270 is like the one before (shorter probes are alike by chance).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .values import read_number
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .plan import Plan
     from .result import Result
@@ -48,6 +48,10 @@ class Rule:
     another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second);
     failures (of all kinds) and each kind by its name. Times need a unit: us, ms or s.
 
+    Args:
+        text: the rule.
+        option: what an error names.
+        without: metrics and histograms that the result will not have: none is suggested.
     Attributes:
         text: the rule as it was written; also str(rule).
         metric, comparison, limit: its parts; a time in seconds.
@@ -58,7 +62,7 @@ class Rule:
 
     __slots__ = ("_figure", "_histogram", "comparison", "limit", "metric", "option", "text")
 
-    def __init__(self, text: str, option: str = "rule") -> None:
+    def __init__(self, text: str, option: str = "rule", without: Sequence[str] = ()) -> None:
         found = _RULE.fullmatch(str(text))
         if found is None:
             raise ConfigError(option, text, "must be METRIC>VALUE or METRIC<VALUE, such as p99>2ms")
@@ -66,8 +70,8 @@ class Rule:
         self.option = option
         self.metric = found[1]
         self.comparison = found[2]
-        self._histogram, self._figure = self._parts(found[1])
-        number = read_number(found[3].replace(",", "").replace("_", ""))
+        self._histogram, self._figure = self._parts(found[1], without)
+        number = read_number(found[3].replace(",", ""))
         if "," in found[3] and not _THOUSANDS.fullmatch(found[3]):
             raise ConfigError(option, text, "has a comma that groups no thousands: write 2.5")
         if number is None:
@@ -75,7 +79,7 @@ class Rule:
         scale = {"k": 1e3, "M": 1e6}.get(found[4], 1.0)
         self.limit = number * scale * self._unit(found[4], found[5])
 
-    def _parts(self, metric: str) -> tuple[str, str]:
+    def _parts(self, metric: str, without: Sequence[str]) -> tuple[str, str]:
         """Return the histogram ("" for a count or rate) and the figure that a metric means."""
         if metric in ("rate", "failures", *FAILURES):
             return "", metric
@@ -86,10 +90,14 @@ class Rule:
             return "latency", metric
         from difflib import get_close_matches
 
-        known = ["rate", "failures", *FAILURES, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS)]
+        def there(*names: str) -> list[str]:
+            return [one for one in names if one.partition(".")[0] not in without]
+
+        known = there("rate", "failures", *FAILURES, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS))
         near = get_close_matches(metric, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "there are p50 to p99.99, max, mean, rate, "
-        hint += "" if near else "failures, service.p99, connect.p99, schedule.p50"
+        some = there("rate", "failures", "service.p99", "connect.p99", "schedule.p50")
+        hint = f"there are p50 to p99.99, max, mean, {', '.join(some)}"
+        hint = f"did you mean {near[0]}?" if near else hint
         raise ConfigError(self.option, self.text, f"has no metric {metric!r}: {hint}")
 
     def _unit(self, scale: str, unit: str) -> float:
