@@ -140,7 +140,7 @@ def test_same_run_is_not_merged_twice(save: Save, tmp_path: Path) -> None:
 
 def test_same_run_beside_itself_is_noted(save: Save, report: Report) -> None:
     one = save("one")
-    assert "note: both hold the same run: it is compared with itself\n" in report(one, one)[1]
+    assert "note: both hold the same run: they are no two measurements\n" in report(one, one)[1]
     assert "note" not in report(one, save("other", 2))[1]
 
 

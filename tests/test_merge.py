@@ -65,6 +65,13 @@ def test_runs_that_overlap_by_half_are_refused() -> None:
         merge([one, other])
 
 
+def test_runs_that_were_started_together_are_added_though_one_was_late() -> None:
+    parts = [made(1), made(2, started_at=NOON + 10), made(3, started_at=NOON + 30)]
+    whole = merge(parts, started_together=True)
+    assert (whole.elapsed, whole.plan.connections) == (20.0, 30)
+    assert whole.messages == sum(part.messages for part in parts)
+
+
 def test_three_of_which_one_came_later_are_refused() -> None:
     runs = [made(1), made(2), made(3, started_at=NOON + 30)]
     with pytest.raises(ValueError, match="overlap for 0 of 20 s"):

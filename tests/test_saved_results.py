@@ -149,7 +149,7 @@ def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 PARTS = [made(n, seconds=1, rate=5, host={"offset_ms": 0.1, "cpus": 2}) for n in (2, 3)]
-OTHER = made(4, seconds=1, rate=5)
+OTHER = Result.from_json(made(4, seconds=1, rate=5).to_json())  # with the edges that a file keeps
 SMALL = merge(PARTS).to_json()
 SMALL["search"] = {
     "limit": "p99<1ms",
@@ -174,7 +174,7 @@ def changed(changes: list[tuple[tuple[Any, ...], Any]]) -> dict[str, Any]:
         try:
             for key in way[:-1]:
                 place = place[key]
-            place[way[-1]] = value
+            place[way[-1]] = copy.deepcopy(value)
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took it away
     return data

@@ -40,7 +40,8 @@ counts and histograms are added up, percentiles are never averaged.
 
 Exit code 0 also if a saved run has failures; 1 if an output cannot be written; 2 for a
 wrong option, a file that is no result, or results that cannot be added up; 3 if a
---fail-if came true; 4 if --html lacks fastecho[report] or standard output is closed."""
+--fail-if came true; 4 if --html lacks fastecho[report], or --json or --hgrm find
+standard output closed."""
 
 EXAMPLE = """\
 examples:

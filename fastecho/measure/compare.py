@@ -256,7 +256,7 @@ def _student(freedom: float) -> float:
 def _notes(baseline: Result, result: Result) -> list[str]:
     notes = []
     if copies((baseline, result)) is not None:
-        notes.append("both hold the same run: it is compared with itself")
+        notes.append("both hold the same run: they are no two measurements")
     # A longer run of the same load is only more certain.
     if different := differences(baseline.plan, result.plan, besides=LENGTH):
         notes.append(f"the loads differ: {'; '.join(different)}")

@@ -36,13 +36,14 @@ DESCRIBED = 20
 """So many failures are described in a merged result."""
 
 
-def merge(results: Sequence[Result], *, label: str = "") -> Result:
+def merge(results: Sequence[Result], *, label: str = "", started_together: bool = False) -> Result:
     """Return one result that holds everything that these hold.
 
     Args:
         results: one or more, of plans that differ in targets, label, threads, seed and sources at
             most; all at the same time, or one after the other.
         label: of the merged result; "" takes the one that all share.
+        started_together: they are of one time, also where one of them began late.
     Returns:
         Result: its `parts` name each run, with host, start, offset and rate. The steps of a search
         (`--find-max`) are left out.
@@ -60,7 +61,7 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
     for other in results[1:]:
         _check_load(first, other)
     ordered = sorted(results, key=lambda one: one.started_at)
-    together = _are_together(ordered)
+    together = started_together or _are_together(ordered)
     labels = {one.label for one in results}
     label = label or (first.label if len(labels) == 1 else "")
     sums: dict[str, Any] = {name: _sum(getattr(one, name) for one in results) for name in _COUNTS}
