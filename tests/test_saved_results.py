@@ -78,6 +78,7 @@ WHOLE = json.dumps(RUN)
         (json.dumps(RUN, indent=1)[:-20], "is no JSON, or is cut"),
         (lines(INTERVAL, INTERVAL), "ends before its result: the run was broken off"),
         (lines(INTERVAL), "ends before its result: the run was broken off"),
+        (lines(INTERVAL, {"event": "step"}), "ends before its result: the run was broken off"),
         (lines(INTERVAL, {"event": "result", **RUN})[:-30], "is cut: its last line is no JSON"),
         ("[1, 2]", "is JSON, but not a result of fastecho bench"),
         ("{}", "is JSON, but not a result of fastecho bench: it names no format"),
@@ -130,6 +131,11 @@ def test_endless_file_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saved_module, "LARGEST", 1 << 20)
     with pytest.raises(ConfigError, match="is no result of fastecho bench: it has more than 1 MiB"):
         read("/dev/zero")
+
+
+def test_rate_of_a_short_window_can_be_saved(tmp_path: Path) -> None:
+    short = read(saved(tmp_path, json.dumps({**RUN, "messages": 2**62, "elapsed_s": 1e-9})))
+    survives(merge([short]))
 
 
 def test_only_what_is_plain_is_kept_of_a_host(tmp_path: Path) -> None:

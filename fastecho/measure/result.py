@@ -409,7 +409,7 @@ def _origin(data: object) -> dict[str, Any]:
         **{name: _text(data, name) for name in ("label", "host", "started_at")},
         "offset_ms": _real(data, "offset_ms"),
         "messages": _count(data, "messages"),
-        "messages_per_s": _real(data, "messages_per_s", low=0),
+        "messages_per_s": _rate(data, "messages_per_s"),
     }
     if "offset_uncertain_ms" in data:
         found["offset_uncertain_ms"] = _real(data, "offset_uncertain_ms", low=0)
@@ -427,11 +427,11 @@ def _search(data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("has a step of a search that is no object")
     return {
         "limit": _text(data, "limit"),
-        "rate_per_s": None if rate is None else _real(data, "rate_per_s", low=0),
+        "rate_per_s": None if rate is None else _rate(data, "rate_per_s"),
         "steps": [
             {
-                "rate_per_s": _real(one, "rate_per_s", low=0),
-                "messages_per_s": _real(one, "messages_per_s", low=0),
+                "rate_per_s": _rate(one, "rate_per_s"),
+                "messages_per_s": _rate(one, "messages_per_s"),
                 "holds": one.get("holds") is True,
                 "why": _text(one, "why"),
             }
@@ -461,12 +461,17 @@ def _count(data: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _real(data: Mapping[str, Any], key: str, low: float = -MOST) -> float:
+def _real(data: Mapping[str, Any], key: str, low: float = -MOST, most: float = MOST) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < MOST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < most:
         least = ", not below 0" if low == 0 else ""
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number{least}")
     return float(value)
+
+
+def _rate(data: Mapping[str, Any], key: str) -> float:
+    """Return messages a second: at most as many as there can be within a nanosecond."""
+    return _real(data, key, low=0, most=1e28)
 
 
 def _seconds(data: Mapping[str, Any], key: str, units: float = 1.0) -> float:

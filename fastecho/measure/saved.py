@@ -78,7 +78,7 @@ def _result_in(text: str, name: str) -> dict[str, Any]:
         data = _parsed(text)
     except ValueError:
         data = _last_line(text, name)
-    if isinstance(data, dict) and data.get("event") == "interval":
+    if isinstance(data, dict) and data.get("event") in ("interval", "step"):
         raise ConfigError("file", name, "ends before its result: the run was broken off")
     if not isinstance(data, dict):
         raise ConfigError("file", name, "is JSON, but not a result of fastecho bench")
