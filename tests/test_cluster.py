@@ -21,11 +21,9 @@ from typing import Any
 
 import pytest
 from commands import COMMAND, environment, run
-from made_results import NOON, made
 from peers import wait_until
 
 import fastecho
-from fastecho.measure.cluster import _added_up, _Worker
 
 if find_spec("distributed") is None:
     pytest.skip("needs Dask distributed", allow_module_level=True)
@@ -204,15 +202,6 @@ def test_clocks_that_differ_are_told_and_allowed_for(
     [part] = json.loads(done.stdout)["parts"]
     assert part["offset_ms"] == pytest.approx(-3_600_000, abs=1000)
     assert part["messages"] > 0
-
-
-def test_result_of_a_worker_that_began_late_is_not_lost() -> None:
-    workers = [_Worker(name, name) for name in ("node-1", "node-2")]
-    for n, worker in enumerate(workers):
-        worker.result = made(n, label=worker.name, seconds=2, started_at=NOON + n)
-    whole = _added_up(workers, "all")
-    assert whole.messages == sum(part["messages"] for part in whole.parts)
-    assert (whole.elapsed, whole.label, len(whole.parts)) == (2.0, "all", 2)
 
 
 def test_local_workers_come_and_go_with_the_command() -> None:

@@ -12,6 +12,7 @@ from made_results import NOON, made, without_edges
 
 from fastecho._load import Histogram
 from fastecho.cli._summary import summary
+from fastecho.measure.cluster import _added_up, _Worker
 from fastecho.measure.compare import compare, merge
 from fastecho.measure.result import Result
 
@@ -70,6 +71,15 @@ def test_runs_that_were_started_together_are_added_though_one_was_late() -> None
     whole = merge(parts, started_together=True)
     assert (whole.elapsed, whole.plan.connections) == (20.0, 30)
     assert whole.messages == sum(part.messages for part in parts)
+
+
+def test_result_of_a_worker_that_began_late_is_not_lost() -> None:
+    workers = [_Worker(name, name) for name in ("node-1", "node-2")]
+    for n, worker in enumerate(workers):
+        worker.result = made(n, label=worker.name, seconds=2, started_at=NOON + n)
+    whole = _added_up(workers, "all")
+    assert whole.messages == sum(part["messages"] for part in whole.parts)
+    assert (whole.elapsed, whole.label, len(whole.parts)) == (2.0, "all", 2)
 
 
 def test_three_of_which_one_came_later_are_refused() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Loop = Literal["closed", "open", "reconnect"]
     Target = str | tuple[str, int] | Address
 
-__all__ = ["ADDED", "DEFAULT_DURATION", "OPTIONS", "Option", "Plan", "read_options"]
+__all__ = ["DEFAULT_DURATION", "OPTIONS", "Option", "Plan", "read_options"]
 
 DEFAULT_DURATION = 10.0
 """Seconds of a run that is limited by nothing else."""
