@@ -93,9 +93,18 @@ class Histogram:
     def record(self, ns: int, count: int = 1) -> None:
         """Count a value of `ns` nanoseconds, `count` times. Above 1 h: see `overflow`."""
     def percentile(self, p: float) -> int:
-        """Return the ns that `p` percent of the values (0..100) do not exceed; 0 if empty."""
+        """Return the ns that about `p` percent of the values (0..100) do not exceed; 0 if empty.
+
+        Of values in order, it is the one of rank p / 100 * count, rounded to the nearest whole rank
+        (halves up), at least the first: the highest ns of its bucket, or the exact maximum where
+        that is less. For 0 it is the lowest ns of the minimum's bucket.
+        """
     def merge(self, other: Histogram) -> None:
-        """Add everything that `other` holds. Exact: no value moves to another bucket."""
+        """Add everything that `other` holds. Exact: no value moves to another bucket.
+
+        Raises:
+            ValueError: together they hold more than 2**63 - 1 values; nothing has changed.
+        """
     def reset(self) -> None:
         """Forget everything."""
     def subtract(self, other: Histogram) -> None:
@@ -138,7 +147,10 @@ class Histogram:
         """The largest value recorded, exact, in ns; 0 if empty."""
     @property
     def mean(self) -> float:
-        """The mean in ns, from bucket middles (0.05 % at most from exact); 0.0 if empty."""
+        """The mean in ns, from bucket middles (32 ns or 0.05 % at most from exact); 0.0 if empty.
+
+        It is never outside of min and max. Values above 1 h count as 1 h.
+        """
     @property
     def stddev(self) -> float:
         """The standard deviation in ns, from bucket middles; 0.0 if empty."""

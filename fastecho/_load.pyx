@@ -69,14 +69,15 @@ cdef class Histogram:
         fe_histogram_record_n(self.h, <uint64_t>min(ns, 2**64 - 1), <uint64_t>count)
 
     def percentile(self, double p):
-        """Return the ns that `p` percent of the values (0..100) do not exceed; 0 if empty."""
+        """Return the ns that about `p` percent of the values (0..100) do not exceed; 0 if empty."""
         if not 0 <= p <= 100:
             raise ValueError(f"a percentile is between 0 and 100, not {p}")
         return fe_histogram_percentile(self.h, p)
 
     def merge(self, Histogram other not None):
         """Add everything that `other` holds. Exact: no value moves to another bucket."""
-        fe_histogram_merge(self.h, other.h)
+        if fe_histogram_merge(self.h, other.h) < 0:
+            raise ValueError("histograms of more than 2**63 - 1 values cannot be added up")
 
     def reset(self):
         """Forget everything."""

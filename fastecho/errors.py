@@ -23,7 +23,7 @@ def shown(value: object) -> str:
     """Return `value` for a message: one line, printable, at most about 60 characters."""
     try:
         text = repr(value)
-    except ValueError:  # an int of more than 4,300 digits
+    except (ValueError, RecursionError):  # an int of more than 4,300 digits, lists in lists
         text = f"<{type(value).__name__} without a short form>"
     if len(text) > SHOWN_CHARACTERS:
         half = SHOWN_CHARACTERS // 2

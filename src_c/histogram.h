@@ -131,13 +131,18 @@ static inline void fe_histogram_copy(fe_histogram *into, const fe_histogram *fro
     into->max = __atomic_load_n(&from->max, __ATOMIC_RELAXED);
 }
 
-/* Adds everything that `from` holds; exact, because all histograms share one layout. */
-static inline void fe_histogram_merge(fe_histogram *into, const fe_histogram *from)
+/* Adds everything that `from` holds; exact, because all histograms share one layout.
+ *
+ * Result: 0, or -EOVERFLOW: more than 2^63 - 1 values, which no file could hold; nothing has
+ * changed. */
+static inline int fe_histogram_merge(fe_histogram *into, const fe_histogram *from)
 {
     uint32_t last;
 
     if (from->count == 0)
-        return;
+        return 0;
+    if (from->count > INT64_MAX || into->count > INT64_MAX - from->count)
+        return -EOVERFLOW;
     last = fe_histogram_slot(from->max < FE_HISTOGRAM_HIGHEST ? from->max : FE_HISTOGRAM_HIGHEST);
     for (uint32_t slot = 0; slot <= last; slot++)
         into->slots[slot] += from->slots[slot];
@@ -147,6 +152,7 @@ static inline void fe_histogram_merge(fe_histogram *into, const fe_histogram *fr
         into->min = from->min;
     if (from->max > into->max)
         into->max = from->max;
+    return 0;
 }
 
 /* Takes away what `part` holds, usually an earlier copy of h: what is left came since then.
@@ -184,12 +190,16 @@ static inline int fe_histogram_subtract(fe_histogram *h, const fe_histogram *par
     return 0;
 }
 
-/* The value in ns that `percent` (0 to 100) of the values do not exceed; 0 if empty.
+/* The value in ns below or at which about `percent` (0 to 100) of the values lie; 0 if empty.
  *
- * The rank is rounded to the nearest value and at least the first, and the answer is the
- * highest value of the slot with that rank: both as HdrHistogram does it. Two things differ:
- * no answer is larger than the exact maximum, and values above 1 h still have a rank (the
- * answer there is the maximum). */
+ * The values in order have the ranks 1 to count. Wanted is rank percent / 100 * count, rounded to
+ * the nearest whole one (halves up) and at least 1; the answer is the highest value of the slot
+ * that holds it, or the exact maximum where that is less. So a percentile may be short by half a
+ * value, which shows where there are few: p99 of 151 values has the rank 149 (of 149.49). Of 0
+ * percent the answer is the lowest value of the minimum's slot.
+ *
+ * HdrHistogram does the same, but for two things: no answer is larger than the exact maximum, and
+ * values above 1 h still have a rank (the answer there is the maximum). */
 static inline uint64_t fe_histogram_percentile(const fe_histogram *h, double percent)
 {
     double rank;
@@ -213,38 +223,45 @@ static inline uint64_t fe_histogram_percentile(const fe_histogram *h, double per
     return h->max;
 }
 
-/* Mean in ns; 0 if empty. From the middle of each slot, as HdrHistogram computes it: it
- * survives a file that holds only counts. Values above 1 h count as 1 h. */
-static inline double fe_histogram_mean(const fe_histogram *h)
+/* Sum of (value - from) to the power of 1 or 2, over all values, each taken for the middle of its
+ * slot, as HdrHistogram does it: that survives a file that holds only counts. Values above 1 h
+ * count as 1 h. */
+static inline double fe_histogram_moment(const fe_histogram *h, double from, int power)
 {
-    double sum = (double)h->overflow * (double)FE_HISTOGRAM_HIGHEST;
+    double off = (double)FE_HISTOGRAM_HIGHEST - from;
+    double sum = (double)h->overflow * (power == 1 ? off : off * off);
 
-    if (h->count == 0)
-        return 0;
-    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
-        if (h->slots[slot] != 0)
-            sum += (double)h->slots[slot] *
-                   (double)(fe_histogram_lowest(slot) + fe_histogram_width(slot) / 2);
-    return sum / (double)h->count;
+    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++) {
+        if (h->slots[slot] == 0)
+            continue;
+        off = (double)(fe_histogram_lowest(slot) + fe_histogram_width(slot) / 2) - from;
+        sum += (double)h->slots[slot] * (power == 1 ? off : off * off);
+    }
+    return sum;
 }
 
-/* Variance in ns^2, of the population; 0 if empty. Values above 1 h count as 1 h. (The root
- * is the caller's: it would take libm.) */
-static inline double fe_histogram_variance(const fe_histogram *h)
+/* Mean in ns; 0 if empty. From the middles of slots, but never outside of the exact minimum and
+ * maximum. */
+static inline double fe_histogram_mean(const fe_histogram *h)
 {
-    double mean = fe_histogram_mean(h);
-    double over = (double)FE_HISTOGRAM_HIGHEST - mean;
-    double sum = (double)h->overflow * over * over;
+    double mean;
 
     if (h->count == 0)
         return 0;
-    for (uint32_t slot = 0; slot < FE_HISTOGRAM_SLOTS; slot++)
-        if (h->slots[slot] != 0) {
-            double off = (double)(fe_histogram_lowest(slot) + fe_histogram_width(slot) / 2) - mean;
+    mean = fe_histogram_moment(h, 0, 1) / (double)h->count;
+    if (mean < (double)h->min)
+        return (double)h->min;
+    return mean > (double)h->max ? (double)h->max : mean;
+}
 
-            sum += (double)h->slots[slot] * off * off;
-        }
-    return sum / (double)h->count;
+/* Variance in ns^2, of the population, around the mean of the middles of slots; 0 if empty.
+ * (The root is the caller's: it would take libm.) */
+static inline double fe_histogram_variance(const fe_histogram *h)
+{
+    if (h->count == 0)
+        return 0;
+    return fe_histogram_moment(h, fe_histogram_moment(h, 0, 1) / (double)h->count, 2) /
+           (double)h->count;
 }
 
 #endif

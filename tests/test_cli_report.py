@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,96 @@ def test_different_loads_are_not_merged(save: Save) -> None:
     assert_refused(done, 2, "a (node-1) and b (node-1) are runs of different loads: connections 10")
 
 
+def test_same_run_is_not_merged_twice(save: Save, tmp_path: Path) -> None:
+    one, other = save("one"), save("other", 2)
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(Path(one).read_bytes())
+    done = run("report", "--merge", one, other, str(copy))
+    assert_refused(done, 2, f"copy.json' holds the same run as {one}: it would be counted twice")
+    done = run("report", "--merge", one, other, one)
+    assert_refused(done, 2, "one.json' is given twice: it would be counted twice")
+
+
+def test_same_run_beside_itself_is_noted(save: Save, report: Report) -> None:
+    one = save("one")
+    assert "note: both hold the same run: they are no two measurements\n" in report(one, one)[1]
+    assert "note" not in report(one, save("other", 2))[1]
+
+
+SEARCH: dict[str, Any] = {
+    "limit": "p99<1ms",
+    "rate_per_s": 2000.0,
+    "steps": [
+        {"rate_per_s": 4000.0, "messages_per_s": 3990.0, "holds": False, "why": "p99 is 2 ms"},
+        {"rate_per_s": 2000.0, "messages_per_s": 1999.5, "holds": True, "why": "p99 is 80 us"},
+    ],
+}
+
+
+def test_search_of_a_saved_run_is_shown_and_saved_again(
+    save: Save, report: Report, tmp_path: Path
+) -> None:
+    again = str(tmp_path / "again.json")
+    code, out, err = report(save("best", search=SEARCH), "--json", again)
+    assert (code, err) == (0, "")
+    assert (
+        "search     2,000 messages/s held p99<1ms; 4,000 did not (2 steps)\n"
+        "           4,000 messages/s: p99 is 2 ms\n"
+        "           2,000 messages/s: p99 is 80 us\n"
+    ) in out
+    assert json.loads(Path(again).read_text())["search"] == SEARCH
+    assert report(again)[1] == out
+
+
+def test_search_is_left_out_of_sums_and_comparisons_in_words(save: Save, report: Report) -> None:
+    best, other = save("best", search=SEARCH), save("other", 2)
+    _, out, err = report("--merge", best, other)
+    assert "search" not in out
+    assert err == (
+        "fastecho report: --merge leaves out the steps of --find-max: they are not runs of one "
+        "load\n"
+    )
+    note = "best (node-1) is a step of a search for p99<1ms: the others are left out"
+    assert f"note: {note}\n" in report(other, best)[1]
+
+
+def test_search_without_a_rate_that_held_says_so(save: Save, report: Report) -> None:
+    search = {"limit": "p99<1ns", "rate_per_s": None, "steps": SEARCH["steps"][:1]}
+    assert "search     no rate held p99<1ns in 1 step\n" in report(save("none", search=search))[1]
+
+
+def test_label_that_the_encoding_lacks_is_escaped(save: Save) -> None:
+    done = run("report", save("run"), "--label", "é", PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("label      \\xe9\n")
+
+
+def test_full_disk_is_one_sentence_and_the_text_is_there(save: Save) -> None:
+    for words in ([save("a")], [save("a"), save("b", 2)]):
+        done = run("report", *words, "--json", "/dev/full")
+        assert done.returncode == 1 and "p99" in done.stdout
+        assert done.stderr == "fastecho report: /dev/full: No space left on device\n"
+
+
+def test_pipe_is_written_without_being_read_first(save: Save, tmp_path: Path) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    held = os.open(pipe, os.O_RDWR)  # opens without waiting, and holds what is written
+    try:
+        done = run("report", save("run", seconds=1), "--json", pipe)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(os.read(held, 1 << 16))["label"] == "run"
+    finally:
+        os.close(held)
+
+
+def test_help_names_every_exit_code_and_what_the_page_needs() -> None:
+    text = " ".join(run("report", "--help").stdout.split())
+    assert "(needs fastecho[report])" in text
+    for said in ("Exit code 0 ", " 1 if ", " 2 for ", " 3 if ", " 4 if "):
+        assert said in text
+
+
 def test_label_names_what_is_shown(save: Save, report: Report) -> None:
     _, out, _ = report("--merge", save("a"), save("b"), "--label", "both")
     assert out.startswith("label      both\n")
@@ -204,8 +295,8 @@ def test_damaged_histogram_of_an_interval_is_one_sentence(save: Save, tmp_path: 
     data["intervals"][3]["histogram"] = "HISTFAAA"
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(data))
-    assert_refused(run("report", save("a"), str(path)), 2, "holds a damaged interval")
-    assert_refused(run("report", "--merge", save("a"), str(path)), 2, "cannot be added up")
+    for words in ([save("a"), str(path)], ["--merge", save("a"), str(path)]):
+        assert_refused(run("report", *words), 2, "bad.json' has a damaged interval")
 
 
 @pytest.mark.parametrize(

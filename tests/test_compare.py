@@ -140,6 +140,8 @@ def test_what_a_reader_must_know_is_noted() -> None:
     assert "threads differ: 1 and 2" in notes
     assert "different machines: node-1 and node-2" in notes
     assert "3 failures" in notes
+    other.failures["lost"] = 1
+    assert any(note.endswith("has 1 failure") for note in compare([one, other])[0].notes)
     longer = made(3, plan={"duration": 60.0})
     assert compare([one, longer])[0].notes == []
 

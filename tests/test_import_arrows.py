@@ -65,7 +65,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.cluster_task": {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
-    "measure.compare": {"measure.merge", "measure.result"},
+    "measure.compare": {"measure.merge", "measure.result", "measure.words"},
     "measure.histograms": {"_load"},
     "measure.merge": {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
@@ -82,7 +82,7 @@ ARROWS: dict[str, set[str]] = {
         "address", "dial", "errors", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
-    "measure.plan": {"address", "errors", "measure.values"},
+    "measure.plan": {"address", "errors", "measure.values", "measure.words"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
     "measure.result": {
@@ -97,7 +97,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {
         "errors", "measure.plan", "measure.result", "measure.rules", "measure.runner",
-        "measure.verdict",
+        "measure.verdict", "measure.words",
     },
     "measure.timings": set(),
     "measure.values": {"address", "errors"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from made_results import NOON, made, without_edges
 
 from fastecho._load import Histogram
+from fastecho.cli._summary import summary
+from fastecho.measure.cluster import _added_up, _Worker
 from fastecho.measure.compare import compare, merge
 from fastecho.measure.result import Result
 
@@ -62,6 +66,22 @@ def test_runs_that_overlap_by_half_are_refused() -> None:
         merge([one, other])
 
 
+def test_runs_that_were_started_together_are_added_though_one_was_late() -> None:
+    parts = [made(1), made(2, started_at=NOON + 10), made(3, started_at=NOON + 30)]
+    whole = merge(parts, started_together=True)
+    assert (whole.elapsed, whole.plan.connections) == (20.0, 30)
+    assert whole.messages == sum(part.messages for part in parts)
+
+
+def test_result_of_a_worker_that_began_late_is_not_lost() -> None:
+    workers = [_Worker(name, name) for name in ("node-1", "node-2")]
+    for n, worker in enumerate(workers):
+        worker.result = made(n, label=worker.name, seconds=2, started_at=NOON + n)
+    whole = _added_up(workers, "all")
+    assert whole.messages == sum(part["messages"] for part in whole.parts)
+    assert (whole.elapsed, whole.label, len(whole.parts)) == (2.0, "all", 2)
+
+
 def test_three_of_which_one_came_later_are_refused() -> None:
     runs = [made(1), made(2), made(3, started_at=NOON + 30)]
     with pytest.raises(ValueError, match="overlap for 0 of 20 s"):
@@ -69,14 +89,16 @@ def test_three_of_which_one_came_later_are_refused() -> None:
 
 
 def test_each_part_keeps_label_host_start_and_offset() -> None:
-    whole = merge(hosts(2))
+    parts = hosts(2)
+    whole = merge(parts)
     assert whole.parts[1] == {
         "label": "all",
         "host": "node-1",
         "started_at": "2026-11-25T12:00:00.000Z",
         "offset_ms": 0.1,
-        "messages": hosts(2)[1].messages,
-        "messages_per_s": hosts(2)[1].messages_per_s,
+        "messages": parts[1].messages,
+        "messages_per_s": parts[1].messages_per_s,
+        "run": parts[1].run,
     }
     assert whole.host == {"name": "node-0, node-1", "system": "", "cpus": 4}
     assert whole.label == "all"
@@ -86,6 +108,70 @@ def test_merged_runs_can_be_merged_again() -> None:
     whole = merge([merge(hosts(2)), made(7, host={"name": "node-7"})], label="more")
     assert [part["host"] for part in whole.parts] == ["node-0", "node-1", "node-7"]
     assert whole.label == whole.plan.label == "more"
+
+
+def test_sum_of_many_hosts_is_above_the_limits_of_one_run_and_survives() -> None:
+    load = {"threads": 64, "connections": 64_000, "rate": 5e8, "messages": 2**52}
+    whole = merge(hosts(200, seconds=1, rate=5, plan={**load, "idle_connections": 2**20}))
+    assert whole.plan.threads == 12_800 and whole.plan.connections == 12_800_000
+    assert whole.plan.rate == 1e11 and whole.plan.messages == 200 * 2**52
+    again = Result.from_json(json.loads(json.dumps(whole.to_json())))
+    assert again.plan == whole.plan and again.messages == whole.messages
+    assert pickle.loads(pickle.dumps(again.plan)) == whole.plan
+    assert "12,800,000 connections, 12,800 threads" in summary(
+        again, color=False, unicode=True, width=200
+    )
+    assert compare([whole, again])[0].figures[0].ratio == 1
+    more = merge([again, made(7, seconds=1, rate=5, plan=load)])
+    assert more.plan.threads == 12_864 and len(more.parts) == 201
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", None, 2**63, float("nan")])
+def test_sum_in_a_file_is_a_count(value: object) -> None:
+    data = merge(hosts(2)).to_json()
+    data["plan"]["threads"] = value
+    with pytest.raises(ValueError, match=r"has a plan that is not valid: plan\.threads"):
+        Result.from_json(data)
+
+
+def test_limits_of_one_run_hold_for_one_run() -> None:
+    data = made(1).to_json()
+    data["plan"]["threads"] = 1025
+    with pytest.raises(
+        ValueError, match=r"plan.threads 1025 must be a whole number from 1 to 1024"
+    ):
+        Result.from_json(data)
+
+
+def test_same_run_is_not_counted_twice() -> None:
+    one, other = hosts(2)
+    copy = Result.from_json({**one.to_json(), "label": "copy"})
+    with pytest.raises(ValueError, match=r"all \(node-0\) and copy \(node-0\) hold the same run"):
+        merge([one, other, copy])
+    with pytest.raises(ValueError, match="hold the same run: it would be counted twice"):
+        merge([Result.from_json(merge([one, other]).to_json()), other])
+
+
+def test_runs_that_look_the_same_are_different_runs() -> None:
+    # Two containers of one host name, started together.
+    whole = merge([made(1), made(1)])
+    assert whole.messages == 2 * made(1).messages
+
+
+def test_counts_that_no_file_can_hold_are_not_added() -> None:
+    with pytest.raises(ValueError, match="their counts are too large to be added up"):
+        merge(hosts(2, messages=2**62))
+    many = Histogram()
+    many.record(1000, 2**62)
+    with pytest.raises(ValueError, match=r"more than 2.*63 - 1 values cannot be added up"):
+        merge(hosts(2, latency=many))
+
+
+def test_closed_and_open_loop_are_different_loads_also_when_one_is_merged() -> None:
+    whole = merge(hosts(2))
+    for runs in ([whole, made(7, plan={"rate": 10})], [made(7, plan={"rate": 10}), whole]):
+        with pytest.raises(ValueError, match="runs of different loads: rate"):
+            merge(runs)
 
 
 def test_merged_run_survives_its_json() -> None:

@@ -12,7 +12,17 @@ from functools import cache
 from typing import Any
 
 import pytest
-from page_samples import HOSTILE, SAMPLES, closed, empty, failing, histogram, result, wide_range
+from page_samples import (
+    HOSTILE,
+    SAMPLES,
+    closed,
+    empty,
+    failing,
+    histogram,
+    result,
+    short,
+    wide_range,
+)
 
 from fastecho.measure._graphs import by_percentile
 from fastecho.measure.page import page, picture
@@ -187,6 +197,37 @@ def test_runs_of_one_name_are_told_apart() -> None:
 def test_merged_run_names_its_parts() -> None:
     words = words_of(page_of("merged"))
     assert "node-1, node-2" in words and "+0.5 ms" in words
+
+
+def test_clock_of_a_part_is_shown_with_what_it_may_be_off() -> None:
+    part = {"host": "node-1", "offset_ms": 1.25, "offset_uncertain_ms": 0.3}
+    lost = {"host": "node-2", "lost": "it left the cluster"}
+    words = words_of(page([result(parts=[part, lost])]))
+    assert "+1.25 ms +-0.3 ms" in words
+    assert "+0 ms" not in words
+
+
+def test_search_is_shown_with_its_steps() -> None:
+    step = {"rate_per_s": 4000.0, "messages_per_s": 3990.0, "holds": False, "why": HOSTILE}
+    best = {"rate_per_s": 2000.0, "messages_per_s": 1999.0, "holds": True, "why": "p99 is 80 us"}
+    search = {"limit": "p99<1ms", "rate_per_s": 2000.0, "steps": [step, best]}
+    text = page([result(search=search)])
+    words = words_of(text)
+    assert "Search 2,000 messages/s held p99<1ms; 4,000 did not (2 steps)." in words
+    assert f"4,0003,990{HOSTILE}" in words and "2,0001,999p99 is 80 us" in words
+    assert "<script" not in text
+    assert "Search" not in words_of(page([result()]))
+
+
+def test_one_is_no_plural_and_nothing_is_not_right() -> None:
+    words = words_of(page([short()]))
+    assert "1 message, every byte right, in 0.5 s." in words
+    words = words_of(page([closed(failures={"extra_bytes": 1}, reopened=1, held=1)]))
+    assert "byte too many1nothing was due" in words
+    assert "1 connection was opened again" in words and "1 message had to wait" in words
+    words = words_of(page([empty()]))
+    assert "No message came back right within the timeout, in 10 s." in words
+    assert "every byte right" not in words
 
 
 def test_long_run_is_drawn_in_few_points_and_its_worst_stays_visible() -> None:

@@ -93,9 +93,35 @@ def test_parts_of_a_merged_result_are_listed() -> None:
     assert re.search(r"node-1: \d+ messages/s, [\d,]+ messages, started \S+, clock \+0.25 ms", text)
 
 
+def test_clock_of_a_part_is_told_with_what_it_may_be_off() -> None:
+    whole = merge([made(1)])
+    whole.parts[0] |= {"offset_ms": 0.0, "offset_uncertain_ms": 0.1174}
+    assert "clock +0 ms +-0.117 ms" in text_of(whole, width=200)
+    whole.parts[0] |= {"offset_ms": -1234.0}
+    assert "clock -1.23 s +-0.117 ms" in text_of(whole, width=200)
+
+
+def test_one_is_no_plural() -> None:
+    ones = dict.fromkeys(KINDS, 1)
+    result = made(
+        1, failures=ones, messages=1, held=1, connects=1, reopened=1,
+        plan={"connections": 1, "size": "1", "reconnect": True, "idle_connections": 1},
+    )  # fmt: skip
+    text = text_of(merge([result]), width=200)
+    for said in (
+        "1 connection, 1 thread, messages of 1 byte, 1 idle connection\n",
+        "1 message, every byte right", "1 message had to wait", "1 connect\n",
+        "1 connection was opened again", "1 byte too many", "1 connect timed out",
+        "merged     1 run;", "messages/s, 1 message, started",
+    ):  # fmt: skip
+        assert said in text, said
+
+
 def test_run_without_replies_is_shown() -> None:
     text = text_of(made(1, messages=0, latency=None, intervals=[], failures={"lost": 3}))
     assert "0 messages/s" in text and "3 lost" in text
+    assert "no message came back right within the timeout, in 20 s" in text
+    assert "every byte right" not in text
     assert "p99" not in text
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 from fastecho.logs import one_line
 
@@ -37,6 +38,9 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_START, EXIT_INTERRUPTED = 0, 1, 2, 4, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `fastecho` with these arguments (those of the process if None); return the exit code."""
     try:
+        if argv is None and isinstance(sys.stdout, TextIOWrapper):
+            # As on stderr: a label that the terminal's encoding lacks must not cost the result.
+            sys.stdout.reconfigure(errors="backslashreplace")
         code = _run(list(sys.argv[1:] if argv is None else argv))
         if argv is None:
             _leave_ctrl_c_to_the_system()

@@ -14,7 +14,15 @@ from collections.abc import Mapping
 
 from fastecho.cli._bars import BLOCKS, bars
 from fastecho.cli._terminal import printable
-from fastecho.measure.words import FAILURES
+from fastecho.measure.words import (
+    FAILURES,
+    clock_text,
+    counted,
+    failure_name,
+    found_text,
+    reopened_text,
+    replies_text,
+)
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -152,6 +160,7 @@ def summary(result: Mapping[str, Any] | HasJson, *, color: bool, unicode: bool, 
         _failures(run, paint, width),
         _generator(run, paint, width),
         _parts(run, width),
+        _search(run, width),
     ]
     return "\n".join(block for block in blocks if block)
 
@@ -189,20 +198,17 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     words = []
     if plan.get("rate_per_s"):
         words.append(f"{count_text(plan['rate_per_s'])} messages/s due ({plan.get('schedule')})")
-    for key, one, many in (
-        ("connections", "connection", "connections"),
-        ("threads", "thread", "threads"),
-    ):
-        if key in plan:
-            words.append(f"{plan[key]:,} {one if plan[key] == 1 else many}")
+    words += [
+        counted(plan[f"{one}s"], one) for one in ("connection", "thread") if f"{one}s" in plan
+    ]
     if plan.get("depth", 1) != 1:
         words.append(f"depth {plan['depth']}")
     if "size" in plan:
-        words.append(f"messages of {plan['size']} bytes")
+        words.append(f"messages of {plan['size']} byte{'' if plan['size'] == '1' else 's'}")
     if plan.get("frame", "recv") != "recv":
         words.append(f"frame {plan['frame']}")
     if plan.get("idle_connections"):
-        words.append(f"{plan['idle_connections']:,} idle connections")
+        words.append(counted(plan["idle_connections"], "idle connection"))
     if plan.get("warmup_s"):
         words.append(f"after {plan['warmup_s']:g} s of warm-up")
     return ", ".join(words)
@@ -211,19 +217,19 @@ def _load_words(plan: Mapping[str, Any]) -> str:
 def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
-    text += _line("", f"{messages:,} messages, every byte right, in {elapsed:.3g} s")
+    text += _line("", replies_text(messages, elapsed))
     wanted = run.get("plan", {}).get("rate_per_s")
     reached = run.get("messages_per_s", 0.0)
     if wanted and reached < wanted * 0.99:
         text += _line("", paint(f"{reached / wanted:.1%} of the rate that was asked for", "yellow"))
     if run.get("held"):
-        text += _line("", f"{run['held']:,} messages had to wait for a free connection")
+        text += _line("", f"{counted(run['held'], 'message')} had to wait for a free connection")
     if run.get("plan", {}).get("loop") == "reconnect" and run.get("connects"):
-        text += _line("", f"{run['connects']:,} connects")
+        text += _line("", counted(run["connects"], "connect"))
     if run.get("reopened"):
         text += _wrapped(
             "gaps",
-            f"{run['reopened']:,} connections were opened again; {run.get('gap_ms', 0):,.0f} ms "
+            f"{reopened_text(run['reopened'])}; {run.get('gap_ms', 0):,.0f} ms "
             f"without, the longest {run.get('longest_gap_ms', 0):,.0f} ms",
             width,
         )
@@ -274,8 +280,8 @@ def _failures(run: Mapping[str, Any], paint: Paint, width: int) -> str:
         return _line("failures", paint("none", "green"))
     text = ""
     for kind, n in counts.items():
-        name, meaning = FAILURES.get(kind, (printable(kind), ""))
-        head = f"{n:,} {name}"
+        meaning = FAILURES.get(kind, ("", ""))[1]
+        head = f"{n:,} {printable(failure_name(kind, n))}"
         rows = _wrapped(
             "" if text else "failures", f"{head}: {meaning}" if meaning else head, width
         )
@@ -309,18 +315,31 @@ def _parts(run: Mapping[str, Any], width: int) -> str:
     if not parts:
         return ""
     lost = sum("lost" in part for part in parts)
-    answered = f"{len(parts) - lost} of {len(parts)}" if lost else f"{len(parts)}"
-    text = _line("merged", f"{answered} runs; their histograms were added")
+    answered = f"{len(parts) - lost:,} of " if lost else ""
+    text = _line("merged", f"{answered}{counted(len(parts), 'run')}; their histograms were added")
     for part in parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
         if "lost" in part:
             text += _wrapped("", f"{name or 'unnamed'}: LOST, {part['lost']}", width)
             continue
-        offset = f", clock {part['offset_ms']:+.3g} ms" if part.get("offset_ms") else ""
+        known = part.get("offset_ms") or "offset_uncertain_ms" in part
+        offset = f", clock {clock_text(part)}" if known else ""
         text += _wrapped(
             "",
             f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
-            f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}{offset}",
+            f"{counted(part.get('messages', 0), 'message')}, "
+            f"started {part.get('started_at', '?')}{offset}",
             width,
         )
+    return text
+
+
+def _search(run: Mapping[str, Any], width: int) -> str:
+    """What `--find-max` has tried, in order, and what it has found."""
+    search = run.get("search")
+    if not search:
+        return ""
+    text = _wrapped("search", found_text(search), width)
+    for step in search["steps"]:
+        text += _wrapped("", f"{step['rate_per_s']:,.10g} messages/s: {step['why']}", width)
     return text

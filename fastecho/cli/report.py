@@ -17,8 +17,8 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import TextIO
 
-    from fastecho.cli._outputs import Outputs
     from fastecho.cli._summary import Paint
     from fastecho.measure.compare import Comparison, Figure
     from fastecho.measure.result import Result
@@ -38,8 +38,10 @@ chance explains is called noise.
 With --merge all files are parts of one run, such as one from each of several machines:
 counts and histograms are added up, percentiles are never averaged.
 
-Exit code 0, 2 for a wrong option or a file that is no result, 3 if a --fail-if came
-true."""
+Exit code 0 also if a saved run has failures; 1 if an output cannot be written; 2 for a
+wrong option, a file that is no result, or results that cannot be added up; 3 if a
+--fail-if came true; 4 if --html lacks fastecho[report], or --json or --hgrm find
+standard output closed."""
 
 EXAMPLE = """\
 examples:
@@ -86,7 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "standard error",
         )
     parser.add_argument(
-        "--html", metavar="OUT", help="write one page with charts of all results, for a browser"
+        "--html",
+        metavar="OUT",
+        help="write one page with charts of all results, for a browser (needs fastecho[report])",
     )
     parser.set_defaults(jsonl=None)
 
@@ -102,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     paths = list(args.files)
     results = [read(path) for path in paths]
     if args.merge:
-        results, paths = [_merged(results)], [" + ".join(paths)]
+        results, paths = [_merged(results, paths)], [" + ".join(paths)]
     if args.label is not None:
         results[0] = _labelled(results, args.label)
     if args.baseline is not None:
@@ -118,14 +122,20 @@ def run(args: argparse.Namespace) -> int:
     outputs = Outputs(args)
     stream = sys.stderr if outputs.takes_stdout else sys.stdout
     if len(results) == 1:
-        text = _shown(results[0], stream)
+        _put(_shown(results[0], stream), stream)
         outputs.result(results[0], None)
     else:
-        text = _compared(results, outputs, stream)
+        found = _compared(results, paths)
+        _put(_as_text(found, stream), stream)
+        outputs.comparison(found, results)
+    return _judge(rules, judged)
+
+
+def _put(text: str, stream: TextIO | None) -> None:
+    """Write what people read: before the files, for a disk may be full."""
     if stream is not None:
         stream.write(text)
         stream.flush()
-    return _judge(rules, judged)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -162,9 +172,11 @@ def _is_run(path: str) -> bool:
     comparison is not.)
     """
     try:
+        if not os.path.isfile(path):  # a pipe: who opened it would wait for its writer
+            return False
         with open(path, encoding="utf-8", errors="replace") as file:
             start = file.read(4096)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return '"fastecho-bench"' in start or '"event": "' in start
 
@@ -176,13 +188,32 @@ def _same(one: str, other: str | None) -> bool:
         return False
 
 
-def _merged(results: Sequence[Result]) -> Result:
-    from fastecho.measure.merge import merge
+def _merged(results: Sequence[Result], paths: Sequence[str]) -> Result:
+    from fastecho.measure.merge import copies, merge
 
+    if (found := copies(results)) is not None:
+        one, other = (paths[n] for n in found)
+        what = "is given twice" if one == other else f"holds the same run as {one}"
+        raise ConfigError("--merge", other, f"{what}: it would be counted twice")
     try:
-        return merge(results)
+        whole = merge(results)
     except ValueError as error:
+        _refuse_damaged(results, paths)
         raise ConfigError("--merge", len(results), f"files cannot be added up: {error}") from None
+    if any(one.search is not None for one in results):
+        complain(NAME, "--merge leaves out the steps of --find-max: they are not runs of one load")
+    return whole
+
+
+def _refuse_damaged(results: Sequence[Result], paths: Sequence[str]) -> None:
+    """Name the file whose intervals cannot be read, if there is one."""
+    from fastecho.measure.merge import latencies_of
+
+    for result, path in zip(results, paths, strict=True):
+        try:
+            latencies_of(result.intervals)
+        except ValueError as error:
+            raise ConfigError("file", path, f"has a damaged interval: {error}") from None
 
 
 def _labelled(results: Sequence[Result], label: str) -> Result:
@@ -214,16 +245,19 @@ def _shown(result: Result, stream: object) -> str:
     return summary(result, **look_of(stream))
 
 
-def _compared(results: list[Result], outputs: Outputs, stream: object) -> str:
-    """Write the comparison for machines; return the text for people."""
-    from fastecho.cli._summary import look_of
+def _compared(results: list[Result], paths: Sequence[str]) -> list[Comparison]:
     from fastecho.measure.compare import compare
 
     try:
-        found = compare(results)
-    except ValueError as error:
-        raise ConfigError("FILE", "", f"holds a damaged interval: {error}") from None
-    outputs.comparison(found, results)
+        return compare(results)
+    except ValueError:
+        _refuse_damaged(results, paths)
+        raise
+
+
+def _as_text(found: Sequence[Comparison], stream: object) -> str:
+    from fastecho.cli._summary import look_of
+
     color = look_of(stream)["color"]
     return "\n".join(comparison_text(one, color=color) for one in found)
 

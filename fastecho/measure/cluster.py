@@ -368,7 +368,7 @@ def _added_up(workers: Sequence[_Worker], label: str) -> Result:
     if not results:
         reasons = "; ".join(f"{worker.name}: {worker.lost}" for worker in workers)
         raise StartError(0, f"no worker has answered: {reasons}")
-    whole = merge(results, label=label)
+    whole = merge(results, label=label, started_together=True)
     whole.label = label
     for worker in workers:
         part = next((one for one in whole.parts if one["label"] == worker.name), None)

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import math
 
-from .merge import differences, latencies_of, merge, name_of
+from .merge import copies, differences, latencies_of, merge, name_of
+from .words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -254,6 +255,8 @@ def _student(freedom: float) -> float:
 
 def _notes(baseline: Result, result: Result) -> list[str]:
     notes = []
+    if copies((baseline, result)) is not None:
+        notes.append("both hold the same run: they are no two measurements")
     # A longer run of the same load is only more certain.
     if different := differences(baseline.plan, result.plan, besides=LENGTH):
         notes.append(f"the loads differ: {'; '.join(different)}")
@@ -263,4 +266,9 @@ def _notes(baseline: Result, result: Result) -> list[str]:
     if hosts[0] != hosts[1]:
         notes.append(f"they ran on different machines: {hosts[0]} and {hosts[1]}")
     failed = [one for one in (baseline, result) if one.failed]
-    return notes + [f"{name_of(one)} has {one.failed:,} failures" for one in failed]
+    notes += [f"{name_of(one)} has {counted(one.failed, 'failure')}" for one in failed]
+    return notes + [
+        f"{name_of(one)} is a step of a search for {one.search['limit']}: the others are left out"
+        for one in (baseline, result)
+        if one.search is not None
+    ]

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from fastecho.errors import shown
 
-from .result import FAILURES, HISTOGRAMS, Generator, Interval, Result
+from .plan import ADDED
+from .result import FAILURES, HISTOGRAMS, MOST, Generator, Interval, Result
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -25,47 +26,45 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["add_up", "differences", "merge", "name_of"]
+__all__ = ["add_up", "copies", "differences", "merge", "name_of"]
 
 MAY_DIFFER = ("targets", "label", "threads", "seed", "sources")
 """Of a plan: what does not change which load it is."""
-ADDED = ("connections", "threads", "rate", "messages", "idle_connections")
-"""Of a plan: what one larger run has more of."""
 TOGETHER = 0.9
 """Of the shorter run: so much must overlap when two went on at the same time."""
 DESCRIBED = 20
 """So many failures are described in a merged result."""
 
 
-def merge(results: Sequence[Result], *, label: str = "") -> Result:
+def merge(results: Sequence[Result], *, label: str = "", started_together: bool = False) -> Result:
     """Return one result that holds everything that these hold.
 
     Args:
         results: one or more, of plans that differ in targets, label, threads, seed and sources at
             most; all at the same time, or one after the other.
         label: of the merged result; "" takes the one that all share.
+        started_together: they are of one time, also where one of them began late.
     Returns:
-        Result: its `parts` name each run, with host, start, offset and rate.
+        Result: its `parts` name each run, with host, start, offset and rate. The steps of a search
+        (`--find-max`) are left out.
     Raises:
-        ValueError: there is none, or they are not runs of one load: names what differs.
+        ValueError: there is none, two hold the same run, they are not runs of one load (names what
+            differs), or their counts are too large to be added up.
     Thread: any.   Cost: below 1 ms for each result, and for each of its intervals.
     """
     if not results:
         raise ValueError("there is no result to merge")
+    if (found := copies(results)) is not None:
+        names = " and ".join(name_of(results[n]) for n in found)
+        raise ValueError(f"{names} hold the same run: it would be counted twice")
     first = results[0]
     for other in results[1:]:
-        # A merged run has the connections and so on of all its parts.
-        besides = ADDED if first.parts or other.parts else ()
-        if different := differences(first.plan, other.plan, besides=besides):
-            raise ValueError(
-                f"{name_of(first)} and {name_of(other)} are runs of different loads: "
-                f"{'; '.join(different)}"
-            )
+        _check_load(first, other)
     ordered = sorted(results, key=lambda one: one.started_at)
-    together = _are_together(ordered)
+    together = started_together or _are_together(ordered)
     labels = {one.label for one in results}
     label = label or (first.label if len(labels) == 1 else "")
-    sums: dict[str, Any] = {name: sum(getattr(one, name) for one in results) for name in _COUNTS}
+    sums: dict[str, Any] = {name: _sum(getattr(one, name) for one in results) for name in _COUNTS}
     for name in HISTOGRAMS:
         sums[name] = _histogram(getattr(one, name) for one in results)
     return Result(
@@ -73,10 +72,10 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
         label=label,
         started_at=ordered[0].started_at,
         host=_host(results),
-        elapsed=(max if together else sum)(one.elapsed for one in results),
-        failures={kind: sum(one.failures[kind] for one in results) for kind in FAILURES},
+        elapsed=(max if together else _sum)(one.elapsed for one in results),
+        failures={kind: _sum(one.failures[kind] for one in results) for kind in FAILURES},
         described=_described(results),
-        gap=sum(one.gap for one in results),
+        gap=_sum(one.gap for one in results),
         longest_gap=max(one.longest_gap for one in results),
         intervals=_beside(ordered) if together else _behind(ordered),
         generator=_generator(results),
@@ -86,6 +85,40 @@ def merge(results: Sequence[Result], *, label: str = "") -> Result:
 
 
 _COUNTS = ("messages", "messages_in_window", "bytes", "sent", "connects", "held", "reopened")
+
+
+def copies(results: Sequence[Result]) -> tuple[int, int] | None:
+    """Return the places of two results that hold the same run; None: there are none.
+
+    A run is known by its id, also as a part of a merged result. Files without ids tell nothing.
+    """
+    places: dict[str, int] = {}
+    for n, one in enumerate(results):
+        for part in _parts(one):
+            if (run := part.get("run")) and places.setdefault(run, n) != n:
+                return places[run], n
+    return None
+
+
+def _check_load(one: Result, other: Result) -> None:
+    """Refuse to add up runs of different loads."""
+    besides: list[str] = []
+    if one.parts or other.parts:
+        # A merged run has the connections and so on of all its parts; a closed loop has no rate.
+        plans = one.plan, other.plan
+        besides = [name for name in ADDED if len({getattr(x, name) is None for x in plans}) == 1]
+    if different := differences(one.plan, other.plan, besides=besides):
+        raise ValueError(
+            f"{name_of(one)} and {name_of(other)} are runs of different loads: "
+            f"{'; '.join(different)}"
+        )
+
+
+def _sum(values: Iterable[Any]) -> Any:
+    total = sum(values)
+    if total >= MOST:
+        raise ValueError("their counts are too large to be added up")
+    return total
 
 
 def differences(one: Plan, other: Plan, *, besides: Sequence[str] = ()) -> list[str]:
@@ -137,12 +170,12 @@ def _common(one: Result, other: Result) -> float:
 def _plan(results: Sequence[Result], *, together: bool, label: str) -> Plan:
     plan = results[0].plan
     targets = list(dict.fromkeys(one for result in results for one in result.plan.targets))
-    changes: dict[str, Any] = {"targets": targets, "label": label}
+    sums: dict[str, Any] = {}
     if together:
         for name in ADDED:
             values = [getattr(one.plan, name) for one in results]
-            changes[name] = None if values[0] is None else sum(values)
-    return plan.replace(**changes)
+            sums[name] = None if values[0] is None else _sum(values)
+    return plan.with_sums(sums, targets=targets, label=label)
 
 
 def _host(results: Sequence[Result]) -> dict[str, Any]:
@@ -226,9 +259,9 @@ def add_up(parts: Sequence[Interval]) -> Interval:
     return Interval(
         min(part.start for part in parts),
         max(part.elapsed for part in parts),
-        messages=sum(part.messages for part in parts),
-        bytes=sum(part.bytes for part in parts),
-        failures=sum(part.failures for part in parts),
+        messages=_sum(part.messages for part in parts),
+        bytes=_sum(part.bytes for part in parts),
+        failures=_sum(part.failures for part in parts),
         p50=p50,
         p99=p99,
         max=max((part.max for part in parts if part.max is not None), default=None),
@@ -256,8 +289,8 @@ def _generator(results: Sequence[Result]) -> Generator:
         verdict = f"{name_of(busiest)}, the busiest of {len(results)}: {verdict}"
     return Generator(
         busiest.generator.busy,
-        sum(one.generator.cpu for one in results),
-        sum(one.generator.spin for one in results),
+        _sum(one.generator.cpu for one in results),
+        _sum(one.generator.spin for one in results),
         verdict,
     )
 
@@ -277,5 +310,6 @@ def _parts(result: Result) -> list[dict[str, Any]]:
             "offset_ms": offset if isinstance(offset, int | float) else 0.0,
             "messages": result.messages,
             "messages_per_s": round(result.messages_per_s, 3),
+            "run": result.run,
         }
     ]

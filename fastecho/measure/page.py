@@ -22,6 +22,7 @@ from ._graphs import by_percentile, graphs
 from ._style import CHART, PAGE
 from .result import FAILURES, Result
 from .words import FAILURES as WORDS
+from .words import clock_text, counted, failure_name, found_text, reopened_text, replies_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _asked(run: _Run) -> str:
     result = run.result
     host = ", ".join(str(result.host[key]) for key in ("name", "system") if result.host.get(key))
     if result.host.get("cpus"):
-        host += f", {result.host['cpus']} CPUs"
+        host += f", {result.host['cpus']} CPU{'' if result.host['cpus'] == 1 else 's'}"
     started = run.data.get("started_at", "")
     if result.parts:
         host = ", ".join(dict.fromkeys(str(part.get("host", "?")) for part in result.parts))
@@ -200,17 +201,19 @@ def _headline(run: _Run) -> str:
 def _notes(run: _Run) -> list[str]:
     """Return sentences that a reader must know before the figures are believed."""
     result, found = run.result, []
-    found.append(f"{result.messages:,} messages, every byte right, in {result.elapsed:.4g} s.")
+    said = replies_text(result.messages, result.elapsed)
+    found.append(f"{said[0].upper()}{said[1:]}.")
     wanted = result.plan.rate
     if wanted and result.messages_per_s < wanted * 0.99:
         found.append(
             f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for."
         )
     if result.held:
-        found.append(f"{result.held:,} messages had to wait in the generator for a connection.")
+        held = counted(result.held, "message")
+        found.append(f"{held} had to wait in the generator for a connection.")
     if result.reopened:
         found.append(
-            f"{result.reopened:,} connections were opened again; {result.gap * 1e3:,.0f} ms "
+            f"{reopened_text(result.reopened)}; {result.gap * 1e3:,.0f} ms "
             f"without, the longest {result.longest_gap * 1e3:,.0f} ms."
         )
     if result.generator.verdict:
@@ -295,7 +298,7 @@ def _all_charts(runs: Sequence[_Run]) -> str:
 def _details(run: _Run, *, alone: bool) -> str:
     """Return the tables of one run."""
     blocks = [] if alone else [f"<h2>{_text(run.name)}</h2>", _asked(run), *_notes(run)]
-    blocks += [_percentiles(run), _failures(run), _parts(run), _load(run)]
+    blocks += [_percentiles(run), _failures(run), _parts(run), _search(run), _load(run)]
     inner = "\n".join(block for block in blocks if block)
     return f"<section>\n{inner}\n</section>"
 
@@ -324,10 +327,9 @@ def _failures(run: _Run) -> str:
     if not counts:
         return "<h3>Failures</h3>\n<p>No message and no connection failed.</p>"
     rows = "".join(
-        f"<tr><th scope='row'>{name}</th><td class='bad'>{counts[kind]:,}</td>"
-        f"<td style='text-align:left'>{meaning}</td></tr>\n"
-        for kind in counts
-        for name, meaning in [WORDS[kind]]
+        f"<tr><th scope='row'>{failure_name(kind, n)}</th><td class='bad'>{n:,}</td>"
+        f"<td style='text-align:left'>{WORDS[kind][1]}</td></tr>\n"
+        for kind, n in counts.items()
     )
     text = f"<h3>Failures</h3>\n<div class='scroll'><table><tbody>{rows}</tbody></table></div>"
     described = run.result.described
@@ -344,13 +346,12 @@ def _parts(run: _Run) -> str:
     rows = ""
     for part in run.result.parts:
         name = " ".join(str(part[key]) for key in ("label", "host") if part.get(key))
-        offset = part.get("offset_ms")
         if "lost" in part:
             name += f" (lost: {part['lost']})"
         cells = (
             name or "unnamed",
             part.get("started_at") or "-",
-            "-" if offset is None else f"{offset:+.3g} ms",
+            "-" if "lost" in part or "offset_ms" not in part else clock_text(part),
             f"{part.get('messages', 0):,}",
             count_text(part.get("messages_per_s", 0.0)),
         )
@@ -359,6 +360,25 @@ def _parts(run: _Run) -> str:
     head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     return (
         "<h3>Merged from</h3>\n<p>Histograms were added.</p>\n<div class='scroll'><table>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _search(run: _Run) -> str:
+    """Return what `--find-max` has tried, in order, and what it has found."""
+    search = run.result.search
+    if search is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{one['rate_per_s']:,.10g}</td><td>{count_text(one['messages_per_s'])}</td>"
+        f"<td style='text-align:left'>{_text(one['why'])}</td></tr>\n"
+        for one in search["steps"]
+    )
+    titles = ("asked, messages/s", "reached", "")
+    head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
+    said = found_text(search)
+    return (
+        f"<h3>Search</h3>\n<p>{_text(said[0].upper() + said[1:])}.</p>\n<div class='scroll'><table>"
         f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 

@@ -12,11 +12,12 @@ from fastecho.errors import ConfigError, shown
 
 from . import values
 from .values import seconds_text
+from .words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, Literal, NoReturn, Self
+    from typing import Any, Literal, NoReturn
 
     from fastecho.address import Address
 
@@ -185,6 +186,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
 )  # fmt: skip
 
+ADDED = ("connections", "threads", "rate", "messages", "idle_connections")
+"""What several runs have more of together than each: a sum keeps no limit of a single run."""
+
 # A file that says `loop` needs no `reconnect`, and the label is the result's.
 _NOT_IN_JSON = {"reconnect", "label"}
 
@@ -296,6 +300,20 @@ class Plan:
         """Return a plan with other values, checked anew."""
         return Plan(**{**self.keywords(), **changes})
 
+    def with_sums(self, sums: Mapping[str, Any], **changes: Any) -> Plan:
+        """Return the plan of several runs as one.
+
+        Args:
+            sums: values of ADDED that may be above the limits of one run; what is left out stays.
+            changes: other values, checked anew.
+        """
+        own = {name: getattr(self, name) for name in ADDED}
+        least = {name: 1 for name, value in own.items() if value}
+        plan = self.replace(**{**least, **changes})
+        for name, value in {**own, **sums}.items():
+            object.__setattr__(plan, name, value)
+        return plan
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as it stands in a result's JSON: units are in the keys."""
         found: dict[str, Any] = {"targets": [str(one) for one in self.targets], "loop": self.loop}
@@ -309,20 +327,30 @@ class Plan:
         return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], label: str = "") -> Self:
+    def from_json(cls, data: Mapping[str, Any], label: str = "", *, merged: bool = False) -> Plan:
         """Return the plan that to_json() gave; what is missing has its default.
 
+        Args:
+            data: as to_json() gives it.
+            label: of the run.
+            merged: it is that of several runs, with sums that one of them could not have.
         Raises:
             ConfigError: a value is wrong; it names the key.
         """
         found: dict[str, Any] = {"label": label, "reconnect": data.get("loop") == "reconnect"}
+        sums: dict[str, Any] = {}
         for option in OPTIONS:
-            if option.name not in _NOT_IN_JSON and option.key in data:
-                value = data[option.key]
-                if option.check is values.affix and isinstance(value, str):
-                    value = value.encode("utf-8", "surrogateescape")
-                found[option.name] = option.read(value, f"plan.{option.key}")
-        return cls(values.targets(data.get("targets"), "plan.targets"), **found)
+            if option.name in _NOT_IN_JSON or option.key not in data:
+                continue
+            name, value = f"plan.{option.key}", data[option.key]
+            if merged and option.name in ADDED and value:
+                sums[option.name] = _sum(value, name, float if option.name == "rate" else int)
+                value = 1  # stands for it: whether the others fit together is still checked
+            if option.check is values.affix and isinstance(value, str):
+                value = value.encode("utf-8", "surrogateescape")
+            found[option.name] = option.read(value, name)
+        plan = cls(values.targets(data.get("targets"), "plan.targets"), **found)
+        return plan.with_sums(sums) if sums else plan
 
     def __str__(self) -> str:
         """Say in a sentence or two what a run will do."""
@@ -356,9 +384,21 @@ class Plan:
         return f"Plan({names[0] if len(names) == 1 else names!r}{differing})"
 
 
+def _sum(value: object, label: str, kind: type) -> int | float:
+    """Check what several runs have together: there may be any number of runs."""
+    number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if not number or not 0 < value < 2**63:  # type: ignore[operator]
+        what = "whole number" if kind is int else "number"
+        raise ConfigError(label, value, f"must be a {what} above 0")
+    return kind(value)  # type: ignore[no-any-return]
+
+
 def _rebuild(keywords: dict[str, Any]) -> Plan:
-    """Unpickle a Plan."""
-    return Plan(**keywords)
+    """Unpickle a Plan, which may be that of several runs."""
+    plan = object.__new__(Plan)
+    for name, value in keywords.items():
+        object.__setattr__(plan, name, value)
+    return plan
 
 
 def read_options(flags: Mapping[str, object], targets: Sequence[Target]) -> Plan:
@@ -419,9 +459,6 @@ def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
 
 
 def _sentences(plan: Plan) -> list[str]:
-    def counted(number: int, noun: str) -> str:
-        return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
     targets = ", ".join(str(one) for one in plan.targets)
     span = f"for {seconds_text(plan.duration)}" if plan.duration is not None else ""
     if plan.messages is not None:
@@ -429,7 +466,7 @@ def _sentences(plan: Plan) -> list[str]:
         span += " was sent" if plan.messages == 1 else " were sent"
     by = counted(plan.connections, "connection")
     if plan.threads > 1:
-        by += f" by {plan.threads} threads"
+        by += f" by {plan.threads:,} threads"
     size = "1 byte" if plan.size == "1" else f"{plan.size} bytes"
     frame = "" if plan.frame == "recv" else f", frame {plan.frame}"
     first = f"{targets}: {by} {span}, messages of {size}{frame}."

@@ -8,6 +8,8 @@ seconds; JSON has units in its keys. Percentiles are never stored, only computed
 
 from __future__ import annotations
 
+from os import urandom
+
 from fastecho._version import __version__
 from fastecho.errors import ConfigError, shown
 
@@ -52,6 +54,8 @@ FAILURES_OF_MESSAGES = FAILURES[:6]
 """Of these, a message of the window ends as one at most."""
 HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+MOST = 2**63
+"""No number in a file is as large."""
 
 
 class Interval:
@@ -116,16 +120,16 @@ class Interval:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Return the interval that to_json() gave."""
         return cls(
-            _real(data, "start_s"),
-            _real(data, "elapsed_s"),
+            _seconds(data, "start_s"),
+            _seconds(data, "elapsed_s"),
             messages=_count(data, "messages"),
             bytes=_count(data, "bytes"),
             failures=_count(data, "failures"),
             **{
-                name: None if data.get(f"{name}_us") is None else _real(data, f"{name}_us") / 1e6
+                name: None if data.get(f"{name}_us") is None else _seconds(data, f"{name}_us", 1e6)
                 for name in ("p50", "p99", "max")
             },
-            histogram=None if data.get("histogram") is None else str(data["histogram"]),
+            histogram=None if data.get("histogram") is None else _text(data, "histogram"),
         )
 
     def __repr__(self) -> str:
@@ -165,10 +169,10 @@ class Generator:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Return what to_json() gave."""
         return cls(
-            _real(data, "busy"),
-            _real(data, "cpu_s"),
-            _real(data, "spin_s"),
-            str(data.get("verdict", "")),
+            _real(data, "busy", low=0),
+            _seconds(data, "cpu_s"),
+            _seconds(data, "spin_s"),
+            _text(data, "verdict"),
         )
 
     def __repr__(self) -> str:
@@ -197,14 +201,18 @@ class Result:
         intervals: one for each part of the window.
         generator: what the load itself took.
         parts: after a merge, where each part came from.
+        run: an id that no other run has, by which a run is known that would be merged twice; of a
+            merged result, its parts have those of the runs.
+        search: of a run that `--find-max` has found and saved: limit, rate_per_s and steps, as in
+            JSON; else None.
         interrupted: Ctrl-C ended the window early; not saved.
     """
 
     __slots__ = (
         "bytes", "connect", "connects", "described", "elapsed", "failures", "gap", "generator",
         "held", "host", "interrupted", "intervals", "label", "latency", "longest_gap", "messages",
-        "messages_in_window", "parts", "plan", "reopened", "schedule_error", "sent", "service",
-        "started_at", "version",
+        "messages_in_window", "parts", "plan", "reopened", "run", "schedule_error", "search",
+        "sent", "service", "started_at", "version",
     )  # fmt: skip
 
     def __init__(
@@ -233,6 +241,8 @@ class Result:
         intervals: Iterable[Interval] = (),
         generator: Generator | None = None,
         parts: Iterable[Mapping[str, Any]] = (),
+        run: str | None = None,
+        search: Mapping[str, Any] | None = None,
         version: str = __version__,
     ) -> None:
         self.plan = plan
@@ -258,6 +268,8 @@ class Result:
         self.intervals = list(intervals)
         self.generator = generator or Generator()
         self.parts = [dict(one) for one in parts]
+        self.run = urandom(8).hex() if run is None else run
+        self.search = None if search is None else dict(search)
         self.version = version
         self.interrupted = False
 
@@ -277,8 +289,9 @@ class Result:
         return sum(self.failures.values())
 
     def percentile(self, percent: float, name: str = "latency") -> float | None:
-        """Return the seconds that so many percent (0..100) of a histogram do not exceed.
+        """Return the seconds that about so many percent (0..100) of a histogram do not exceed.
 
+        Its rank is rounded to the nearest value: docs/reference/measure.md says how exactly.
         None if there is no such histogram, or nothing in it.
         """
         histogram = getattr(self, name) if name in HISTOGRAMS else None
@@ -294,6 +307,7 @@ class Result:
             "format": FORMAT,
             "version": VERSION,
             "fastecho": self.version,
+            "run": self.run,
             "label": self.label,
             "started_at": _utc_text(self.started_at),
             "host": dict(self.host),
@@ -322,6 +336,8 @@ class Result:
         found["intervals"] = [one.to_json() for one in self.intervals]
         found["generator"] = self.generator.to_json()
         found["parts"] = [dict(one) for one in self.parts]
+        if self.search is not None:
+            found["search"] = dict(self.search)
         return found
 
     @classmethod
@@ -358,28 +374,33 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what Result takes, from its JSON."""
     from .histograms import decode
 
-    label = str(data.get("label", ""))
+    label = _text(data, "label")
     histograms = _part(data, "histograms", dict)
+    parts = [_origin(one) for one in _part(data, "parts", list)]
     return {
-        "plan": Plan.from_json(_part(data, "plan", dict), label=label),
+        "plan": Plan.from_json(_part(data, "plan", dict), label=label, merged=bool(parts)),
         "label": label,
         "started_at": _seconds_since_1970(data.get("started_at")),
-        "host": _part(data, "host", dict),
-        "elapsed": _real(data, "elapsed_s"),
+        "host": {k: v for k, v in _part(data, "host", dict).items() if _is_plain(v)},
+        "elapsed": _seconds(data, "elapsed_s"),
         "messages": _count(data, "messages"),
         "messages_in_window": _count(
             data, "messages_in_window" if "messages_in_window" in data else "messages"
         ),
         **{name: _count(data, name) for name in ("bytes", "sent", "connects", "held", "reopened")},
         "failures": {name: _count(_part(data, "failures", dict), name) for name in FAILURES},
-        "described": [str(one) for one in _part(data, "described", list)],
-        "gap": _real(data, "gap_ms") / 1e3,
-        "longest_gap": _real(data, "longest_gap_ms") / 1e3,
+        "described": [
+            _text({"described": one}, "described") for one in _part(data, "described", list)
+        ],
+        "gap": _seconds(data, "gap_ms", 1e3),
+        "longest_gap": _seconds(data, "longest_gap_ms", 1e3),
         **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
-        "parts": [_origin(one) for one in _part(data, "parts", list)],
-        "version": str(data.get("fastecho", "")),
+        "parts": parts,
+        "run": _text(data, "run"),
+        "search": None if data.get("search") is None else _search(_part(data, "search", dict)),
+        "version": _text(data, "fastecho"),
     }
 
 
@@ -396,30 +417,78 @@ def _origin(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"has {shown(data)} for a part: it must be an object")
     found: dict[str, Any] = {
-        **{name: str(data.get(name, "")) for name in ("label", "host", "started_at")},
+        **{name: _text(data, name) for name in ("label", "host", "started_at")},
         "offset_ms": _real(data, "offset_ms"),
         "messages": _count(data, "messages"),
-        "messages_per_s": _real(data, "messages_per_s"),
+        "messages_per_s": _rate(data, "messages_per_s"),
     }
     if "offset_uncertain_ms" in data:
-        found["offset_uncertain_ms"] = _real(data, "offset_uncertain_ms")
-    if "lost" in data:
-        found["lost"] = str(data["lost"])
+        found["offset_uncertain_ms"] = _real(data, "offset_uncertain_ms", low=0)
+    for name in ("run", "lost"):
+        if name in data:
+            found[name] = _text(data, name)
     return found
+
+
+def _search(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the search has found that a run was a step of."""
+    rate = data.get("rate_per_s")
+    steps = _part(data, "steps", list)
+    if not all(isinstance(one, dict) for one in steps):
+        raise ValueError("has a step of a search that is no object")
+    return {
+        "limit": _text(data, "limit"),
+        "rate_per_s": None if rate is None else _rate(data, "rate_per_s"),
+        "steps": [
+            {
+                "rate_per_s": _rate(one, "rate_per_s"),
+                "messages_per_s": _rate(one, "messages_per_s"),
+                "holds": one.get("holds") is True,
+                "why": _text(one, "why"),
+            }
+            for one in steps
+        ],
+    }
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value is one that host has: a text or a number."""
+    if isinstance(value, (int, float)):
+        return abs(value) < MOST
+    return isinstance(value, str)
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key, "")
+    if not isinstance(value, str):
+        raise ValueError(f"has {shown(value)} for {key!r}: it must be text")
+    return value
 
 
 def _count(data: Mapping[str, Any], key: str) -> int:
     value = data.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
         raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
     return value
 
 
-def _real(data: Mapping[str, Any], key: str) -> float:
+def _real(data: Mapping[str, Any], key: str, low: float = -MOST, most: float = MOST) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e18:
-        raise ValueError(f"has {shown(value)} for {key!r}: it must be a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < most:
+        least = ", not below 0" if low == 0 else ""
+        raise ValueError(f"has {shown(value)} for {key!r}: it must be a number{least}")
     return float(value)
+
+
+def _rate(data: Mapping[str, Any], key: str) -> float:
+    """Return messages a second: at most as many as there can be within a nanosecond."""
+    return _real(data, key, low=0, most=1e28)
+
+
+def _seconds(data: Mapping[str, Any], key: str, units: float = 1.0) -> float:
+    """Return a time in seconds, of a key that has so many units in one of them."""
+    # A window of less than a nanosecond is none: no rate comes of it.
+    return round(_real(data, key, low=0) / units, 9)
 
 
 def _ratio(count: float, seconds: float) -> float:
@@ -454,12 +523,14 @@ def _seconds_since_1970(text: object) -> float:
     from datetime import UTC, datetime
 
     try:
-        found = datetime.fromisoformat(str(text))
+        found = datetime.fromisoformat(text if isinstance(text, str) else "")
     except ValueError:
         raise ValueError(f"has {shown(text)} for 'started_at': it must be a time") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    return found.timestamp()
+    if found.year > 9000 or (seconds := found.timestamp()) < 0:
+        raise ValueError(f"has {shown(text)} for 'started_at': it must be a time since 1970")
+    return seconds
 
 
 def _lines(result: Result) -> list[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 STDIN = "-"
+LARGEST = 1 << 30
+"""Bytes; six days of intervals of a second, which is the longest run, take 600 MB."""
 
 
 def read(path: str | os.PathLike[str]) -> Result:
@@ -49,11 +51,20 @@ def _text(name: str) -> str:
         if name == STDIN:
             if sys.stdin is None:
                 raise ConfigError("file", name, "is standard input, which is closed")
-            return sys.stdin.buffer.read().decode("utf-8")
-        with open(name, encoding="utf-8") as file:
-            return file.read()
+            data = sys.stdin.buffer.read(LARGEST + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            reason = f"is no result of fastecho bench: it has more than {LARGEST >> 20} MiB"
+            raise ConfigError("file", name, reason)
+        return data.decode("utf-8-sig")  # some editors and shells write a mark before the text
     except UnicodeDecodeError:
         raise ConfigError("file", name, "is no JSON: it is not even text") from None
+    except MemoryError:
+        raise ConfigError("file", name, "cannot be read: it is larger than the memory") from None
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError("file", name, f"cannot be read: {reason}") from None
@@ -67,7 +78,7 @@ def _result_in(text: str, name: str) -> dict[str, Any]:
         data = _parsed(text)
     except ValueError:
         data = _last_line(text, name)
-    if isinstance(data, dict) and data.get("event") == "interval":
+    if isinstance(data, dict) and data.get("event") in ("interval", "step"):
         raise ConfigError("file", name, "ends before its result: the run was broken off")
     if not isinstance(data, dict):
         raise ConfigError("file", name, "is JSON, but not a result of fastecho bench")

@@ -15,6 +15,7 @@ from fastecho.errors import ConfigError
 
 from .runner import run
 from .verdict import met_rate
+from .words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _try(
     if not rule.holds(result):
         return Step(rate, result, False, f"{value}: {rule} does not hold")
     if result.failed:
-        return Step(rate, result, False, f"{value}, but {result.failed:,} failures")
+        return Step(rate, result, False, f"{value}, but {counted(result.failed, 'failure')}")
     if not met_rate(result):
         reached = f"only {result.messages_per_s:,.0f} messages/s were reached"
         return Step(rate, result, False, f"{value}, but {reached}")

@@ -1,12 +1,20 @@
-"""What failures are called and what they mean, in words that every output shares.
+"""What figures are called and what they mean, in words that every output shares.
 
-What lives here: a table. What may not live here: what counts as which failure (src_c/load.h),
-layout (cli, page.py).
+What lives here: a table of failures, numbers with their nouns, sentences that both text and page
+have. What may not live here: what counts as which failure (src_c/load.h), layout (cli, page.py).
 """
 
 from __future__ import annotations
 
-__all__ = ["FAILURES"]
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = [
+    "FAILURES", "clock_text", "counted", "failure_name", "found_text", "reopened_text",
+    "replies_text",
+]  # fmt: skip
 
 FAILURES = {
     "late": ("late", "the right bytes, after the timeout"),
@@ -23,3 +31,53 @@ FAILURES = {
     "other": ("other", "connections that ended by another error"),
 }
 """Each kind of failure: its name, and what happened."""
+
+_ONE = {"extra_bytes": "byte too many", "connect_timed_out": "connect timed out"}
+"""Names that are others for a single one."""
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 message", "1,024 messages"."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def failure_name(kind: str, number: int) -> str:
+    """Return what so many failures of a kind are called; an unknown kind by its own name."""
+    plural = FAILURES[kind][0] if kind in FAILURES else kind
+    return _ONE.get(kind, plural) if number == 1 else plural
+
+
+def replies_text(messages: int, elapsed: float) -> str:
+    """Say how many messages came back right, and that they did."""
+    if not messages:
+        return f"no message came back right within the timeout, in {elapsed:.4g} s"
+    return f"{counted(messages, 'message')}, every byte right, in {elapsed:.4g} s"
+
+
+def reopened_text(number: int) -> str:
+    """Say how many lost connections were opened again."""
+    return f"{counted(number, 'connection')} {'was' if number == 1 else 'were'} opened again"
+
+
+def clock_text(part: Mapping[str, Any]) -> str:
+    """Return how far the clock of a part of a merged result was ahead: "+1.2 ms +-0.3 ms".
+
+    The second number is how far the first may be off, where that is known.
+    """
+    text = _ms_text(part.get("offset_ms", 0.0), "+")
+    uncertain = part.get("offset_uncertain_ms")
+    return text if uncertain is None else f"{text} +-{_ms_text(uncertain)}"
+
+
+def _ms_text(ms: float, sign: str = "") -> str:
+    return f"{ms:{sign}.3g} ms" if abs(ms) < 999.5 else f"{ms / 1e3:{sign},.2f} s"
+
+
+def found_text(search: Mapping[str, Any]) -> str:
+    """Say what the search of `--find-max` has found."""
+    rate, limit, steps = search["rate_per_s"], search["limit"], search["steps"]
+    if rate is None:
+        return f"no rate held {limit} in {counted(len(steps), 'step')}"
+    failed = [one["rate_per_s"] for one in steps if not one["holds"] and one["rate_per_s"] > rate]
+    above = f"{min(failed):,.10g} did not" if failed else "the highest that was asked for"
+    return f"{rate:,.10g} messages/s held {limit}; {above} ({counted(len(steps), 'step')})"

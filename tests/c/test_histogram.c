@@ -143,11 +143,11 @@ static void merging_equals_recording_into_one(void)
         fe_histogram_record(i % 3 == 0 ? a : b, ns);
         fe_histogram_record(both, ns);
     }
-    fe_histogram_merge(a, b);
+    assert(fe_histogram_merge(a, b) == 0);
     assert(memcmp(a, both, sizeof(*a)) == 0);
-    fe_histogram_merge(a, empty);
+    assert(fe_histogram_merge(a, empty) == 0);
     assert(memcmp(a, both, sizeof(*a)) == 0);
-    fe_histogram_merge(empty, a);
+    assert(fe_histogram_merge(empty, a) == 0);
     assert(memcmp(empty, both, sizeof(*a)) == 0);
     free(a);
     free(b);
@@ -161,7 +161,7 @@ static void a_single_value_survives_a_merge(void)
         fe_histogram *a = new_histogram(), *b = new_histogram();
 
         fe_histogram_record(a, ns);
-        fe_histogram_merge(b, a);
+        assert(fe_histogram_merge(b, a) == 0);
         assert(memcmp(a, b, sizeof(*a)) == 0);
         free(a);
         free(b);
@@ -175,12 +175,50 @@ static void the_extremes_of_both_survive_a_merge(void)
     fe_histogram_record(wide, 10);
     fe_histogram_record(wide, 1000000);
     fe_histogram_record(narrow, 5000);
-    fe_histogram_merge(wide, narrow);
+    assert(fe_histogram_merge(wide, narrow) == 0);
     assert(wide->count == 3 && wide->min == 10 && wide->max == 1000000);
-    fe_histogram_merge(narrow, wide);
+    assert(fe_histogram_merge(narrow, wide) == 0);
     assert(narrow->count == 4 && narrow->min == 10 && narrow->max == 1000000);
     free(wide);
     free(narrow);
+}
+
+static void more_values_than_a_file_can_hold_are_not_added(void)
+{
+    fe_histogram *h = new_histogram(), *other = new_histogram(), *copy = new_histogram();
+
+    fe_histogram_record_n(h, 1000, (uint64_t)1 << 62);
+    fe_histogram_record_n(other, 5000, (uint64_t)1 << 62);
+    assert(fe_histogram_merge(copy, h) == 0);
+    assert(fe_histogram_merge(h, other) == -EOVERFLOW);
+    assert(memcmp(h, copy, sizeof(*h)) == 0);
+    fe_histogram_reset(other);
+    fe_histogram_record_n(other, 5000, ((uint64_t)1 << 62) - 1);
+    assert(fe_histogram_merge(h, other) == 0 && h->count == INT64_MAX);
+    fe_histogram_reset(h);
+    fe_histogram_record_n(other, 5000, UINT64_MAX / 2);
+    assert(fe_histogram_merge(h, other) == -EOVERFLOW && h->count == 0);
+    free(h);
+    free(other);
+    free(copy);
+}
+
+static void the_mean_lies_between_minimum_and_maximum(void)
+{
+    fe_histogram *h = new_histogram();
+
+    /* The middle of their slot is 992. */
+    fe_histogram_record_n(h, 1020, 3);
+    assert(fe_histogram_mean(h) == 1020 && fe_histogram_variance(h) == 0);
+    fe_histogram_reset(h);
+    fe_histogram_record_n(h, 965, 3);
+    assert(fe_histogram_mean(h) == 965 && fe_histogram_variance(h) == 0);
+    fe_histogram_record(h, 1020);
+    assert(fe_histogram_mean(h) == 992 && fe_histogram_variance(h) == 0);
+    fe_histogram_reset(h);
+    fe_histogram_record(h, UINT64_MAX);
+    assert(fe_histogram_mean(h) == (double)UINT64_MAX && fe_histogram_variance(h) == 0);
+    free(h);
 }
 
 static void a_rank_is_rounded_to_the_nearest(void)
@@ -280,7 +318,7 @@ static void what_is_not_there_cannot_be_taken_away(void)
 
     fe_histogram_record(h, 1000);
     fe_histogram_record(h, 64);
-    fe_histogram_merge(copy, h);
+    assert(fe_histogram_merge(copy, h) == 0);
     fe_histogram_record(part, 64);
     fe_histogram_record(part, 5000);
     assert(fe_histogram_subtract(h, part) == -ERANGE);
@@ -382,6 +420,8 @@ int main(int argc, char **argv)
     merging_equals_recording_into_one();
     a_single_value_survives_a_merge();
     the_extremes_of_both_survive_a_merge();
+    more_values_than_a_file_can_hold_are_not_added();
+    the_mean_lies_between_minimum_and_maximum();
     a_rank_is_rounded_to_the_nearest();
     recording_nothing_changes_nothing();
     subtracting_leaves_what_came_since();
