@@ -54,6 +54,8 @@ LOOPS = {
     "open": "open loop (sent on a schedule, whatever the server does)",
     "reconnect": "reconnect (connect, echo one message, close)",
 }
+LEAST_SPIN_SECONDS = 0.001
+"""Less is no news: every thread waits so for the start."""
 WIDTH = 80
 """Columns where there is no terminal."""
 MARGIN = 11
@@ -189,20 +191,17 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     words = []
     if plan.get("rate_per_s"):
         words.append(f"{count_text(plan['rate_per_s'])} messages/s due ({plan.get('schedule')})")
-    for key, one, many in (
-        ("connections", "connection", "connections"),
-        ("threads", "thread", "threads"),
-    ):
+    for key, noun in (("connections", "connection"), ("threads", "thread")):
         if key in plan:
-            words.append(f"{plan[key]:,} {one if plan[key] == 1 else many}")
+            words.append(_counted(plan[key], noun))
     if plan.get("depth", 1) != 1:
         words.append(f"depth {plan['depth']}")
     if "size" in plan:
-        words.append(f"messages of {plan['size']} bytes")
+        words.append(f"messages of {plan['size']} byte{'' if plan['size'] == '1' else 's'}")
     if plan.get("frame", "recv") != "recv":
         words.append(f"frame {plan['frame']}")
     if plan.get("idle_connections"):
-        words.append(f"{plan['idle_connections']:,} idle connections")
+        words.append(_counted(plan["idle_connections"], "idle connection"))
     if plan.get("warmup_s"):
         words.append(f"after {plan['warmup_s']:g} s of warm-up")
     return ", ".join(words)
@@ -211,23 +210,30 @@ def _load_words(plan: Mapping[str, Any]) -> str:
 def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
-    text += _line("", f"{messages:,} messages, every byte right, in {elapsed:.3g} s")
+    text += _line("", f"{_counted(messages, 'message')}, every byte right, in {elapsed:.3g} s")
     wanted = run.get("plan", {}).get("rate_per_s")
     reached = run.get("messages_per_s", 0.0)
     if wanted and reached < wanted * 0.99:
         text += _line("", paint(f"{reached / wanted:.1%} of the rate that was asked for", "yellow"))
     if run.get("held"):
-        text += _line("", f"{run['held']:,} messages had to wait for a free connection")
+        held = _counted(run["held"], "message")
+        text += _line("", f"{held} had to wait for a free connection")
     if run.get("plan", {}).get("loop") == "reconnect" and run.get("connects"):
-        text += _line("", f"{run['connects']:,} connects")
+        text += _line("", _counted(run["connects"], "connect"))
     if run.get("reopened"):
+        were = "was" if run["reopened"] == 1 else "were"
         text += _wrapped(
             "gaps",
-            f"{run['reopened']:,} connections were opened again; {run.get('gap_ms', 0):,.0f} ms "
+            f"{_counted(run['reopened'], 'connection')} {were} opened again; "
+            f"{run.get('gap_ms', 0):,.0f} ms "
             f"without, the longest {run.get('longest_gap_ms', 0):,.0f} ms",
             width,
         )
     return text
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _latencies(run: Mapping[str, Any], paint: Paint) -> str:
@@ -294,8 +300,8 @@ def _generator(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = ""
     if "busy" in generator:
         busy = f"busy {generator['busy']:.0%}, {generator.get('cpu_s', 0.0):.3g} s of CPU"
-        if generator.get("spin_s"):
-            busy += f", {generator['spin_s']:.3g} s of it waiting for the next send to be due"
+        if (spin := generator.get("spin_s", 0.0)) >= LEAST_SPIN_SECONDS:
+            busy += f", {spin:.3g} s of it waiting for the next send to be due"
         text += _line("generator", busy)
     if generator.get("verdict"):
         rows = _wrapped("" if text else "generator", str(generator["verdict"]), width)
@@ -320,7 +326,8 @@ def _parts(run: Mapping[str, Any], width: int) -> str:
         text += _wrapped(
             "",
             f"{name or 'unnamed'}: {count_text(part.get('messages_per_s', 0.0))} messages/s, "
-            f"{part.get('messages', 0):,} messages, started {part.get('started_at', '?')}{offset}",
+            f"{_counted(part.get('messages', 0), 'message')}, "
+            f"started {part.get('started_at', '?')}{offset}",
             width,
         )
     return text
