@@ -405,7 +405,7 @@ def test_what_cannot_be_reached_is_told(target: str, more: dict[str, Any], sente
 
 
 def test_sources_of_another_family_are_a_wrong_option() -> None:
-    with pytest.raises(ConfigError, match=r"source '::1' is of another address family than 127"):
+    with pytest.raises(ConfigError, match=r"sources '::1' is of another address family than 127"):
         run(Plan("127.0.0.1:7", sources="::1"))
 
 

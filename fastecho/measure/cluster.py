@@ -22,7 +22,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastecho.errors import ConfigError, StartError
+from fastecho.errors import ConfigError, ExtensionMissingError, StartError
 
 from . import cluster_task as task
 from .merge import add_up, merge
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["run_on_cluster"]
+__all__ = ["check_where", "run_on_cluster"]
 
 REACH = 10.0
 """Seconds for the scheduler to answer, and for workers to come up and tell their clocks."""
@@ -90,7 +90,8 @@ def run_on_cluster(
         Result: of the workers that answered; `parts` has one entry for each worker, with the
         offset of its clock, or with the reason why it is missing ("lost").
     Raises:
-        ConfigError: `where` has no valid form, or the extra `distributed` is not installed.
+        ConfigError: `where` has no valid form.
+        ExtensionMissingError: the extra `distributed` is not installed.
         StartError: the scheduler cannot be reached or has no worker that could run it, or none
             has answered.
     Thread: any.   Cost: some 100 ms and the plan; `local:N` starts N processes.
@@ -123,14 +124,15 @@ def run_on_cluster(
 @contextmanager
 def _client(where: str) -> Iterator[Any]:
     """Return a Dask client; a cluster that was made for it ends with it."""
-    count = _local_count(where)
+    count = check_where(where)
     try:
+        import dask
         import distributed
     except ImportError:
-        why = "needs Dask distributed: pip install 'fastecho[distributed]'"
-        raise ConfigError("--cluster", where, why) from None
-    import dask
-
+        raise ExtensionMissingError(
+            "a cluster needs distributed, which is not installed: "
+            "pip install 'fastecho[distributed]'"
+        ) from None
     if not count:
         _reach(where)
     cluster: Any = None
@@ -155,18 +157,29 @@ def _client(where: str) -> Iterator[Any]:
                 cluster.close()
 
 
-def _local_count(where: str) -> int:
-    """Return N of local:N; 0: it is the address of a scheduler."""
+def check_where(where: str) -> int:
+    """Return N of local:N; 0: it is the address of a scheduler.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if not where.startswith("local:"):
-        if "://" not in where and ":" not in where:
+        host, _, port = where.rpartition("://")[2].rpartition(":")
+        if not (host and _whole(port, 65535)):
             raise ConfigError("--cluster", where, "must be tcp://HOST:PORT or local:N")
         return 0
-    digits = where.removeprefix("local:")
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 256):
+    count = _whole(where.removeprefix("local:"), 256)
+    if not count:
         raise ConfigError(
             "--cluster", where, "needs a number of workers from 1 to 256 after local:"
         )
-    return int(digits)
+    return count
+
+
+def _whole(digits: str, most: int) -> int:
+    """Return a whole number from 1 to `most`; 0: it is none."""
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0
+    return number if number <= most else 0
 
 
 def _reach(where: str) -> None:

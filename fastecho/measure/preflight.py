@@ -92,7 +92,7 @@ def _place(target: Address, plan: Plan) -> Place:
     fitting = [one for one in places if _fits(one, plan.sources)]
     if not fitting:
         raise ConfigError(
-            "source", ",".join(plan.sources), f"is of another address family than {target}"
+            "sources", ",".join(plan.sources), f"is of another address family than {target}"
         )
     return fitting[0] if len(fitting) == 1 else _first_reachable(fitting, target, plan)
 
