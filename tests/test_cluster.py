@@ -110,7 +110,12 @@ def bench(
     """Run the command; return its exit code, its lines of JSON, and what it said."""
     command = [*program, "bench", *words, "--cluster", cluster, "--interval=0.1", "--jsonl"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # what readline() read ahead, communicate() would not give
+        env=environment(),
+        start_new_session=True,
     ) as one:
         try:
             assert one.stdout is not None
@@ -120,7 +125,7 @@ def bench(
         finally:
             one.kill()
     lines += rest.splitlines()
-    return one.returncode, [json.loads(line) for line in lines if line], said.splitlines()
+    return one.returncode, [json.loads(line) for line in lines if line], said.decode().splitlines()
 
 
 def test_every_worker_runs_the_plan_and_the_results_are_added(
@@ -296,6 +301,18 @@ def test_local_workers_come_and_go_with_the_command() -> None:
     result = json.loads(done.stdout)
     assert [part["messages"] > 0 for part in result["parts"]] == [True, True]
     assert result["plan"]["connections"] == 4
+
+
+def test_ctrl_c_in_a_terminal_costs_local_workers_nothing(server: fastecho.Server) -> None:
+    """A terminal tells every process of the foreground group."""
+    code, lines, said = bench(
+        "local:2",
+        *(server.address, "-d60"),
+        at_first_interval=lambda group: os.killpg(group, signal.SIGINT),
+    )
+    assert code == 0, said
+    assert [part["messages"] > 0 for part in lines[-1]["parts"]] == [True, True]
+    assert not [line for line in said if "Traceback" in line or "distributed" in line]
 
 
 def test_workers_that_cannot_connect_are_one_sentence() -> None:

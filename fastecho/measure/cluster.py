@@ -17,6 +17,7 @@ half its duration. Every worker is told the beginning in its own time.
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -139,9 +140,7 @@ def _client(where: str) -> Iterator[Any]:
     with dask.config.set({"distributed.comm.timeouts.connect": REACH}):
         try:
             if count:
-                cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
-                )
+                cluster = _local_cluster(count)
             client: Any = distributed.Client(  # type: ignore[no-untyped-call]
                 cluster or where, timeout=REACH, set_as_default=False
             )
@@ -155,6 +154,33 @@ def _client(where: str) -> Iterator[Any]:
             client.close()
             if cluster is not None:
                 cluster.close()
+
+
+def _local_cluster(count: int) -> Any:
+    """Start workers on this machine, which a Ctrl-C in the terminal does not reach.
+
+    It goes to every process there. These are to be told by us, and to bring their results: they
+    have the signal blocked, as the threads have from which Dask starts them.
+    """
+    from multiprocessing import resource_tracker
+
+    import distributed
+
+    resource_tracker.ensure_running()  # it unblocks the signal where it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    cluster: Any = None
+    try:
+        cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came is raised here
+    except BaseException:
+        if cluster is not None:
+            cluster.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return cluster
 
 
 def check_where(where: str) -> int:
@@ -369,7 +395,10 @@ def _stop(client: Any, workers: Sequence[_Worker]) -> None:
     waiting = [worker.address for worker in workers if not worker.is_over]
 
     def tell(address: str) -> None:
-        client.run(task.stop, workers=[address], on_error="ignore")
+        try:
+            client.run(task.stop, workers=[address], on_error="ignore")
+        except Exception:
+            pass  # it is gone, or the client is
 
     for address in waiting:  # one that is stopped itself does not answer
         threading.Thread(target=tell, args=(address,), daemon=True).start()
