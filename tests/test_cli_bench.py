@@ -227,7 +227,10 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(words: list[str], senten
     [
         (["unix:/nowhere/echo"], "unix:/nowhere/echo does not exist"),
         (["no.such.name.invalid:7"], "no.such.name.invalid:7 does not resolve"),
-        (["127.0.0.1:7", "--source", "192.0.2.1"], "is no address of this machine"),
+        (
+            ["127.0.0.1:7", "--source", "127.0.0.1,192.0.2.1"],
+            "bench: --source 192.0.2.1 is no address of this machine",
+        ),
         (["127.0.0.1:7", "-c", "1000000"], "1000000 connections need"),
     ],
 )
