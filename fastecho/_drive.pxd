@@ -13,7 +13,7 @@
 # timeout at most. Before the window there may be a wait for a start time, then a warm-up, which
 # is the same load. A ramp opens connections meanwhile. What is lost may be opened again.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
@@ -234,7 +234,8 @@ cdef inline uint64_t drive_open_more(Drive *d, uint64_t until_ns) noexcept nogil
 cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
     """Does what is due in a run besides events; returns when the next wait must end."""
     cdef uint64_t until_ns = min(d.sweep_ns, d.hard_ns)
-    if fe_atomic_load(&d.stop):
+    cdef int64_t stop = fe_atomic_load(&d.stop)
+    if stop != STOP_NOT:
         d.now_ns = _sys.sys_now_ns()
         if d.sends:
             fe_load_cut(&d.load, d.now_ns)
@@ -242,8 +243,9 @@ cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
             # Nothing is sent, and the window is empty.
             fe_load_cut(&d.load, min(d.now_ns, d.load.window_ns))
             d.load.left = 0
-        d.hard_ns = min(d.hard_ns, d.now_ns + d.load.timeout_ns)
-        fe_atomic_store(&d.stop, 0)
+        d.hard_ns = min(d.hard_ns,
+                        d.now_ns + (0 if stop == STOP_RUN else d.load.timeout_ns))
+        fe_atomic_store(&d.stop, STOP_NOT)
     if not d.sends:
         if d.now_ns < min(d.begin_ns, d.load.end_ns):
             if d.now_ns + NEAR_NS >= d.begin_ns:

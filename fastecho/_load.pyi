@@ -273,10 +273,11 @@ class Load:
         Any thread, at any time: it waits for nobody and costs the load's thread nothing. The
         numbers are each exact, but not all of the same instant.
         """
-    def stop(self) -> None:
+    def stop(self, *, collect: bool = True) -> None:
         """End the window of the run under way now, or the one of the next run at once.
 
-        Any thread. The load's thread notices within 20 ms; what is outstanding is collected.
+        Any thread. The load's thread notices within 20 ms; what is outstanding is collected, or
+        with collect=False given up at once: it counts as timed out.
         """
     def histogram(self, name: HistogramName = "latency") -> Histogram:
         """Return a copy of the nanoseconds recorded since the last reset(). Any thread.
@@ -293,6 +294,9 @@ class Load:
         """Empty all histograms."""
     def close(self) -> None:
         """Close every connection and free the memory; idempotent."""
+    @property
+    def failed_target(self) -> int:
+        """Which of the targets the first connect that failed went to, by its index."""
     @property
     def connections_open(self) -> int:
         """Connections that are open now."""

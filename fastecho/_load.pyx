@@ -543,9 +543,9 @@ cdef class Load:
         with self.reading:
             return numbers(&self.d.load.counts)
 
-    def stop(self):
+    def stop(self, *, bint collect=True):
         """End the window of the run under way now, or the one of the next run at once."""
-        fe_atomic_store(&self.d.stop, 1)
+        fe_atomic_store(&self.d.stop, STOP_WINDOW if collect else STOP_RUN)
 
     def histogram(self, name="latency"):
         """Return a copy of the nanoseconds recorded since the last reset(). Any thread."""
@@ -587,6 +587,11 @@ cdef class Load:
             with self.reading:
                 self._release()
             self.lock.release()
+
+    @property
+    def failed_target(self):
+        """Which of the targets the first connect that failed went to, by its index."""
+        return self.d.first_failed
 
     @property
     def connections_open(self):

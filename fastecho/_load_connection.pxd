@@ -26,6 +26,14 @@ cdef enum:
     # How often a connection that is lost or refused is tried again.
     REOPEN_NS = 100000000
 
+# What another thread asks of a run.
+cdef enum Stop:
+    STOP_NOT = 0
+    # The window ends now; what is outstanding is collected.
+    STOP_WINDOW
+    # The run ends now; what is outstanding counts as timed out.
+    STOP_RUN
+
 
 # Where connections go, and from where, as the kernel takes it; the sources follow one another.
 cdef struct Target:
@@ -70,10 +78,11 @@ cdef struct Drive:
     uint64_t ramp_ns
     # The next connection that a run makes take part.
     uint32_t joined
-    # Connects that failed, and the errno of the first.
+    # Connects that failed; of the first: the errno, and which target it went to.
     uint32_t failed
     int first_error
-    # 1: the window is to end now. From any thread.
+    uint32_t first_failed
+    # enum Stop. From any thread.
     int64_t stop
     # The clock as last read; the next look for timeouts; when messages begin, and when the run
     # gives up.
@@ -277,6 +286,7 @@ cdef inline void drive_end(Drive *d, fe_load_connection *c, int kind, int error)
             d.failed += 1
             if d.first_error == 0:
                 d.first_error = error
+                d.first_failed = <uint32_t>(c - d.load.connections) % d.target_count
     d.alive -= 1
     fe_load_gone(&d.load, c, kind, error, d.now_ns)
     if not d.runs or fe_load_is_over(&d.load, d.now_ns):

@@ -183,6 +183,7 @@ def test_a_failure_is_exit_code_1() -> None:
         (["nowhere"], "target 'nowhere' has no port: write HOST:PORT"),
         (["a:1", "b:0"], "target 'b:0' has port 0"),
         (["--json", "a:1"], "--json 'a:1' was taken for a file: write the target before --json"),
+        (["--html", "a:1"], "--html 'a:1' was taken for a file: write the target before --html"),
         (["--server", "a:1"], "--server 'a:1' takes no target: it starts its own"),
         (["a:1", "-c", "0"], "--connections '0' must be a whole number from 1 to 1048576"),
         (["a:1", "-c", "-1"], "--connections '-1' must be a whole number"),
@@ -190,7 +191,12 @@ def test_a_failure_is_exit_code_1() -> None:
         (["a:1", "-d", "5x"], "--duration '5x' must be a time such as 10, 10s, 500ms or 2m"),
         (["a:1", "-R", "fast"], "--rate 'fast' must be messages a second, such as 50000 or 50k"),
         (["a:1", "-s", "9:3"], "--size '9:3' has its larger size first"),
-        (["a:1", "--expect-prefix", "x"], "--expect-prefix b'x' needs --frame line or length"),
+        (["a:1", "--expect-prefix", "x"], "--expect-prefix 'x' needs --frame line or length"),
+        (["unix:/x", "--source", "127.0.0.1"], "--source '127.0.0.1' has no effect"),
+        (["a:1", "--reconnect", "-R", "5k"], "--rate '5k' does not go together with --reconnect"),
+        (["a:1", "--ramp", "10s"], "--ramp '10s' does not end before the run: --duration and"),
+        (["a:1", "--schedule", "poisson"], "has no effect without --rate or --find-max"),
+        (["a:1", "--find-max", "failures<1"], "--find-max 'failures<1' limits no latency"),
         (["a:1", "--source", "here"], "--source 'here' must be a numeric address"),
         (["a:1", "--fail-if", "p99>2"], "--fail-if 'p99>2' needs a unit of time: us, ms or s"),
         (["a:1", "--fail-if", "service.p99>2ms"], "needs an open loop (--rate)"),
@@ -221,7 +227,10 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(words: list[str], senten
     [
         (["unix:/nowhere/echo"], "unix:/nowhere/echo does not exist"),
         (["no.such.name.invalid:7"], "no.such.name.invalid:7 does not resolve"),
-        (["127.0.0.1:7", "--source", "192.0.2.1"], "is no address of this machine"),
+        (
+            ["127.0.0.1:7", "--source", "127.0.0.1,192.0.2.1"],
+            "bench: --source 192.0.2.1 is no address of this machine",
+        ),
         (["127.0.0.1:7", "-c", "1000000"], "1000000 connections need"),
     ],
 )
@@ -261,7 +270,7 @@ def test_the_search_shows_its_steps_and_what_it_found(target: str) -> None:
     said = done.stderr.splitlines()
     assert "Open loop: searches the highest rate with p50<5s, at most 500." in said[0]
     assert said[1].startswith("500 messages/s: p50 is ")
-    assert "500 messages/s held p50<5s, the highest that was asked for" in said[-1]
+    assert "500 messages/s held p50<5s, the highest that was tried" in said[-1]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["step", "result"]
     assert lines[1]["search"]["rate_per_s"] == 500.0
@@ -346,17 +355,22 @@ def test_a_live_table_is_drawn_and_taken_away(target: str) -> None:
     assert "failures" in text
 
 
-def test_without_rich_the_extra_is_named(target: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "sentence", "extra"),
+    [("--live", "--live needs rich", "rich"), ("--html=x", "--html needs drawsvg", "report"),
+     ("--cluster=local:1", "--cluster needs distributed", "distributed")],
+)  # fmt: skip
+def test_a_missing_extra_is_named_and_exit_code_4(option: str, sentence: str, extra: str) -> None:
+    package = sentence.rsplit(maxsplit=1)[-1]
     code = (
-        "import sys; sys.modules['rich'] = None; from importlib import util; find = util.find_spec;"
-        "util.find_spec = lambda name: None if name == 'rich' else find(name);"
-        "from fastecho.cli import main; sys.exit(main())"
+        f"import sys; sys.modules['{package}'] = None; from fastecho.cli import main; "
+        "sys.exit(main())"
     )
     done = subprocess.run(
-        [COMMAND[0], "-c", code, "bench", target, "--live"],
+        [COMMAND[0], "-c", code, "bench", "127.0.0.1:1", option],
         capture_output=True, text=True, timeout=DEADLINE, env=environment(), check=False,
     )  # fmt: skip
-    assert_refused(done, 4, "--live needs the package rich: pip install 'fastecho[rich]'")
+    assert_refused(done, 4, f"{sentence}, which is not installed: pip install 'fastecho[{extra}]'")
 
 
 def test_colour_is_for_terminals_that_want_it(target: str) -> None:
@@ -365,6 +379,25 @@ def test_colour_is_for_terminals_that_want_it(target: str) -> None:
         with Terminal(words, columns=100, rows=50, variables={"NO_COLOR": None, **more}) as one:
             assert one.wait_for_exit() == 0
             assert (b"\x1b[32m" in one.raw) is coloured
+
+
+def test_what_only_the_run_finds_wrong_is_named_as_it_was_written() -> None:
+    done = run("bench", "[::1]:1", "--source", "127.0.0.1", "--source", "127.0.0.2")
+    done.stderr = done.stderr.partition("\n")[2]
+    assert_refused(done, 2, "--source '127.0.0.1,127.0.0.2' is of another address family than")
+
+
+def test_a_connection_for_each_message_is_judged_by_connections_a_second(target: str) -> None:
+    words = ["bench", target, "-c2", "-d0.1", "--reconnect", "--fail-if"]
+    assert run(*words, "rate<10M").returncode == 3
+    assert run(*words, "rate<1").returncode == 0
+
+
+def test_a_search_on_a_random_schedule_says_so(target: str) -> None:
+    words = ["-d0.1", "--find-max=p50<5s", "-R200", "--schedule=poisson"]
+    done = run("bench", target, *words)
+    assert done.returncode in (0, 3), done.stderr
+    assert "Open loop at random times (Poisson): searches the highest rate" in done.stderr
 
 
 def test_two_machines_can_start_together(target: str) -> None:
@@ -392,7 +425,7 @@ def test_a_full_disk_costs_the_file_and_not_the_summary(target: str, flag: str) 
 
 
 def test_ctrl_c_ends_a_search_with_the_steps_that_were_whole(target: str) -> None:
-    words = [target, "-d", "0.5", "--find-max", "p99<10s", "-R", "2000000", "--interval", "0.1"]
+    words = [target, "-c", "1", "-d", "0.3", "--find-max", "p50<5s", "--timeout", "0.5"]
     with subprocess.Popen(
         [*COMMAND, "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(),
@@ -402,9 +435,10 @@ def test_ctrl_c_ends_a_search_with_the_steps_that_were_whole(target: str) -> Non
             pass
         process.send_signal(signal.SIGINT)
         said, steps = process.communicate(timeout=DEADLINE)
-    assert process.returncode in (0, 3)
+    assert process.returncode in (0, 3), steps
     assert steps.count("messages/s: ") <= 1
-    assert "p99<10s" in said
+    assert "p50<5s" in said
+    assert "the highest that was asked for" not in said
 
 
 @pytest.mark.parametrize("options", [["-c200"], ["-c20", "-R2000"], ["-c20", "--reconnect"]])

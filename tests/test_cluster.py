@@ -1,7 +1,7 @@
 """`fastecho bench --cluster`: Dask's own scheduler and workers, as processes of this machine.
 
 They are as far apart as processes are; what differs between machines (their clocks, a network) does
-not happen here, but for a clock that is set forward. Dask's threads stay out of the process of the
+not happen here, but for clocks that are set forward. Dask's threads stay out of the process of the
 tests: the command runs as it is.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,9 @@ from typing import Any
 
 import pytest
 from commands import COMMAND, environment, run
+from load_servers import exact, serving
 from peers import wait_until
+from wrong_servers import address_of
 
 import fastecho
 
@@ -56,23 +59,33 @@ class Cluster:
 
 
 Make = Callable[..., Cluster]
+CLOCK = (
+    "--preload",
+    "import time; time.time = lambda: time.clock_gettime(time.CLOCK_REALTIME) + 5.0",
+)
+"""Option of a worker. (libfaketime has clock_nanosleep() fail, on which Python's sleep() rests.)"""
 
 
 @pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[Make]:
-    """Return a function that starts a scheduler and the workers of these names."""
+    """Return a function that starts a scheduler and the workers of these names.
+
+    The clock of the day of the one that is `ahead` is set forward by CLOCK.
+    """
     file = tmp_path / "scheduler.json"
     common = (f"--scheduler-file={file}", "--no-dashboard", "--host=127.0.0.1")
     with ExitStack() as stack:
 
-        def make(*names: str) -> Cluster:
+        def make(*names: str, ahead: str = "") -> Cluster:
             scheduler = ("-m", "distributed.cli.dask_scheduler", "--port=0", *common)
             stack.enter_context(process(*scheduler))
             worker = ("-m", "distributed.cli.dask_worker", "--nthreads=1", "--no-nanny", *common)
             wait_until(lambda: file.exists() and file.read_bytes().endswith(b"}"), DEADLINE)
             folder = f"--local-directory={tmp_path}"
             workers = {
-                name: stack.enter_context(process(*worker, folder, f"--name={name}"))
+                name: stack.enter_context(
+                    process(*worker, folder, f"--name={name}", *(CLOCK if name == ahead else ()))
+                )
                 for name in names
             }
             address = json.loads(file.read_text())["address"]
@@ -89,12 +102,20 @@ def make_cluster(tmp_path: Path) -> Iterator[Make]:
 
 
 def bench(
-    cluster: str, *words: str, at_first_interval: Callable[[int], object] = lambda pid: None
+    cluster: str,
+    *words: str,
+    program: Sequence[str] = COMMAND,
+    at_first_interval: Callable[[int], object] = lambda pid: None,
 ) -> tuple[int, list[dict[str, Any]], list[str]]:
     """Run the command; return its exit code, its lines of JSON, and what it said."""
-    command = [*COMMAND, "bench", *words, "--cluster", cluster, "--interval=0.1", "--jsonl"]
+    command = [*program, "bench", *words, "--cluster", cluster, "--interval=0.1", "--jsonl"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # what readline() read ahead, communicate() would not give
+        env=environment(),
+        start_new_session=True,
     ) as one:
         try:
             assert one.stdout is not None
@@ -104,7 +125,7 @@ def bench(
         finally:
             one.kill()
     lines += rest.splitlines()
-    return one.returncode, [json.loads(line) for line in lines if line], said.splitlines()
+    return one.returncode, [json.loads(line) for line in lines if line], said.decode().splitlines()
 
 
 def test_every_worker_runs_the_plan_and_the_results_are_added(
@@ -175,6 +196,76 @@ def test_ctrl_c_ends_the_windows_of_all(make_cluster: Make, server: fastecho.Ser
     assert lines[-1]["messages"] > 0
 
 
+IMPATIENT = """
+import sys
+from fastecho.measure import cluster
+cluster.REACH = cluster.SPARE = 1.0
+from fastecho.cli import main
+sys.exit(main())
+"""
+"""The command, with seconds in which it waits for workers that a test can wait for as well."""
+
+
+def test_ctrl_c_beside_a_worker_that_is_stopped_keeps_what_the_others_have(
+    make_cluster: Make, server: fastecho.Server
+) -> None:
+    cluster = make_cluster("node-1", "node-2")
+    interrupted = 0.0
+
+    def stop_one_and_interrupt(pid: int) -> None:
+        nonlocal interrupted
+        cluster.workers["node-1"].send_signal(signal.SIGSTOP)
+        os.kill(pid, signal.SIGINT)
+        interrupted = time.monotonic()
+
+    code, lines, said = bench(
+        cluster.address,
+        *(server.address, "-d60", "--timeout=0.5"),
+        program=(sys.executable, "-c", IMPATIENT),
+        at_first_interval=stop_one_and_interrupt,
+    )
+    assert time.monotonic() - interrupted < 8
+    lost, answered = lines[-1]["parts"][::-1]
+    assert (code, lost["lost"]) == (1, "it did not answer in time"), said
+    assert lines[-1]["messages"] == answered["messages"] > 0
+    assert "fastecho bench: 127.0.0.1/node-1 lost: it did not answer in time" in said
+
+
+def test_a_stopped_worker_that_tells_no_time_is_left_out(
+    make_cluster: Make, server: fastecho.Server
+) -> None:
+    cluster = make_cluster("node-1", "node-2")
+    cluster.workers["node-1"].send_signal(signal.SIGSTOP)
+    code, lines, said = bench(
+        cluster.address, server.address, "-d0.3", program=(sys.executable, "-c", IMPATIENT)
+    )
+    lost = next(part for part in lines[-1]["parts"] if "lost" in part)
+    assert (code, lost["lost"]) == (1, "it did not tell its time within 1 s"), said
+    assert lost["label"] == "127.0.0.1/node-1"
+    assert lines[-1]["messages"] > 0
+    assert "fastecho bench: 1 of 2 workers answered" in said
+
+
+def test_workers_whose_clocks_differ_start_together(make_cluster: Make) -> None:
+    began: list[float] = []
+
+    def note_begin(sock: socket.socket) -> None:
+        data = exact(sock, 64)
+        began.append(time.monotonic())
+        while data:
+            sock.sendall(data)
+            data = exact(sock, 64)
+
+    cluster = make_cluster("node-1", "node-2", ahead="node-2")
+    with serving(note_begin) as served:
+        code, lines, said = bench(cluster.address, address_of(served), "-c1", "-d0.3")
+    assert code == 0, said
+    offsets = [part["offset_ms"] for part in lines[-1]["parts"]]
+    assert offsets == pytest.approx([0, 5000], abs=200)
+    assert abs(began[0] - began[1]) < 0.5
+    assert lines[-1]["messages"] > 0
+
+
 AHEAD = """
 import sys, time
 from fastecho.measure import cluster
@@ -210,6 +301,18 @@ def test_local_workers_come_and_go_with_the_command() -> None:
     result = json.loads(done.stdout)
     assert [part["messages"] > 0 for part in result["parts"]] == [True, True]
     assert result["plan"]["connections"] == 4
+
+
+def test_ctrl_c_in_a_terminal_costs_local_workers_nothing(server: fastecho.Server) -> None:
+    """A terminal tells every process of the foreground group."""
+    code, lines, said = bench(
+        "local:2",
+        *(server.address, "-d60"),
+        at_first_interval=lambda group: os.killpg(group, signal.SIGINT),
+    )
+    assert code == 0, said
+    assert [part["messages"] > 0 for part in lines[-1]["parts"]] == [True, True]
+    assert not [line for line in said if "Traceback" in line or "distributed" in line]
 
 
 def test_workers_that_cannot_connect_are_one_sentence() -> None:

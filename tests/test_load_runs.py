@@ -389,6 +389,18 @@ def test_stop_ends_a_run_from_another_thread(settings: dict[str, Any]) -> None:
         assert load.run(0.05)["elapsed_ns"] == 50_000_000
 
 
+def test_stop_can_end_a_run_without_what_is_outstanding() -> None:
+    with serving(hold) as server, server.load(connections=2, timeout=50.0) as load:
+        load.connect()
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(load.run, 50.0)
+            wait_until(lambda: load.snapshot()["sent"] == 2, what="messages")
+            load.stop(collect=False)
+            result = running.result(10)
+        assert result["timed_out"] == 2
+        assert result["total_ns"] < 10_000_000_000
+
+
 def test_stop_before_a_run_ends_it_at_once() -> None:
     with serving(echo) as server, server.load() as load:
         load.connect()

@@ -112,7 +112,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rate": float("nan")}, "rate nan must be above 0 messages a second"),
     ({"duration": 10**400}, "must be 1 ms to 500,000 s"),
     ({"rate": 2e7}, "must be 0.001 to 10000000 messages a second for each of threads 1"),
-    ({"schedule": "poisson"}, "schedule 'poisson' has no effect without rate"),
     ({"schedule": "random"}, "schedule 'random' must be fixed or poisson"),
     ({"size": 0}, "size '0' has a size outside of 1 to 67108864 bytes"),
     ({"size": "9:3"}, "size '9:3' has its larger size first: write SMALLEST:LARGEST"),
@@ -122,14 +121,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"size": None}, "size None must be bytes"),
     ({"size": []}, "must be bytes"),
     ({"frame": "raw"}, "frame 'raw' must be recv or line or length"),
-    ({"prefix": "x"}, "prefix b'x' needs frame line or length: bytes alone have no beginning"),
+    ({"prefix": "x"}, "prefix 'x' needs frame line or length: bytes alone have no beginning"),
     ({"prefix": "x" * 5000, "frame": "line"}, "has 5000 bytes: at most 4096"),
     ({"prefix": 5, "frame": "line"}, "prefix 5 must be text or bytes"),
     ({"suffix": "\ud800", "frame": "line"}, "must be text that UTF-8 can encode"),
     ({"reconnect": 1}, "reconnect 1 must be true or false"),
-    ({"reconnect": True, "rate": 5}, "rate 5.0 does not go together with reconnect"),
+    ({"reconnect": True, "rate": 5}, "rate 5 does not go together with reconnect: there"),
     ({"reconnect": True, "depth": 2}, "depth 2 does not go together with reconnect"),
-    ({"reconnect": True, "ramp": 2}, "ramp 2.0 does not go together with reconnect"),
+    ({"reconnect": True, "ramp": "2s"}, "ramp '2s' does not go together with reconnect"),
+    ({"ramp": 10}, "ramp 10 does not end before the run: duration and warmup are 10 s together"),
+    ({"ramp": "3s", "warmup": 1, "duration": 2}, "duration and warmup are 3 s together"),
     ({"close": "reset"}, "close 'reset' has no effect without reconnect"),
     ({"timeout": 0}, "timeout 0 must be 1 ms to 1,000,000 s"),
     ({"timeout": None}, "timeout None must be a time"),
@@ -176,10 +177,19 @@ def test_sources_make_no_sense_for_unix_sockets_alone() -> None:
 
 
 def test_flags_are_named_as_flags() -> None:
-    with pytest.raises(ConfigError, match=r"^--expect-prefix b'x' needs --frame line or"):
+    with pytest.raises(ConfigError, match=r"^--expect-prefix 'x' needs --frame line or"):
         read_options({"prefix": "x"}, [TARGET])
     with pytest.raises(ConfigError, match=r"^--source 'x' must be a numeric address"):
         read_options({"sources": ["x"]}, [TARGET])
+    with pytest.raises(ConfigError, match=r"^--source '127.0.0.1,127.0.0.2' has no effect"):
+        read_options({"sources": ["127.0.0.1", "127.0.0.2"]}, ["unix:/run/echo"])
+    with pytest.raises(ConfigError, match=r"^--rate '5k' does not .* there --connections are"):
+        read_options({"rate": "5k", "reconnect": True}, [TARGET])
+
+
+def test_a_ramp_that_ends_within_the_run_is_taken() -> None:
+    assert Plan(TARGET, ramp=2.5, warmup=1, duration=2).ramp == 2.5
+    assert Plan(TARGET, ramp=20, messages=5).ramp == 20.0
 
 
 def test_a_plan_never_changes() -> None:

@@ -120,6 +120,10 @@ def test_a_metric_that_a_plan_cannot_have_is_told_before_it_runs() -> None:
             Rule(text).check_plan(closed)
         Rule(text).check_plan(opened)
     Rule("connect.p99>1ms").check_plan(closed)
+    each = Plan("127.0.0.1:1", reconnect=True)
+    with pytest.raises(ConfigError, match=r"not measured with --reconnect: write p99 or connect\."):
+        Rule("service.p99>1ms").check_plan(each)
+    Rule("rate<5k").check_plan(each)
 
 
 def test_only_what_a_result_has_is_suggested() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from load_servers import echo, framed, hold, serving
+from load_servers import echo, exact, framed, hold, serving
 from peers import wait_until
 from wrong_servers import address_of, flips, repeats, says_more, slams, stops, web_server
 
@@ -356,11 +356,21 @@ def test_what_is_no_echo_server_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_answers_alone_end_a_run_long_before_the_timeout() -> None:
-    with serving(web_server) as served:
+def too_short(sock: socket.socket) -> None:
+    """The reply is wrong and never complete: a prefix that is not what was expected."""
+    sock.sendall(exact(sock, 64)[::-1][:32])
+    hold(sock)
+
+
+@pytest.mark.parametrize("handler", [web_server, too_short])
+@pytest.mark.parametrize("duration", [0.1, 20])
+def test_wrong_answers_alone_end_a_run_long_before_the_timeout(
+    handler: Callable[[socket.socket], None], duration: float
+) -> None:
+    with serving(handler) as served:
         begin = time.monotonic()
         with pytest.raises(StartError, match="no echo server"):
-            run(Plan(address_of(served), duration=20, timeout=20))
+            run(Plan(address_of(served), connections=2, duration=duration, timeout=20))
         assert time.monotonic() - begin < 10
 
 
@@ -413,6 +423,20 @@ def test_a_port_where_nobody_listens_is_refused_in_one_sentence() -> None:
         assert time.monotonic() - begin < 4
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_of_several_targets_the_one_that_refused_is_named(
+    server: fastecho.Server, threads: int
+) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{sock.getsockname()[1]}"
+        for targets in ([server.address, dead], [dead, server.address]):
+            with pytest.raises(StartError, match=f"^{dead} refused the connection"):
+                run(Plan(targets, connections=4, threads=threads))
+        with pytest.raises(StartError, match=f"^{dead} refused the connection"):
+            run(Plan([server.address, dead], connections=1, idle_connections=2))
+
+
 @pytest.mark.parametrize(
     ("target", "more", "sentence"),
     [
@@ -427,7 +451,7 @@ def test_what_cannot_be_reached_is_told(target: str, more: dict[str, Any], sente
 
 
 def test_sources_of_another_family_are_a_wrong_option() -> None:
-    with pytest.raises(ConfigError, match=r"source '::1' is of another address family than 127"):
+    with pytest.raises(ConfigError, match=r"sources '::1' is of another address family than 127"):
         run(Plan("127.0.0.1:7", sources="::1"))
 
 

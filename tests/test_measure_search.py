@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from wrong_servers import address_of
 
 import fastecho
 from fastecho import ConfigError
-from fastecho.measure import Plan, Rule, find_max
+from fastecho.measure import Plan, Rule, find_max, search
 from fastecho.measure.search import Step
 
 PAUSE = 0.005
@@ -66,6 +67,10 @@ def test_the_plan_s_rate_is_the_highest_that_is_tried(server: fastecho.Server) -
         ("p99>1ms", {}, "must be a limit to hold, such as p99<1ms"),
         ("p99<1ms", {"reconnect": True}, "does not go together with --reconnect"),
         ("p99<1ms", {"messages": 10}, "needs steps of a --duration, not of --messages"),
+        ("rate<5k", {}, "'rate<5k' limits no latency: a rate is searched by one, such as p99<1ms"),
+        ("failures<=0", {}, "limits no latency"),
+        ("lost<1", {}, "limits no latency"),
+        ("connect.p99<1ms", {}, "limits no latency"),
     ],
 )
 def test_what_cannot_be_searched_is_told_before(
@@ -73,3 +78,45 @@ def test_what_cannot_be_searched_is_told_before(
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         find_max(Plan("127.0.0.1:1", **more), Rule(rule))
+
+
+def interrupt(_: object) -> None:
+    """Do what Ctrl-C does, here and now."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_callback_keeps_the_steps_that_were_whole(server: fastecho.Server) -> None:
+    plan = Plan(server.address, rate=300, duration=0.1)
+    found = find_max(plan, Rule("p50<1ns"), interrupt)
+    assert [one.rate for one in found.steps] == [300]
+    assert (found.rate, found.result) == (None, found.steps[0].result)
+
+
+@pytest.mark.parametrize("moment", ["_next", "_try"])
+def test_ctrl_c_between_steps_keeps_those_that_were_whole(
+    server: fastecho.Server, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    real, calls = getattr(search, moment), []
+
+    def then_interrupt(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if moment == "_next" or len(calls) == 3:
+            interrupt(None)
+        return real(*arguments)
+
+    monkeypatch.setattr(search, moment, then_interrupt)
+    found = find_max(Plan(server.address, rate=300, duration=0.05), Rule("p50<1ns"))
+    assert [one.rate for one in found.steps] == [300, 300]
+
+
+def test_ctrl_c_before_a_step_was_whole_is_no_result(server: fastecho.Server) -> None:
+    plan = Plan(server.address, duration=0.5, interval=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        find_max(plan.replace(rate=300), Rule("p50<5s"), on_interval=interrupt)
+
+
+def test_a_search_takes_a_schedule_without_a_rate(server: fastecho.Server) -> None:
+    plan = Plan(server.address, schedule="poisson", duration=0.05, ramp=0.01)
+    found = find_max(plan, Rule("p50<5s"), interrupt)
+    assert found.result.plan.schedule == "poisson"
+    assert found.result.plan.loop == "open"

@@ -86,6 +86,23 @@ def test_gap_held_and_connects_are_told_when_there_are_any() -> None:
     assert "gaps" not in text
 
 
+def test_one_of_a_thing_is_no_plural() -> None:
+    plan = {"connections": 1, "size": 1, "idle_connections": 1}
+    data = made(1, plan=plan, held=1, reopened=1).to_json() | {"messages": 1}
+    text = text_of(data)
+    assert "load       1 connection, 1 thread, messages of 1 byte, 1 idle connection\n" in text
+    assert "1 message, every byte right" in text
+    assert "1 message had to wait for a free connection" in text
+    assert "1 connection was opened again; " in text
+
+
+def test_a_wait_for_the_start_is_no_news() -> None:
+    run = made(1).to_json()
+    for seconds, told in ((0.0005, False), (0.25, True)):
+        run["generator"] = {"busy": 0.5, "cpu_s": 0.5, "spin_s": seconds}
+        assert ("s of it waiting for the next send" in text_of(run)) is told
+
+
 def test_parts_of_a_merged_result_are_listed() -> None:
     hosts = [made(n, host={"name": f"node-{n}", "offset_ms": 0.25}) for n in range(2)]
     text = text_of(merge(hosts), width=120)

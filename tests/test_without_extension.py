@@ -196,7 +196,9 @@ def test_report_ends_with_one_sentence(tree: Tree) -> None:
 
 
 @linux_only
-@pytest.mark.parametrize("words", [["127.0.0.1:7"], ["--server"]], ids=str)
+@pytest.mark.parametrize(
+    "words", [["127.0.0.1:7"], ["--server"], ["--server", "--cluster=local:1"]], ids=str
+)
 def test_bench_ends_with_one_sentence(tree: Tree, words: list[str]) -> None:
     result = tree.python("-m", "fastecho", "bench", *words)
     assert (result.returncode, result.stdout) == (4, "")

@@ -62,6 +62,8 @@ LOOPS = {
     "open": "open loop (sent on a schedule, whatever the server does)",
     "reconnect": "reconnect (connect, echo one message, close)",
 }
+LEAST_SPIN_SECONDS = 0.001
+"""Less is no news: every thread waits so for the start."""
 WIDTH = 80
 """Columns where there is no terminal."""
 MARGIN = 11
@@ -299,9 +301,9 @@ def _generator(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     generator = run.get("generator", {})
     text = ""
     if "busy" in generator:
-        busy = f"busy {generator['busy']:.0%}, {generator.get('cpu_s', 0.0):.3g} s of CPU"
-        if generator.get("spin_s"):
-            busy += f", {generator['spin_s']:.3g} s of it waiting for the next send to be due"
+        busy = f"busy {generator['busy'] * 100:.0f} %, {generator.get('cpu_s', 0.0):.3g} s of CPU"
+        if (spin := generator.get("spin_s", 0.0)) >= LEAST_SPIN_SECONDS:
+            busy += f", {spin:.3g} s of it waiting for the next send to be due"
         text += _line("generator", busy)
     if generator.get("verdict"):
         rows = _wrapped("" if text else "generator", str(generator["verdict"]), width)

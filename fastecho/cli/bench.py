@@ -11,7 +11,7 @@ import sys
 
 from fastecho.cli import complain, put_line
 from fastecho.errors import ConfigError
-from fastecho.measure.plan import OPTIONS, read_options
+from fastecho.measure.plan import OPTIONS, as_written, flag_of, read_options
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 NAME = "fastecho bench"
-EXIT_DONE, EXIT_FAILED, EXIT_THRESHOLD, EXIT_START = 0, 1, 3, 4
+EXIT_DONE, EXIT_FAILED, EXIT_THRESHOLD = 0, 1, 3
+EXTRAS = (
+    ("--live", "rich", "rich"),
+    ("--html", "drawsvg", "report"),
+    ("--cluster", "distributed", "distributed"),
+)
+"""Options that need a package which fastecho itself does not, and the extra that brings it."""
 NOBODY = "127.0.0.1:1"
 """Stands for the server of --server until that has an address."""
 
@@ -51,6 +57,10 @@ examples:
   fastecho bench 127.0.0.1:7777 -c 64 -d 5s --find-max 'p99<1ms'
   fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000"""
 
+RESULTS = """\
+Each is written to FILE; without one, or with -, to standard output, and text for people
+then to standard error."""
+
 GROUPS = {"load": "load", "messages": "messages", "connections": "connections", "run": "the run"}
 
 
@@ -63,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="HOST:PORT",
         help="where the server is: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH; "
-        "connections take several in turn",
+        "several, side by side, are taken in turn by the connections",
     )
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
     for one in OPTIONS:
@@ -76,27 +86,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action = "append" if one.default == () else "store"
             group.add_argument(*names, dest=one.name, action=action, metavar=one.metavar, help=text)
     _add_run(groups["run"])
-    results = parser.add_argument_group("results")
+    results = parser.add_argument_group("results", RESULTS)
     for flag, what in (
         ("--json", "the result as JSON (docs/reference/measure.md lists its keys)"),
-        ("--jsonl", "a line of JSON for each interval, and the result as the last"),
+        (
+            "--jsonl",
+            "a line of JSON for each interval as soon as it is over, the result as the last",
+        ),
         ("--hgrm", "the latencies as HdrHistogram's tools plot them"),
     ):
-        results.add_argument(
-            flag,
-            nargs="?",
-            const="-",
-            metavar="FILE",
-            help=f"write {what} to FILE, or to standard output; text for people then goes to "
-            "standard error",
-        )
+        results.add_argument(flag, nargs="?", const="-", metavar="FILE", help=what)
     results.add_argument(
         "--html",
         metavar="FILE",
-        help="write one page with charts, which needs no network (needs fastecho[report])",
+        help="one page with charts, which needs no network (needs fastecho[report])",
     )
     results.add_argument(
-        "--live", action="store_true", help="a table of the intervals while it runs (needs rich)"
+        "--live",
+        action="store_true",
+        help="show a table of the last intervals while it runs (needs fastecho[rich])",
     )
 
 
@@ -104,7 +112,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--server",
         action="store_true",
-        help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it",
+        help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it; there is "
+        "no HOST:PORT then",
     )
     group.add_argument(
         "--cluster",
@@ -125,13 +134,14 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="RULE",
         help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
-        "'rate<50k', 'failures>0', 'lost>0', 'service.p99>1ms', 'connect.p99>5ms'",
+        "'rate<50k' (with --reconnect, connections a second), 'failures>0', 'lost>0', "
+        "'service.p99>1ms', 'connect.p99>5ms'",
     )
     group.add_argument(
         "--find-max",
         metavar="RULE",
-        help="search the highest rate (open loop) that holds this, such as 'p99<1ms', in steps of "
-        "--duration; --rate is then the highest that is tried",
+        help="search the highest rate of an open loop at which this holds, such as 'p99<1ms', and "
+        "nothing fails; each step lasts --duration, and --rate is the highest that is tried",
     )
 
 
@@ -152,23 +162,26 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     rules, limit = _rules(args, plan)
     start_at = None if args.start_at is None else _time(args.start_at)
-    from fastecho.measure import run as _  # noqa: F401 - a missing extension is told first
-
+    _find_extras(args)
+    cluster = _cluster(args)
     outputs = Outputs(args)
-    if args.live and not _has_rich():
-        complain(NAME, "--live needs the package rich: pip install 'fastecho[rich]'")
-        return EXIT_START
     _raise_descriptor_limit()
     _let_sigterm_end_it()
     bench = _Bench(plan, rules, limit, start_at, outputs, live=args.live)
-    bench.cluster = _cluster(args)
-    if not args.server:
-        return bench.run()
-    from fastecho.cli._local import local_server
+    bench.cluster = cluster
+    try:
+        if not args.server:
+            return bench.run()
+        from fastecho.cli._local import local_server
 
-    with local_server(plan) as address:
-        bench.plan = plan.replace(targets=address)
-        return bench.run()
+        with local_server(plan) as address:
+            bench.plan = plan.replace(targets=address)
+            return bench.run()
+    except ConfigError as error:  # it may know the option by its name in Python
+        if getattr(args, error.option, None) is None:
+            raise
+        written = as_written(vars(args), error.option)
+        raise ConfigError(flag_of(error.option), written, error.reason) from None
 
 
 def _cluster(args: argparse.Namespace) -> str | None:
@@ -178,9 +191,27 @@ def _cluster(args: argparse.Namespace) -> str | None:
         for flag in ("--find-max", "--start-at"):
             if getattr(args, flag[2:].replace("-", "_")) is not None:
                 raise ConfigError("--cluster", where, f"does not go together with {flag}")
+        from fastecho.measure.cluster import check_where
+
+        check_where(where)
         if args.server and not where.startswith("local:"):
             raise ConfigError("--cluster", where, "does not reach the server of --server")
     return where
+
+
+def _find_extras(args: argparse.Namespace) -> None:
+    """Raise ExtensionMissingError for what the options need and is not installed."""
+    from importlib.util import find_spec
+
+    from fastecho.measure import run as _  # noqa: F401 - the compiled part
+
+    for flag, package, extra in EXTRAS:
+        if getattr(args, flag[2:]) and find_spec(package) is None:
+            from fastecho.errors import ExtensionMissingError
+
+            raise ExtensionMissingError(
+                f"{flag} needs {package}, which is not installed: pip install 'fastecho[{extra}]'"
+            )
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -190,13 +221,17 @@ def _plan(args: argparse.Namespace) -> Plan:
             raise ConfigError("--server", targets[0], "takes no target: it starts its own")
         targets = [NOBODY]
     if not targets:
-        for flag in ("--json", "--jsonl", "--hgrm"):
+        for flag in ("--json", "--jsonl", "--hgrm", "--html"):
             taken = getattr(args, flag[2:])
             if taken and ":" in taken:
                 reason = f"was taken for a file: write the target before {flag}"
                 raise ConfigError(flag, taken, reason)
         raise ConfigError("target", "", "is missing: write HOST:PORT, or --server")
-    return read_options(vars(args), targets)
+    plan = read_options(vars(args), targets)
+    if args.schedule is not None and plan.rate is None and args.find_max is None:
+        reason = "has no effect without --rate or --find-max"
+        raise ConfigError("--schedule", args.schedule, reason)
+    return plan
 
 
 def _rules(args: argparse.Namespace, plan: Plan) -> tuple[list[Rule], Rule | None]:
@@ -243,12 +278,6 @@ def _clock_time(datetime: type, text: str) -> float:
         text = f"{datetime.now().date().isoformat()}T{text}"  # type: ignore[attr-defined]
     moment = datetime.fromisoformat(text)  # type: ignore[attr-defined]
     return float(moment.timestamp())
-
-
-def _has_rich() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("rich") is not None
 
 
 def _raise_descriptor_limit() -> None:
@@ -341,8 +370,9 @@ class _Bench:
         if self.limit is None:
             return str(self.plan)
         most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
-        first = str(self.plan.replace(rate=None, schedule="fixed")).partition(" Closed loop")[0]
-        return f"{first} Open loop: searches the highest rate with {self.limit}{most}."
+        first = str(self.plan.replace(rate=None)).partition(" Closed loop")[0]
+        times = "" if self.plan.schedule == "fixed" else " at random times (Poisson)"
+        return f"{first} Open loop{times}: searches the highest rate with {self.limit}{most}."
 
     def _shown(self) -> Shown:
         from fastecho.cli import _live
@@ -354,22 +384,16 @@ class _Bench:
     def _print(self, result: Result) -> None:
         """Write the summary where people read it."""
         from fastecho.cli._summary import look_of, summary
+        from fastecho.measure.words import found_text
 
         stream = sys.stderr if self.outputs.takes_stdout else sys.stdout
         if stream is None:
             return
         text = summary(result.to_json(), **look_of(stream))
         if self.found is not None:
-            text += self._searched(self.found)
+            text += f"\n{found_text(self.found.to_json())}\n"
         stream.write(text)
         stream.flush()
-
-    def _searched(self, found: Found) -> str:
-        if found.rate is None:
-            return f"\nno rate held {found.rule}; above is the lowest that was tried\n"
-        failed = [one.rate for one in found.steps if not one.holds and one.rate > found.rate]
-        above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was asked for"
-        return f"\n{found.rate:,.10g} messages/s held {found.rule}{above}\n"
 
     def _judge(self, result: Result) -> int:
         """Return the exit code; say which rules came true."""

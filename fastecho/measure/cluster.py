@@ -17,12 +17,13 @@ half its duration. Every worker is told the beginning in its own time.
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastecho.errors import ConfigError, StartError
+from fastecho.errors import ConfigError, ExtensionMissingError, StartError
 
 from . import cluster_task as task
 from .merge import add_up, merge
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["run_on_cluster"]
+__all__ = ["check_where", "run_on_cluster"]
 
 REACH = 10.0
 """Seconds for the scheduler to answer, and for workers to come up and tell their clocks."""
@@ -90,7 +91,8 @@ def run_on_cluster(
         Result: of the workers that answered; `parts` has one entry for each worker, with the
         offset of its clock, or with the reason why it is missing ("lost").
     Raises:
-        ConfigError: `where` has no valid form, or the extra `distributed` is not installed.
+        ConfigError: `where` has no valid form.
+        ExtensionMissingError: the extra `distributed` is not installed.
         StartError: the scheduler cannot be reached or has no worker that could run it, or none
             has answered.
     Thread: any.   Cost: some 100 ms and the plan; `local:N` starts N processes.
@@ -123,23 +125,22 @@ def run_on_cluster(
 @contextmanager
 def _client(where: str) -> Iterator[Any]:
     """Return a Dask client; a cluster that was made for it ends with it."""
-    count = _local_count(where)
+    count = check_where(where)
     try:
+        import dask
         import distributed
     except ImportError:
-        why = "needs Dask distributed: pip install 'fastecho[distributed]'"
-        raise ConfigError("--cluster", where, why) from None
-    import dask
-
+        raise ExtensionMissingError(
+            "a cluster needs distributed, which is not installed: "
+            "pip install 'fastecho[distributed]'"
+        ) from None
     if not count:
         _reach(where)
     cluster: Any = None
     with dask.config.set({"distributed.comm.timeouts.connect": REACH}):
         try:
             if count:
-                cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
-                )
+                cluster = _local_cluster(count)
             client: Any = distributed.Client(  # type: ignore[no-untyped-call]
                 cluster or where, timeout=REACH, set_as_default=False
             )
@@ -155,18 +156,56 @@ def _client(where: str) -> Iterator[Any]:
                 cluster.close()
 
 
-def _local_count(where: str) -> int:
-    """Return N of local:N; 0: it is the address of a scheduler."""
+def _local_cluster(count: int) -> Any:
+    """Start workers on this machine, which a Ctrl-C in the terminal does not reach.
+
+    It goes to every process there. These are to be told by us, and to bring their results: they
+    have the signal blocked, as the threads have from which Dask starts them.
+    """
+    from multiprocessing import resource_tracker
+
+    import distributed
+
+    resource_tracker.ensure_running()  # it unblocks the signal where it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    cluster: Any = None
+    try:
+        cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came is raised here
+    except BaseException:
+        if cluster is not None:
+            cluster.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return cluster
+
+
+def check_where(where: str) -> int:
+    """Return N of local:N; 0: it is the address of a scheduler.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if not where.startswith("local:"):
-        if "://" not in where and ":" not in where:
+        host, _, port = where.rpartition("://")[2].rpartition(":")
+        if not (host and _whole(port, 65535)):
             raise ConfigError("--cluster", where, "must be tcp://HOST:PORT or local:N")
         return 0
-    digits = where.removeprefix("local:")
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 256):
+    count = _whole(where.removeprefix("local:"), 256)
+    if not count:
         raise ConfigError(
             "--cluster", where, "needs a number of workers from 1 to 256 after local:"
         )
-    return int(digits)
+    return count
+
+
+def _whole(digits: str, most: int) -> int:
+    """Return a whole number from 1 to `most`; 0: it is none."""
+    number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0
+    return number if number <= most else 0
 
 
 def _reach(where: str) -> None:
@@ -356,7 +395,10 @@ def _stop(client: Any, workers: Sequence[_Worker]) -> None:
     waiting = [worker.address for worker in workers if not worker.is_over]
 
     def tell(address: str) -> None:
-        client.run(task.stop, workers=[address], on_error="ignore")
+        try:
+            client.run(task.stop, workers=[address], on_error="ignore")
+        except Exception:
+            pass  # it is gone, or the client is
 
     for address in waiting:  # one that is stopped itself does not answer
         threading.Thread(target=tell, args=(address,), daemon=True).start()

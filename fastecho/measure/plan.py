@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Loop = Literal["closed", "open", "reconnect"]
     Target = str | tuple[str, int] | Address
 
-__all__ = ["DEFAULT_DURATION", "OPTIONS", "Option", "Plan", "read_options"]
+__all__ = [
+    "DEFAULT_DURATION", "OPTIONS", "Option", "Plan", "as_written", "flag_of", "read_options",
+]  # fmt: skip
 
 DEFAULT_DURATION = 10.0
 """Seconds of a run that is limited by nothing else."""
@@ -109,7 +111,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "schedule", values.choice("fixed", "poisson"), "fixed",
-        "of an open loop: fixed (evenly) or poisson (at random, as independent users would)",
+        "when the messages of an open loop are due: fixed (evenly) or poisson (at random, as "
+        "independent users would)",
         group=LOAD, metavar="KIND",
     ),
     Option(
@@ -119,13 +122,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "warmup", values.seconds(0, values.LONGEST), 0.0,
-        "load before the measurement that is not counted", group=LOAD, metavar="TIME",
-        key="warmup_s",
+        "send for this long before the measurement; it is not counted", group=LOAD,
+        metavar="TIME", key="warmup_s",
     ),
     Option(
         "ramp", values.seconds(0, values.LONGEST), 0.0,
-        "open the connections evenly over this time, rather than at once before the start",
-        group=LOAD, metavar="TIME", key="ramp_s",
+        "open the connections evenly over this time from the start (that of the warm-up, if any), "
+        "rather than all before it", group=LOAD, metavar="TIME", key="ramp_s",
     ),
     Option(
         "size", values.size, "64",
@@ -134,8 +137,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "frame", values.choice("recv", "line", "length"), "recv",
-        "how messages are cut: recv (bytes alone), line or length (4 bytes before each)",
-        group=MESSAGES, metavar="KIND",
+        "how messages are cut, as the server does: recv (bytes alone), line or length (4 bytes "
+        "before each)", group=MESSAGES, metavar="KIND",
     ),
     Option(
         "prefix", values.affix, b"",
@@ -149,8 +152,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "timeout", values.seconds(0.001, 1e6), 5.0,
-        "a reply after this time is late; a connection that is silent for so long while one is "
-        "awaited is given up", group=MESSAGES, metavar="TIME", key="timeout_s",
+        "a reply after this time is late, which is a failure; a connection that is silent for so "
+        "long while one is awaited is given up", group=MESSAGES, metavar="TIME", key="timeout_s",
     ),
     Option(
         "seed", values.whole(0, 2**64 - 1), 1,
@@ -178,7 +181,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "interval", values.seconds(0.01, 3600), 1.0,
-        "a line of progress each time", group=OTHER, metavar="TIME", key="interval_s",
+        "length of the intervals that the terminal, --live, --jsonl and charts show one by one; "
+        "`fastecho report` compares runs by them, and needs 4 or more of each", group=OTHER,
+        metavar="TIME", key="interval_s",
     ),
     Option(
         "label", values.label, "",
@@ -193,8 +198,10 @@ ADDED = ("connections", "threads", "rate", "messages", "idle_connections")
 _NOT_IN_JSON = {"reconnect", "label"}
 
 
-def _flag_of(name: str) -> str:
-    return next((one.flag for one in OPTIONS if one.name == name), name)
+def flag_of(name: str) -> str:
+    """Return the flag of an option of the plan, or of the command."""
+    named = "--" + name.replace("_", "-")
+    return next((one.flag for one in OPTIONS if one.name == name), named)
 
 
 class Plan:
@@ -209,7 +216,7 @@ class Plan:
             given.
         messages: the run ends once so many were sent; None: no limit.
         rate: messages a second over all connections (open loop); None: closed loop.
-        schedule: of an open loop, "fixed" or "poisson".
+        schedule: of an open loop or find_max(), "fixed" or "poisson".
         size: bytes of a message, or a distribution: "64:1024", "64*9,1024*1", or sizes in a list.
         frame: "recv", "line" or "length"; prefix, suffix: what the server adds to each reply.
         reconnect: a new connection for each message; close: "fin" or "reset", how it ends.
@@ -278,7 +285,7 @@ class Plan:
         given = locals()
         found = {one.name: one.read(given[one.name], one.name) for one in OPTIONS}
         found["targets"] = values.targets(targets, "targets")
-        _settle(found, lambda name: name)
+        _settle(found, _Refuse(given, lambda name: name))
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
@@ -412,26 +419,33 @@ def read_options(flags: Mapping[str, object], targets: Sequence[Target]) -> Plan
         value = flags.get(one.name)
         found[one.name] = one.default if value is None else one.read(value, one.flag)
     found["targets"] = values.targets(list(targets), "target")
-    _settle(found, _flag_of)
+    given = {name: as_written(flags, name) for name in found if flags.get(name) is not None}
+    _settle(found, _Refuse({**found, **given}, flag_of))
     return Plan(**found)
 
 
-def _settle(found: dict[str, Any], label: Callable[[str], str]) -> None:
+def as_written(flags: Mapping[str, object], name: str) -> object:
+    """Return the value of a flag for a sentence: what was repeated, as one text with commas."""
+    value = flags[name]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _settle(found: dict[str, Any], refuse: _Refuse) -> None:
     """Fill in what depends on other values, and refuse what does not fit together."""
     if found["duration"] is None and found["messages"] is None:
         found["duration"] = DEFAULT_DURATION
-    _refuse_misfits(found, _Refuse(found, label))
+    _refuse_misfits(found, refuse)
 
 
 class _Refuse:
-    """Raises ConfigError for an option, whose name is as the user knows it."""
+    """Raises ConfigError for an option, whose name and value are as the user wrote them."""
 
-    def __init__(self, found: dict[str, Any], label: Callable[[str], str]) -> None:
-        self._found = found
+    def __init__(self, given: Mapping[str, object], label: Callable[[str], str]) -> None:
+        self._given = given
         self.label = label
 
     def __call__(self, name: str, reason: str) -> NoReturn:
-        raise ConfigError(self.label(name), self._found[name], reason)
+        raise ConfigError(self.label(name), self._given[name], reason)
 
 
 def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
@@ -443,14 +457,18 @@ def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
         if found[name] and found["frame"] == "recv":
             refuse(name, f"needs {label('frame')} line or length: bytes alone have no beginning")
     if found["reconnect"]:
+        instead = f"there {label('connections')} are open at a time, each for one message"
         for name, usual in (("rate", None), ("depth", 1), ("ramp", 0)):
             if found[name] != usual:
-                refuse(name, f"does not go together with {label('reconnect')}")
+                refuse(name, f"does not go together with {label('reconnect')}: {instead}")
     elif found["close"] != "fin":
         refuse("close", f"has no effect without {label('reconnect')}")
+    if found["ramp"] and found["duration"] is not None:
+        span = found["warmup"] + found["duration"]
+        if found["ramp"] >= span:
+            parts = f"{label('duration')} and {label('warmup')} are {seconds_text(span)} together"
+            refuse("ramp", f"does not end before the run: {parts}")
     rate = found["rate"]
-    if rate is None and found["schedule"] != "fixed":
-        refuse("schedule", f"has no effect without {label('rate')}")
     if rate is not None and not values.SLOWEST <= rate / threads <= values.FASTEST:
         limits = f"{values.SLOWEST:g} to {values.FASTEST:.0f} messages a second"
         refuse("rate", f"must be {limits} for each of {label('threads')} {threads}")

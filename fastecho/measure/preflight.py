@@ -92,7 +92,7 @@ def _place(target: Address, plan: Plan) -> Place:
     fitting = [one for one in places if _fits(one, plan.sources)]
     if not fitting:
         raise ConfigError(
-            "source", ",".join(plan.sources), f"is of another address family than {target}"
+            "sources", ",".join(plan.sources), f"is of another address family than {target}"
         )
     return fitting[0] if len(fitting) == 1 else _first_reachable(fitting, target, plan)
 
@@ -112,6 +112,8 @@ def _fits(place: Place, sources: Sequence[str]) -> bool:
 
 def _first_reachable(places: list[Place], target: Address, plan: Plan) -> Place:
     failure: OSError | None = None
+    if plan.sources:
+        _check_source(plan.sources[0])
     for family, address in places:
         with socket.socket(family) as sock:
             sock.settimeout(plan.timeout)
@@ -138,8 +140,8 @@ def connect_failure(error: OSError, names: str, timeout: float) -> StartError:
         errno.ETIMEDOUT: f"did not answer a connect within {seconds_text(timeout)}",
         errno.ENOENT: "does not exist",
         errno.EMFILE: "could not be connected to: too few descriptors (raise ulimit -n)",
-        errno.EADDRNOTAVAIL: "could not be connected to: no local port is left, or a --source is"
-        " no address of this machine (give more by --source)",
+        errno.EADDRNOTAVAIL: "could not be connected to: no local port is left (give more addresses"
+        " by --source)",
         errno.EAGAIN: "has a full accept queue",
     }
     reason = reasons.get(number)
@@ -203,7 +205,12 @@ def local_addresses(plan: Plan, places: Sequence[Place]) -> tuple[str, ...]:
 
     Several loads in one process do not know of each other: towards 127.0.0.0/8, where any address
     of it will do, their connections together decide how many are taken.
+
+    Raises:
+        StartError: a source is no address of this machine.
     """
+    for source in plan.sources:
+        _check_source(source)
     sockets = plan.connections + plan.idle_connections
     if plan.sources or plan.reconnect or sockets <= PORTS_OF_A_SOURCE:
         return plan.sources
@@ -211,6 +218,17 @@ def local_addresses(plan: Plan, places: Sequence[Place]) -> tuple[str, ...]:
         return ()
     count = -(-sockets // PORTS_OF_A_SOURCE)
     return tuple(f"127.0.{1 + i // 250}.{1 + i % 250}" for i in range(count))
+
+
+def _check_source(source: str) -> None:
+    """Raise StartError for what is no address of this machine."""
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as sock:
+        try:
+            sock.bind((source, 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                sentence = f"--source {source} is no address of this machine"
+                raise StartError(errno.EADDRNOTAVAIL, sentence) from None
 
 
 def _is_ipv4_loopback(place: Place) -> bool:

@@ -45,7 +45,8 @@ class Rule:
     """A limit, such as `p99>2ms`.
 
     Metrics: p50, p75, p90, p95, p99, p99.9, p99.99, max and mean of the latency; the same of
-    another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second);
+    another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second, each
+    on a connection of its own with --reconnect);
     failures (of all kinds) and each kind by its name. Times need a unit: us, ms or s.
 
     Args:
@@ -111,10 +112,18 @@ class Rule:
             raise ConfigError(self.option, self.text, f"takes {what} after its number")
         return 1.0
 
+    @property
+    def depends_on_rate(self) -> bool:
+        """Whether a higher rate of an open loop can make the metric worse."""
+        return self._histogram in ("latency", "service", "schedule_error")
+
     def check_plan(self, plan: Plan) -> None:
         """Raise ConfigError if a run of this plan has no such metric."""
         if self._histogram in ("service", "schedule_error") and plan.rate is None:
-            raise ConfigError(self.option, self.text, "needs an open loop (--rate)")
+            reason = "needs an open loop (--rate)"
+            if plan.reconnect:
+                reason = "is not measured with --reconnect: write p99 or connect.p99"
+            raise ConfigError(self.option, self.text, reason)
 
     def value(self, result: Result) -> float | None:
         """Return the metric's value in a result, in seconds if it is a time; None without any."""

@@ -160,12 +160,14 @@ class _Run:
     def connect(self) -> None:
         """Open the connections, but for those that a ramp will open."""
         waiting = [] if self.plan.ramp else self.loads
-        for load in (*([self.idle] if self.idle else []), *waiting):
+        targets = self.plan.targets
+        # Each thread's load begins with another target (_make).
+        for first, load in [*([(0, self.idle)] if self.idle else []), *enumerate(waiting)]:
             try:
                 load.connect()
             except OSError as error:
-                names = preflight.names_of(self.plan)
-                raise preflight.connect_failure(error, names, self.plan.timeout) from None
+                name = str(targets[(first + load.failed_target) % len(targets)])
+                raise preflight.connect_failure(error, name, self.plan.timeout) from None
 
     def start(self, start_at: float | None) -> None:
         """Start a thread for each load; all begin at the same time."""
@@ -207,10 +209,10 @@ class _Run:
                     if self.left == 0:
                         self.finished.set()
 
-    def stop(self) -> None:
-        """End the window now."""
+    def stop(self, *, collect: bool = True) -> None:
+        """End the window now, and the run as well if nothing is to be collected."""
         for load in (*self.loads, *([self.idle] if self.idle else [])):
-            load.stop()
+            load.stop(collect=collect)
 
     # --- watching ---------------------------------------------------------------------------
 
@@ -248,8 +250,9 @@ class _Run:
             if self.finished.wait(max(wait, 0)):
                 return
             now = (time.monotonic_ns() - self.window_ns) / 1e9
-            if progress.looks and progress.is_hopeless(self.counts(), now):
-                self.stop()
+            if progress.looks and progress.is_hopeless(counts := self.counts(), now):
+                # The rest of a wrong reply may never come.
+                self.stop(collect=not wrong_bytes(counts))
                 self._wait()
                 return
             if now >= due:

@@ -104,6 +104,9 @@ def check_limit(rule: Rule, plan: Plan) -> None:
     """Raise ConfigError if a rate cannot be searched by this rule and plan."""
     if rule.comparison not in ("<", "<="):
         raise ConfigError(rule.option, rule.text, "must be a limit to hold, such as p99<1ms")
+    if not rule.depends_on_rate:
+        reason = "limits no latency: a rate is searched by one, such as p99<1ms"
+        raise ConfigError(rule.option, rule.text, reason)
     if plan.reconnect:
         raise ConfigError(rule.option, rule.text, "does not go together with --reconnect")
     if plan.messages is not None:
@@ -124,28 +127,39 @@ def find_max(
         on_step: called after each step.
         on_interval: as in run().
     Returns:
-        Found: after at most 24 steps of plan.duration each; Ctrl-C ends the search with the
-            steps that were whole.
+        Found: after at most 24 steps of plan.duration each; Ctrl-C, also in a callback, ends the
+            search with the steps that were whole.
     Raises:
-        ConfigError: the rule has > or >=, or the plan is none for an open loop.
+        ConfigError: the rule is no limit of a latency, or the plan none for an open loop.
         StartError: as run() does.
         KeyboardInterrupt: Ctrl-C came before the first step was whole.
     Thread: as run().   Cost: steps times plan.duration.
     """
     check_limit(rule, plan)
     steps: list[Step] = []
+    try:
+        _search(plan, rule, steps, on_step, on_interval)
+    except KeyboardInterrupt:
+        if not steps:
+            raise
+    return Found(rule, steps)
+
+
+def _search(
+    plan: Plan,
+    rule: Rule,
+    steps: list[Step],
+    on_step: Callable[[Step], object] | None,
+    on_interval: Callable[[Interval], object] | None,
+) -> None:
+    """Append step after step until the highest rate is known."""
     best, failed = 0.0, 0.0  # the highest rate that held, the lowest that did not
     rate = plan.rate or _capacity(plan) / 2
     top = plan.rate or float("inf")
     while len(steps) < MOST_STEPS:
         # A neighbour's second on the CPU must not decide: only two failures in a row are one.
         for _ in range(2):
-            try:
-                step = _try(plan, rule, rate, on_interval)
-            except KeyboardInterrupt:
-                if not steps:
-                    raise
-                return Found(rule, steps)
+            step = _try(plan, rule, rate, on_interval)
             steps.append(step)
             if on_step is not None:
                 on_step(step)
@@ -158,7 +172,6 @@ def find_max(
         if best >= top or (failed and failed <= best * CLOSE) or failed <= LOWEST < 2 * failed:
             break
         rate = _next(best, failed, top)
-    return Found(rule, steps)
 
 
 def _next(best: float, failed: float, top: float) -> float:
@@ -175,7 +188,7 @@ def _next(best: float, failed: float, top: float) -> float:
 def _capacity(plan: Plan) -> float:
     """Return about how many messages a second a closed loop gets through."""
     assert plan.duration is not None
-    changes: dict[str, Any] = {"rate": None, "schedule": "fixed", "warmup": 0.0}
+    changes: dict[str, Any] = {"rate": None, "schedule": "fixed", "warmup": 0.0, "ramp": 0.0}
     result = run(plan.replace(duration=min(plan.duration, PROBE_SECONDS), **changes))
     if result.interrupted:
         raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from fastecho.errors import StartError
 from .preflight import names_of
 from .result import FAILURES_OF_MESSAGES
 from .values import seconds_text
+from .words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def verdict(result: Result) -> str:
         said.append(f"the rate was not met: {result.messages_per_s:,.0f} of {rate:,.0f} messages/s")
         if busy < BUSY and result.held > HELD * result.sent:
             said.append(
-                f"{result.held:,} messages waited because every connection had "
+                f"{counted(result.held, 'message')} waited because every connection had "
                 f"{result.plan.depth} outstanding: the server's limit, or too few connections"
             )
     if busy >= BUSY:

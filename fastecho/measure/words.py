@@ -79,5 +79,5 @@ def found_text(search: Mapping[str, Any]) -> str:
     if rate is None:
         return f"no rate held {limit} in {counted(len(steps), 'step')}"
     failed = [one["rate_per_s"] for one in steps if not one["holds"] and one["rate_per_s"] > rate]
-    above = f"{min(failed):,.10g} did not" if failed else "the highest that was asked for"
-    return f"{rate:,.10g} messages/s held {limit}; {above} ({counted(len(steps), 'step')})"
+    above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was tried"
+    return f"{rate:,.10g} messages/s held {limit}{above} ({counted(len(steps), 'step')})"
