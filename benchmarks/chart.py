@@ -1,7 +1,7 @@
 """Draw the README's chart: `python -m benchmarks.chart`, twenty seconds.
 
 A server is stopped for 200 ms (SIGSTOP) in the middle of two runs, one in a closed loop, one in an
-open loop at a quarter of the rate of the first. The chart shows what each of them sees of it. It
+open loop at half the rate of the first. The chart shows what each of them sees of it. It
 is an illustration: a run in which the machine stopped for longer than that is refused. Needs the
 extra `report`. No figure is made here: benchmarks.echo does that.
 """
@@ -71,7 +71,7 @@ def measure(seconds: float) -> list[Result]:
             f"{host}:{port}", connections=CONNECTIONS, duration=seconds, label="closed loop"
         )
         first = stalled(server, closed)
-        rate = round(first.messages_per_s / 4, -3)
+        rate = round(first.messages_per_s / 2, -3)
         return [first, stalled(server, closed.replace(rate=rate, label="open loop"))]
 
 

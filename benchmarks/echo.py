@@ -13,6 +13,7 @@ from benchmarks.figures import (
     buffers,
     bulk,
     busy,
+    generator,
     histograms,
     idle,
     lines,
@@ -37,6 +38,7 @@ MAKERS: dict[str, _command.FigureMaker] = {
     **buffers.FIGURES,
     **slow_peers.FIGURES,
     **workers.FIGURES,
+    **generator.FIGURES,
     **ping.FIGURES,
     **histograms.FIGURES,
 }

@@ -6,13 +6,17 @@ here: they are measured by their commands.
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import socket
 
 import pytest
 from conftest import MakeServer
 from peers import expect_stats, wait_until
 
+import benchmarks.echo
+import benchmarks.figures
 from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
 from benchmarks._ratios import (
     at_least,
@@ -204,3 +208,9 @@ def test_peers_that_never_read_are_full_when_they_are_ready(make_server: MakeSer
         assert kernel > 2_000_000
         # The kernel's own sum, of all TCP sockets, comes in pages and leaves out what is reserved.
         assert kernel / 2 < tcp_pages() * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_every_kind_of_figure_can_be_measured() -> None:
+    for module in pkgutil.iter_modules(benchmarks.figures.__path__):
+        figures = importlib.import_module(f"benchmarks.figures.{module.name}").FIGURES
+        assert figures.keys() <= benchmarks.echo.MAKERS.keys()
