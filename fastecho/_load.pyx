@@ -2,12 +2,12 @@
 
 Lives here: the classes that Python sees, their arguments, memory and results. Does not live
 here: the loop and its system calls (_drive.pxd), what is sent, expected and counted
-(src_c/load*.h), which bytes (src_c/pattern.h), its failures in words (_load_words.pxd); threads, plans and reports (fastecho/measure).
+(src_c/load*.h), which bytes (src_c/pattern.h), failures in words (_load_words.pxd); threads,
+plans and reports (fastecho/measure).
 """
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EBADMSG, EINVAL, EOVERFLOW, EPROTO
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -36,12 +36,6 @@ cdef enum:
 # As int: Cython's conversion of an unnamed enum does not compile without a warning.
 _MODES = {"closed": <int>FE_LOAD_CLOSED_LOOP, "open": <int>FE_LOAD_OPEN_LOOP,
           "reconnect": <int>FE_LOAD_RECONNECT, "idle": <int>FE_LOAD_IDLE}
-_NOT_DECODED = {
-    EPROTO: "the bytes are no HdrHistogram V2",
-    EINVAL: "the histogram has a layout that HdrHistogram does not make",
-    EBADMSG: "the histogram is cut or damaged",
-    EOVERFLOW: "the histogram holds more than 2**63 - 1 values",
-}
 _FRAMES = {"raw": <int>FE_PATTERN_RAW, "line": <int>FE_PATTERN_LINE,
            "length": <int>FE_PATTERN_LENGTH}
 _HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
@@ -102,7 +96,7 @@ cdef class Histogram:
         cdef Histogram h = Histogram()
         cdef int rc = fe_histogram_v2_decode(h.h, <const unsigned char *>data, len(data))
         if rc < 0:
-            raise ValueError(_NOT_DECODED[-rc])
+            raise ValueError(not_decoded(-rc))
         return h
 
     def buckets(self):

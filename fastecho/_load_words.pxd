@@ -1,9 +1,9 @@
-# What a load has counted, as Python reads it: numbers by name, failures as sentences.
+# What C says of a load or a histogram, as Python reads it: numbers by name, failures as sentences.
 #
 # Lives here: turning the records of src_c/load_counts.h into Python objects. Does not live here:
 # counting, and whoever may call (fastecho/_load.pyx).
 
-from libc.errno cimport ETIMEDOUT
+from libc.errno cimport EBADMSG, EINVAL, EPROTO, ETIMEDOUT
 from libc.stdint cimport uint64_t
 from libc.string cimport strerror
 
@@ -44,6 +44,17 @@ cdef inline str described(const fe_load_failure *f, timeout):
     if f.kind == FE_LOAD_REFUSED:
         return f"{where}: refused"
     return f"{where}: {(<bytes>strerror(f.error)).decode()} (errno {f.error}) {outstanding}"
+
+
+cdef inline str not_decoded(int error):
+    """Return why a histogram could not be read."""
+    if error == EPROTO:
+        return "the bytes are no HdrHistogram V2"
+    if error == EINVAL:
+        return "the histogram has a layout that HdrHistogram does not make"
+    if error == EBADMSG:
+        return "the histogram is cut or damaged"
+    return "the histogram holds more than 2**63 - 1 values"
 
 
 cdef inline dict numbers(const fe_load_counts *counts):
