@@ -165,8 +165,36 @@ def test_a_number_of_messages_is_due_and_no_more_when_the_server_is_gone() -> No
         assert (result["messages"], result["lost"], result["unsent"]) == (1, 49, 0)
 
 
+@pytest.mark.parametrize("messages", [3, 200])
+def test_in_reconnect_mode_there_are_as_many_connections_as_messages(messages: int) -> None:
+    with serving(echo) as server, server.load(mode="reconnect", connections=16) as load:
+        result = load.run(30.0, messages=messages)
+        assert_faultless(result)
+        assert result["messages"] == result["connects"] == messages
+        assert load.histogram("connect").count == messages
+    assert len(server.peers) == messages
+
+
+def test_when_a_queue_is_given_up_what_was_sent_has_its_time_to_be_answered() -> None:
+    """Half of what is due cannot be sent; no connection was ever silent for the timeout."""
+
+    def slowly(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            time.sleep(0.02)
+            sock.sendall(message)
+
+    options: dict[str, Any] = {"rate": 200.0, "connections": 2, "timeout": 0.1}
+    with serving(slowly) as server, server.load(mode="open", **options) as load:
+        load.connect()
+        result = load.run(0.5)
+    assert {name: result[name] for name in FAILURES if result[name]}.keys() == {"unsent"}
+    assert result["messages"] == result["sent"]
+    assert result["sent"] + result["unsent"] == 100
+    assert result["unsent"] < result["held"] <= 100
+
+
 def test_in_an_open_loop_that_keeps_up_no_message_waits() -> None:
-    with serving(echo) as server, server.load(mode="open", rate=1000.0, connections=4) as load:
+    with serving(echo) as server, server.load(mode="open", rate=1000.0, connections=99) as load:
         load.connect()
         result = load.run(0.1, start_ns=time.monotonic_ns() + 10_000_000)
         assert_faultless(result)

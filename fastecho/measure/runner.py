@@ -282,7 +282,7 @@ class _Run:
         one = Interval(
             start,
             max(now - start, 0.0),
-            messages=counts["messages"] - before.get("messages", 0),
+            messages=counts["messages_in_window"] - before.get("messages_in_window", 0),
             bytes=counts["bytes"] - before.get("bytes", 0),
             failures=sum(counts[name] - before.get(name, 0) for name in FAILURES),
         )
