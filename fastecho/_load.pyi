@@ -20,6 +20,8 @@ class Counts(TypedDict):
     # Such replies that came in the window, also to messages of the warm-up: a rate is this by
     # elapsed_ns.
     messages_in_window: int
+    # Right replies whenever they came, those of the warm-up and late ones included.
+    right: int
     # Messages of the window given to a connection, answered or not.
     sent: int
     # Bytes of the replies in messages_in_window.

@@ -281,6 +281,8 @@ static inline void fe_load_release(fe_load *l, fe_load_connection *c, uint32_t n
     if (due_ns >= l->window_ns) {
         fe_load_add(&l->counts, FE_LOAD_SENT, n);
         l->left -= n;
+        if (l->left == 0)
+            fe_load_spent(l, now_ns);
     }
 }
 

@@ -170,6 +170,7 @@ static inline void fe_load_right(fe_load *l, fe_load_connection *c, uint64_t byt
 
     if (__builtin_expect(c->gap != FE_LOAD_NO_GAP, 0))
         fe_load_back(l, c, now_ns);
+    fe_load_add(&l->counts, FE_LOAD_RIGHT, 1);
     if (__builtin_expect(took_ns > l->timeout_ns, 0)) {
         fe_load_failure *f = fe_load_fail(l, c, FE_LOAD_LATE, 1, now_ns);
 

@@ -142,6 +142,31 @@ def test_a_reply_that_never_comes_does_not_stretch_the_window(settings: dict[str
         assert result["elapsed_ns"] < 400_000_000 < result["total_ns"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "lost"), [({"reopen": True}, 1), ({"mode": "reconnect"}, 0)], ids=str
+)
+def test_the_window_is_not_stretched_by_a_last_message_on_a_new_connection(
+    settings: dict[str, Any], lost: int
+) -> None:
+    numbers = itertools.count(1)
+
+    def leave_and_fall_silent(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            number = next(numbers)
+            if number == 5:
+                hold(sock)
+            sock.sendall(message)
+            if number == 4:
+                return
+
+    with serving(leave_and_fall_silent) as server:
+        with server.load(timeout=0.5, **settings) as load:
+            load.connect()
+            result = load.run(30.0, messages=5 + lost)
+        assert (result["messages"], result["lost"], result["timed_out"]) == (4, lost, 1)
+        assert result["elapsed_ns"] < 400_000_000 < result["total_ns"]
+
+
 def test_a_number_of_messages_by_a_schedule_takes_so_many_intervals() -> None:
     """So that the rate is the one that was asked for, and not that of one message fewer."""
     with serving(echo) as server:

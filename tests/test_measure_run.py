@@ -371,6 +371,49 @@ def test_a_reply_that_never_comes_is_no_part_of_the_rate(make_server: MakeServer
     assert "ended early" not in result.generator.verdict
 
 
+def test_a_server_that_answered_in_the_warm_up_is_an_echo_server() -> None:
+    stopped = threading.Event()
+
+    def stall(sock: socket.socket) -> None:
+        begin = time.monotonic()
+        while message := sock.recv(64):
+            if time.monotonic() - begin > 0.3 and not stopped.is_set():
+                stopped.set()
+                time.sleep(0.6)
+            sock.sendall(message)
+
+    with serving(stall) as served:
+        plan = Plan(address_of(served), connections=1, warmup=0.3, duration=1.2, timeout=0.2)
+        result = run(plan)
+    assert result.failures["timed_out"] >= 1
+    assert result.messages > 0
+    assert result.elapsed == pytest.approx(1.2)
+
+
+def test_a_schedule_with_long_pauses_is_waited_for(
+    server: fastecho.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastecho.measure import runner
+
+    monkeypatch.setattr(runner, "PATIENCE", 0.1)
+    result = run(Plan(server.address, messages=3, rate=2.5, connections=1, timeout=0.05))
+    complete(result)
+    assert result.messages == 3
+    assert result.elapsed == pytest.approx(1.2, abs=0.01)
+
+
+@pytest.mark.parametrize(("messages", "threads", "rate"), [(9, 8, 90), (5, 4, 20), (51, 2, 200)])
+def test_threads_with_more_messages_send_them_faster_so_that_all_end_together(
+    server: fastecho.Server, messages: int, threads: int, rate: float
+) -> None:
+    plan = Plan(server.address, messages=messages, threads=threads, rate=rate, connections=8)
+    result = run(plan)
+    complete(result)
+    assert result.messages == messages
+    assert result.elapsed == pytest.approx(messages / rate, rel=0.01)
+    assert "not met" not in result.generator.verdict
+
+
 def test_a_server_that_stops_for_good_ends_a_run_of_messages(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -475,7 +475,9 @@ def _count(data: Mapping[str, Any], key: str) -> int:
 
 def _real(data: Mapping[str, Any], key: str, low: float = -MOST, most: float = MOST) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < most:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # As a float: an int just below the limit would be rounded to it.
+    if not number or not -most < value < most or not low <= float(value) < most:
         least = ", not below 0" if low == 0 else ""
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number{least}")
     return float(value)
