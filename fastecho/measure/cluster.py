@@ -38,6 +38,8 @@ __all__ = ["check_where", "run_on_cluster"]
 
 REACH = 10.0
 """Seconds for the scheduler to answer, and for workers to come up and tell their clocks."""
+FIRST_BYTE = 3.0
+"""Seconds for the scheduler to say its first byte, which it does when it is connected to."""
 CLOCK_READS = 8
 """Times that each worker is asked for its time."""
 AHEAD = 1.0
@@ -215,11 +217,13 @@ def _reach(where: str) -> None:
     host, _, port = where.rpartition("://")[2].rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH) as sock:
+            sock.settimeout(FIRST_BYTE)
             # A scheduler speaks first, unless TLS has to be agreed upon.
             if where.startswith("tcp://") and not sock.recv(1):
                 raise OSError("it closed the connection")
     except TimeoutError:
-        raise StartError(0, f"at {where} there is no Dask scheduler: nothing came from it") from None
+        why = f"at {where} there is no Dask scheduler: nothing came from it"
+        raise StartError(0, why) from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise StartError(0, f"cannot reach the Dask scheduler at {where}: {why}") from None
