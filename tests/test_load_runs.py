@@ -212,7 +212,7 @@ def test_when_a_queue_is_given_up_what_was_sent_has_its_time_to_be_answered() ->
     with serving(slowly) as server, server.load(mode="open", **options) as load:
         load.connect()
         result = load.run(0.5)
-    assert counted(result, not_given=result["unsent"]).keys() == {"unsent"}
+    assert counted(result) == {}
     assert result["messages"] == result["sent"]
     assert result["sent"] + result["unsent"] == 100
     assert result["unsent"] < result["held"] <= 100
