@@ -320,9 +320,10 @@ def _show(
             if args.quiet:
                 continue
             connect = f"connect={_ms(event.connect_ns)} ms " if args.new_connection else ""
+            waited = f" (waited {_ms(event.waited_ns)} ms)" if event.waited_ns else ""
             late = " (late)" if event.late else ""
             time = _ms(event.time_ns)
-            say(f"{size} from {peer}: seq={event.number} {connect}time={time} ms{late}")
+            say(f"{size} from {peer}: seq={event.number} {connect}time={time} ms{waited}{late}")
         elif isinstance(event, Opened):
             line, peer = event.line, event.line.peer
             here = f" from {line.local}" if line.local else ""
