@@ -101,6 +101,12 @@ def test_one_of_a_thing_is_no_plural(make_server: MakeServer) -> None:
         assert f"failures: {words}" in list(_summary(result))
 
 
+def test_almost_all_lost_is_not_called_all() -> None:
+    result = PingResult({"target": "here:7", "new_connection": False})
+    result.probes, result.received, result.failures["lost"] = 5000, 1, 4999
+    assert "5000 probes, 0 transmitted, 1 received, 99.98% lost, " in "\n".join(_summary(result))
+
+
 def test_one_target_has_one_name(make_server: MakeServer) -> None:
     done = run("ping", f":{make_server().port}", "-i0", "-c1", "-q")
     names = re.findall(r"^(?:PING|---) (\S+) ", done.stdout, re.MULTILINE)

@@ -449,6 +449,20 @@ def test_silence_costs_the_probes_due_in_it_when_each_has_its_own_connection(
     assert result.lost >= 20
 
 
+def test_probes_that_wait_when_it_is_stopped_are_unanswered_and_not_lost() -> None:
+    with DrivenServer() as server:
+        made = Pinger(server.address, interval=0.02, timeout=DEADLINE, new_connection=True)
+        thread = threading.Thread(target=lambda: list(made))
+        thread.start()
+        message(server.accept())
+        time.sleep(0.2)  # ten are due
+        made.stop()
+        thread.join(DEADLINE)
+    result = made.result()
+    assert (result.transmitted, result.received, result.is_clean) == (1, 0, True)
+    assert result.probes == result.unanswered >= 10
+
+
 def test_a_probe_that_waits_for_longer_than_the_timeout_is_lost() -> None:
     """The server answers each, but cannot keep up with the interval."""
     with scripted(*[hold(0.1)] * 4) as server:

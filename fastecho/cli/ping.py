@@ -346,7 +346,7 @@ def _summary(result: PingResult) -> Iterator[str]:
     unanswered = f", {result.unanswered} unanswered" if result.unanswered else ""
     yield (
         f"{_counted(result.probes, 'probe')}, {result.transmitted} transmitted, "
-        f"{result.received} received, {result.lost_percent:.3g}% lost{unanswered}, "
+        f"{result.received} received, {result.lost_percent:.6g}% lost{unanswered}, "
         f"time {result.elapsed_ns / 1e6:.0f} ms"
     )
     failures = [_counted(n, *FAILURES[kind]) for kind, n in result.failures.items() if n]

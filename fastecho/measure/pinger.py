@@ -160,6 +160,8 @@ class Pinger:
             self._result.end()
             if self._channel is not None:
                 self._result.unanswered = self._channel.unanswered
+                if self._new_connection and self._channel.unanswered:
+                    self._count_waiting()
             self._close()
 
     @property
@@ -458,6 +460,13 @@ class Pinger:
         while self._interval_ns and self._has_more() and self._due_ns() < limit_ns:
             numbers.append(self._lose_one())
         return numbers
+
+    def _count_waiting(self) -> None:
+        """Count the probes that are due behind one without an answer as unanswered as well."""
+        self._move_if_stopped()
+        while self._interval_ns and self._has_more() and self._due_ns() <= clock():
+            self._begin()
+            self._result.unanswered += 1
 
     def _lose_one(self) -> int:
         """Count the next probe as lost, and return its number."""
