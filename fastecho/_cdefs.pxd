@@ -305,6 +305,7 @@ cdef extern from "histogram.h" nogil:
     void fe_histogram_record_n(fe_histogram *h, uint64_t ns, uint64_t n) noexcept
     void fe_histogram_copy(fe_histogram *into, const fe_histogram *source) noexcept
     int fe_histogram_merge(fe_histogram *into, const fe_histogram *source) noexcept
+    void fe_histogram_narrow(fe_histogram *h, int64_t min, int64_t max) noexcept
     int fe_histogram_subtract(fe_histogram *h, const fe_histogram *part) noexcept
     uint64_t fe_histogram_percentile(const fe_histogram *h, double percent) noexcept
     double fe_histogram_mean(const fe_histogram *h) noexcept

@@ -124,11 +124,12 @@ class Histogram:
             ValueError: a count is above 2**63 - 1.
         """
     @staticmethod
-    def decode(data: bytes) -> Histogram:
+    def decode(data: bytes, least: int = -1, most: int = -1) -> Histogram:
         """Return the histogram that V2 bytes hold, not compressed.
 
         Any V2 histogram is taken, its values as ns: those of other layouts are counted at the
-        middle of their buckets, those above 1 h as `overflow`. min and max are bucket edges.
+        middle of their buckets, those above 1 h as `overflow`. min and max are bucket edges, or
+        `least` and `most` (ns, below 2**63; -1: unknown) where these lie in the same buckets.
 
         Raises:
             ValueError: the bytes are no V2 histogram, are cut or damaged.

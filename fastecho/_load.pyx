@@ -91,12 +91,13 @@ cdef class Histogram:
         return bytes(out[:n])
 
     @staticmethod
-    def decode(bytes data not None):
+    def decode(bytes data not None, int64_t least=-1, int64_t most=-1):
         """Return the histogram that V2 bytes hold, not compressed."""
         cdef Histogram h = Histogram()
         cdef int rc = fe_histogram_v2_decode(h.h, <const unsigned char *>data, len(data))
         if rc < 0:
             raise ValueError(not_decoded(-rc))
+        fe_histogram_narrow(h.h, least, most)
         return h
 
     def buckets(self):

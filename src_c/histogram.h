@@ -190,6 +190,31 @@ static inline int fe_histogram_subtract(fe_histogram *h, const fe_histogram *par
     return 0;
 }
 
+/* The slot of any value: those above 1 h share the last one, which nothing else uses. */
+static inline uint32_t fe_histogram_place(uint64_t ns)
+{
+    return ns <= FE_HISTOGRAM_HIGHEST ? fe_histogram_slot(ns) : FE_HISTOGRAM_SLOTS - 1;
+}
+
+/* Makes minimum and maximum, which a file of counts knows as edges of slots, exact again: they
+ * were kept apart. One that is negative (unknown) or in another slot than the edge is ignored, and
+ * both if they would contradict each other. */
+static inline void fe_histogram_narrow(fe_histogram *h, int64_t min, int64_t max)
+{
+    uint64_t low = h->min, high = h->max;
+
+    if (h->count == 0)
+        return;
+    if (min >= 0 && fe_histogram_place((uint64_t)min) == fe_histogram_place(low))
+        low = (uint64_t)min;
+    if (max >= 0 && fe_histogram_place((uint64_t)max) == fe_histogram_place(high))
+        high = (uint64_t)max;
+    if (low > high)
+        return;
+    h->min = low;
+    h->max = high;
+}
+
 /* The value in ns below or at which about `percent` (0 to 100) of the values lie; 0 if empty.
  *
  * The values in order have the ranks 1 to count. Wanted is rank percent / 100 * count, rounded to

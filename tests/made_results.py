@@ -69,13 +69,3 @@ def made(
         **changes,
     }
     return Result(Plan(**settings), **values_of)
-
-
-def without_edges(data: dict[str, Any]) -> dict[str, Any]:
-    """Return JSON without the exact minima and maxima: V2 text keeps the edges of buckets."""
-    found = dict(data)
-    for name in ("latency_us", "service_us", "connect_us", "schedule_error_us"):
-        if found.get(name):
-            edges = ("min", "max", "p99.9", "p99.99")  # no percentile exceeds the maximum
-            found[name] = {k: v for k, v in found[name].items() if k not in edges}
-    return found

@@ -12,7 +12,7 @@ import zlib
 
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_histogram import HOUR, PERCENTS, RECORDED, pair, patient
 
@@ -211,6 +211,20 @@ def rows_of(table: str) -> list[list[float]]:
         for line in table.splitlines()[2:]
         if not line.startswith("#")
     ]
+
+
+@patient
+@given(RECORDED, st.lists(st.integers(HOUR + 1, 2**52), max_size=3))
+@example([], [HOUR + 1])  # below the edge of the text's last bucket
+def test_extremes_that_are_kept_apart_come_back(
+    recorded: list[tuple[int, int]], above: list[int]
+) -> None:
+    ours, _ = pair(recorded)
+    for ns in above:
+        ours.record(ns)
+    back = decode(encode(ours), {"min": ours.min / 1e3, "max": ours.max / 1e3})
+    assert (back.min, back.max, back.mean) == (ours.min, ours.max, ours.mean)
+    assert hgrm(back) == hgrm(ours)
 
 
 @patient

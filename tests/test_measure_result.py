@@ -57,10 +57,10 @@ def full() -> Result:
         reopened=1,
         gap=0.25,
         longest_gap=0.25,
-        latency=histogram(64_000, 128_000, 1_048_576),
-        service=histogram(64_000),
-        connect=histogram(99_000),
-        schedule_error=histogram(640),
+        latency=histogram(64_001, 128_000, 1_048_777),
+        service=histogram(64_002),
+        connect=histogram(99_005),
+        schedule_error=histogram(641),
         intervals=[Interval(0, 1, messages=90, bytes=5760, failures=5, p50=1e-4, p99=1e-3, max=1.0),
                    Interval(1, 1.5)],
         generator=Generator(0.5, 1.25, 0.25, "it was not the limit"),
@@ -99,9 +99,10 @@ def test_a_histogram_that_is_not_there_is_null_and_has_no_text() -> None:
 def test_a_result_survives_json() -> None:
     data = json.loads(json.dumps(full().to_json()))
     again = Result.from_json(data)
-    assert again.to_json()["histograms"] == data["histograms"]
-    for name in ("intervals", "generator", "parts", "failures", "plan", "host", "messages_per_s"):
-        assert again.to_json()[name] == data[name], name
+    assert again.to_json() == data
+    for name in ("latency", "service", "connect", "schedule_error"):
+        mine, read = getattr(full(), name), getattr(again, name)
+        assert (read.min, read.max, read.mean) == (mine.min, mine.max, mine.mean), name
     assert again.plan == full().plan
     assert again.started_at == pytest.approx(1764054000.25)
 
@@ -109,6 +110,17 @@ def test_a_result_survives_json() -> None:
 def test_keys_of_a_later_version_are_no_obstacle() -> None:
     data = {**full().to_json(), "a_new_key": 5}
     assert Result.from_json(data).messages == 250
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [None, 5, {}, {"min": "64", "max": None}, {"min": True, "max": float("nan")},
+     {"min": -64.0, "max": 1e300}, {"min": 63.9, "max": 1049.6}, {"min": 1048.576, "max": 64.0}],
+)  # fmt: skip
+def test_a_minimum_and_maximum_that_the_counts_deny_are_edges_of_buckets(figures: Any) -> None:
+    latency = Result.from_json({**full().to_json(), "latency_us": figures}).latency
+    assert latency is not None
+    assert (latency.min, latency.max) == (64_000, 1_049_599)
 
 
 def changed(**changes: Any) -> dict[str, Any]:

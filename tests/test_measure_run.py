@@ -39,6 +39,7 @@ def complete(result: Result) -> None:
     lengths = sum(one.elapsed for one in result.intervals)
     assert lengths == pytest.approx(result.elapsed, rel=0.05, abs=0.02)
     assert result.generator.verdict
+    assert Result.from_json(result.to_json()).to_json() == result.to_json()
 
 
 def test_a_closed_loop_counts_every_message(server: fastecho.Server) -> None:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from made_results import NOON, made, without_edges
+from made_results import NOON, made
 
 from fastecho._load import Histogram
 from fastecho.cli._summary import summary
@@ -177,7 +177,24 @@ def test_closed_and_open_loop_are_different_loads_also_when_one_is_merged() -> N
 def test_merged_run_survives_its_json() -> None:
     whole = merge(hosts(2))
     again = Result.from_json(whole.to_json())
-    assert without_edges(again.to_json()) == without_edges(whole.to_json())
+    assert again.to_json() == whole.to_json()
+
+
+def test_sum_of_saved_runs_has_their_exact_extremes() -> None:
+    parts = hosts(2)
+    measured = merge(parts)
+    read = merge([Result.from_json(part.to_json()) for part in parts])
+    latencies = [part.latency for part in parts if part.latency]
+    assert read.latency is not None
+    assert read.latency.max == max(one.max for one in latencies)
+    assert read.latency.min == min(one.min for one in latencies)
+    assert read.to_json()["latency_us"] == measured.to_json()["latency_us"]
+    assert [one.to_json() for one in read.intervals] == [
+        one.to_json() for one in measured.intervals
+    ]
+    assert all(one.p99 is not None and one.max and one.p99 <= one.max for one in read.intervals)
+    compared = compare([measured, Result.from_json(read.to_json())])[0].to_json()["figures"]
+    assert compared["latency_us.max"]["ratio"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -201,21 +201,34 @@ def shares(rows: list[tuple[str, str]]) -> float:
     ],
 )
 def test_bars_show_all_values_on_one_screen(values: list[tuple[int, int]]) -> None:
-    rows = bars(histogram(*values), unicode=True, width=80)
+    rows = bars(histogram(*values), most="2 h", unicode=True, width=80)
     assert 1 <= len(rows) <= 20
     assert shares(rows) == pytest.approx(100, abs=0.6)
     assert all(len(f"{label} {bar}") <= 80 for label, bar in rows)
     assert max(len(bar) for _, bar in rows) >= 40
 
 
+@pytest.mark.parametrize(
+    ("ns", "most"),
+    [(25_249_000, "25.2 ms"), (5_100_000, "5.10 ms"), (999_499, "999 us"), (999_900, "1.00 ms")],
+)  # the first one's bucket ends at 25,264,127
+def test_last_bar_ends_at_the_maximum(ns: int, most: str) -> None:
+    run = made(1, latency=histogram((10_000, 2000), (ns, 1)), run="1")
+    text = text_of(run)
+    assert re.search(rf"^max +{most}$", text, re.M)
+    assert f" - max {most} " in text
+    assert text_of(Result.from_json(run.to_json())) == text
+
+
 def test_bar_is_as_long_as_its_share() -> None:
-    rows = dict(bars(histogram((10_500, 400), (16_500, 100), (33_500, 1)), unicode=False, width=80))
+    values = histogram((10_500, 400), (16_500, 100), (33_500, 1))
+    rows = dict(bars(values, most="33.5 us", unicode=False, width=80))
     lengths = sorted(len(bar) for bar in rows.values() if bar)
     assert lengths == [1, 12, 48]
 
 
 def test_empty_histogram_has_no_bars() -> None:
-    assert bars(Histogram(), unicode=True, width=80) == []
+    assert bars(Histogram(), most="", unicode=True, width=80) == []
 
 
 # --- numbers and streams ----------------------------------------------------------------------

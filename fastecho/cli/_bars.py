@@ -55,8 +55,8 @@ BAR = 50
 """Columns of the longest bar, on a wide terminal."""
 
 
-def bars(histogram: Buckets, *, unicode: bool, width: int) -> list[tuple[str, str]]:
-    """Return (label, bar) of each row; no row for an empty histogram."""
+def bars(histogram: Buckets, *, most: str, unicode: bool, width: int) -> list[tuple[str, str]]:
+    """Return (label, bar) of each row; no row for an empty histogram. `most` is its maximum."""
     if histogram.count == 0:
         return []
     buckets = histogram.buckets()
@@ -72,7 +72,7 @@ def bars(histogram: Buckets, *, unicode: bool, width: int) -> list[tuple[str, st
         elif share == 0:
             continue
         else:
-            name = f"{_time(edges[n])} - max {_time(histogram.max)}"
+            name = f"{_time(edges[n])} - max {most}"
         rows.append((f"{name:>22} {_percent(share):>7}", _bar(share / longest, room, unicode)))
     return rows
 

@@ -270,7 +270,9 @@ def _histogram(run: Mapping[str, Any], paint: Paint, *, unicode: bool, width: in
         return ""
     from fastecho.measure.histograms import decode
 
-    rows = bars(decode(encoded), unicode=unicode, width=width)
+    values = decode(encoded, run.get("latency_us"))
+    most = time_text(values.max / 1e3)  # as in the column above
+    rows = bars(values, most=most, unicode=unicode, width=width)
     return "".join(
         f"{label} {paint(bar, 'cyan')}\n" if bar else f"{label}\n" for label, bar in rows
     )

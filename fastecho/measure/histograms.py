@@ -5,7 +5,8 @@ and .hgrm. Does not live here: counts and their bytes (src_c/histogram_v2.h), ad
 (compare.py), files.
 
 The text begins with HISTFAAA and is what every HdrHistogram library calls V2, compressed: values
-are nanoseconds. Maximum and minimum come back as the edges of their buckets (0.1 %).
+are nanoseconds. It holds counts only: a result has the exact minimum and maximum beside it, without
+which they come back as the edges of their buckets (0.1 %).
 
 A .hgrm file is not read back: it holds one row for each step of the percentiles, not one for each
 bucket, so a histogram that is made from it has other percentiles between the rows and cannot be
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from fastecho._load import Histogram
 
@@ -54,7 +56,7 @@ def encode(histogram: Histogram) -> str:
     return b64encode(header + packed).decode("ascii")
 
 
-def decode(text: str) -> Histogram:
+def decode(text: str, figures: Mapping[str, Any] | None = None) -> Histogram:
     """Return the histogram that V2 text holds, whichever program wrote it.
 
     Its values are taken as nanoseconds. A histogram of another layout is counted at the middle of
@@ -62,6 +64,8 @@ def decode(text: str) -> Histogram:
 
     Args:
         text: V2, compressed, base64; white space around it is ignored.
+        figures: `min` and `max` in microseconds, as `latency_us` of a result has them: the exact
+            ones. What is missing, or lies outside of the lowest or highest bucket, is ignored.
     Raises:
         ValueError: it is no such text, or is cut or damaged; one sentence.
     Thread: any.   Cost: linear in the bytes, at most 64 MiB of them once unpacked.
@@ -69,7 +73,15 @@ def decode(text: str) -> Histogram:
     """
     from fastecho._load import Histogram
 
-    return Histogram.decode(_unpacked(text))
+    least, most = (_nanoseconds((figures or {}).get(name)) for name in ("min", "max"))
+    return Histogram.decode(_unpacked(text), least, most)
+
+
+def _nanoseconds(us: object) -> int:
+    """Return microseconds as whole nanoseconds; -1: it is no such number."""
+    if isinstance(us, bool) or not isinstance(us, (int, float)) or not 0 <= us < 2**53:
+        return -1
+    return round(us * 1e3)
 
 
 def _unpacked(text: str) -> bytes:

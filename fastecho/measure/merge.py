@@ -226,7 +226,8 @@ def latencies_of(intervals: Iterable[Interval]) -> Histogram | None:
     total = Histogram()
     for one in intervals:
         if one.histogram is not None:
-            total.merge(decode(one.histogram))
+            figures = {} if one.max is None else {"max": one.max * 1e6}
+            total.merge(decode(one.histogram, figures))
         elif one.messages:
             return None
     return total

@@ -395,7 +395,11 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "gap": _seconds(data, "gap_ms", 1e3),
         "longest_gap": _seconds(data, "longest_gap_ms", 1e3),
-        **{name: decode(histograms[name]) for name in HISTOGRAMS if name in histograms},
+        **{
+            name: decode(histograms[name], _figures(data, name))
+            for name in HISTOGRAMS
+            if name in histograms
+        },
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
         "parts": parts,
@@ -411,6 +415,12 @@ def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"has {key!r} that is no {'object' if kind is dict else 'list'}")
     return value
+
+
+def _figures(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the figures of a histogram, of which its minimum and maximum are exact."""
+    found = data.get(f"{name}_us")
+    return found if isinstance(found, dict) else {}
 
 
 def _origin(data: object) -> dict[str, Any]:

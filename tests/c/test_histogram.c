@@ -332,6 +332,30 @@ static void what_is_not_there_cannot_be_taken_away(void)
     free(copy);
 }
 
+/* What a file says of the extremes counts only where it agrees with the counts. */
+static void kept_extremes_are_taken_within_their_slots(void)
+{
+    fe_histogram *h = new_histogram();
+
+    fe_histogram_narrow(h, 5, 5);
+    assert(h->min == UINT64_MAX && h->max == 0);
+    fe_histogram_record(h, 960); /* the lower edge; its slot ends at 1,023 */
+    fe_histogram_record(h, 1023);
+    fe_histogram_narrow(h, -1, -1);
+    fe_histogram_narrow(h, 959, 1024);
+    assert(h->min == 960 && h->max == 1023);
+    fe_histogram_narrow(h, 1010, 1020);
+    assert(h->min == 1010 && h->max == 1020);
+    fe_histogram_narrow(h, 1022, 1000);
+    assert(h->min == 1010 && h->max == 1020);
+    fe_histogram_record(h, FE_HISTOGRAM_HIGHEST + 1);
+    fe_histogram_narrow(h, INT64_MAX, INT64_MAX);
+    assert(h->min == 1010 && h->max == INT64_MAX);
+    fe_histogram_narrow(h, 960, FE_HISTOGRAM_HIGHEST);
+    assert(h->min == 960 && h->max == INT64_MAX);
+    free(h);
+}
+
 static void more_values_than_a_double_can_count_have_ranks(void)
 {
     fe_histogram *h = new_histogram();
@@ -428,6 +452,7 @@ int main(int argc, char **argv)
     what_is_left_lies_between_the_edges_of_its_slots();
     what_is_left_above_an_hour_has_a_minimum_and_a_maximum();
     what_is_not_there_cannot_be_taken_away();
+    kept_extremes_are_taken_within_their_slots();
     more_values_than_a_double_can_count_have_ranks();
     a_copy_taken_meanwhile_agrees_with_itself();
     return 0;
