@@ -71,6 +71,9 @@ def test_help_names_every_option_with_its_default() -> None:
     for flag in ("--fail-if", "--find-max", "--server", "--start-at", "--json", "--jsonl",
                  "--hgrm", "--html", "--live"):  # fmt: skip
         assert flag in text
+    for said in ("after its message was given to a connection is late", "tried a second time",
+                 "latencies in microseconds"):  # fmt: skip
+        assert said in text
 
 
 # --- what it writes -------------------------------------------------------------------------
@@ -198,7 +201,7 @@ def test_a_failure_is_exit_code_1() -> None:
         (["a:1", "--schedule", "poisson"], "has no effect without --rate or --find-max"),
         (["a:1", "--find-max", "failures<1"], "--find-max 'failures<1' limits no latency"),
         (["a:1", "--source", "here"], "--source 'here' must be a numeric address"),
-        (["a:1", "--fail-if", "p99>2"], "--fail-if 'p99>2' needs a unit of time: us, ms or s"),
+        (["a:1", "--fail-if", "p99>2"], "'p99>2' needs a unit of time: us, ms, s, m or h"),
         (["a:1", "--fail-if", "service.p99>2ms"], "needs an open loop (--rate)"),
         (["a:1", "--find-max", "p99>2ms"], "must be a limit to hold, such as p99<1ms"),
         (["a:1", "--find-max", "p99<2ms", "-n", "5"], "needs steps of a --duration"),
@@ -370,7 +373,8 @@ def test_a_missing_extra_is_named_and_exit_code_4(option: str, sentence: str, ex
         [COMMAND[0], "-c", code, "bench", "127.0.0.1:1", option],
         capture_output=True, text=True, timeout=DEADLINE, env=environment(), check=False,
     )  # fmt: skip
-    assert_refused(done, 4, f"{sentence}, which is not installed: pip install 'fastecho[{extra}]'")
+    how = f"pip install 'fastecho[{extra}]', or '.[{extra}]' in a checkout"
+    assert_refused(done, 4, f"{sentence}, which is not installed: {how}")
 
 
 def test_colour_is_for_terminals_that_want_it(target: str) -> None:

@@ -69,7 +69,7 @@ def test_every_default_of_the_table_is_the_keyword_s() -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("10", 10), ("10s", 10), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1.5", 1.5),
-     ("250000us", 0.25), ("2min", 120)],
+     ("250000us", 0.25), ("2000µs", 0.002), ("2000000ns", 0.002), ("2min", 120)],
 )  # fmt: skip
 def test_a_time_is_written_as_people_write_it(text: str, seconds: float) -> None:
     assert Plan(TARGET, duration=text).duration == pytest.approx(seconds)

@@ -12,7 +12,7 @@ import re
 from fastecho.errors import ConfigError
 
 from .result import FAILURES, PERCENTILES
-from .values import read_number
+from .values import UNITS, read_number
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_TIMES = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 _HISTOGRAMS = {
     "latency": "latency",
     "service": "service",
@@ -47,7 +46,7 @@ class Rule:
     Metrics: p50, p75, p90, p95, p99, p99.9, p99.99, max and mean of the latency; the same of
     another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second, each
     on a connection of its own with --reconnect);
-    failures (of all kinds) and each kind by its name. Times need a unit: us, ms or s.
+    failures (of all kinds) and each kind by its name. Times need a unit: ns, us, ms, s, m or h.
 
     Args:
         text: the rule.
@@ -104,9 +103,9 @@ class Rule:
     def _unit(self, scale: str, unit: str) -> float:
         """Return what a unit multiplies by, or refuse it."""
         if self._histogram:
-            if unit not in _TIMES or scale:
-                raise ConfigError(self.option, self.text, "needs a unit of time: us, ms or s")
-            return _TIMES[unit]
+            if unit not in UNITS or scale:
+                raise ConfigError(self.option, self.text, "needs a unit of time: us, ms, s, m or h")
+            return UNITS[unit]
         if unit not in ("", "/s") or (unit and self.metric != "rate"):
             what = "/s or no unit" if self.metric == "rate" else "no unit"
             raise ConfigError(self.option, self.text, f"takes {what} after its number")

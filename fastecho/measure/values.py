@@ -35,7 +35,10 @@ SLOWEST, FASTEST = 0.001, 1e7
 """Messages a second of one thread's schedule."""
 LONGEST_LABEL = 200
 
-UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+UNITS = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
+}  # fmt: skip
+"""Of every time that a user writes, in seconds: in options and in rules."""
 
 
 def read_number(text: str) -> float | None:
@@ -84,7 +87,7 @@ def switch(value: object, label: str) -> bool:
 
 def read_seconds(text: str) -> float | None:
     """Return the seconds that 10, 10s, 500ms, 2m or 1h stand for; None for anything else."""
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzµ")
     unit = text[len(number) :] or "s"
     value = read_number(number)
     return None if value is None or unit not in UNITS else value * UNITS[unit]
