@@ -103,7 +103,7 @@ def test_baseline_may_be_a_further_file(save: Save, report: Report) -> None:
 
 def test_different_loads_are_noted(save: Save, report: Report) -> None:
     _, out, _ = report(save("one"), save("other", 2, plan={"size": "1024"}))
-    assert "note: the loads differ: size 64 and 1024\n" in out
+    assert "note: the loads differ: size 64 bytes and 1024 bytes\n" in out
 
 
 def test_merged_files_are_one_run(save: Save, report: Report, tmp_path: Path) -> None:

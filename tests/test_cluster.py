@@ -27,6 +27,7 @@ from peers import wait_until
 from wrong_servers import address_of
 
 import fastecho
+from fastecho.measure.result import Result
 
 if find_spec("distributed") is None:
     pytest.skip("needs Dask distributed", allow_module_level=True)
@@ -167,24 +168,29 @@ def test_a_worker_that_is_killed_is_named_and_the_rest_is_kept(
     result = lines[-1]
     lost, answered = sorted(result["parts"], key=lambda part: part["label"])
     assert (code, lost["lost"]) == (1, "it left the cluster")
+    assert set(lost) == {"label", "messages", "messages_per_s", "lost"}
+    assert Result.from_json(result).to_json()["parts"] == result["parts"]
     assert "lost" not in answered
     assert result["messages"] == answered["messages"] > 0
     assert "fastecho bench: 127.0.0.1/node-1 lost: it left the cluster" in said
     assert "fastecho bench: 1 of 2 workers answered" in said
 
 
-def test_no_worker_that_answers_is_a_failed_start(
-    make_cluster: Make, server: fastecho.Server
+def test_no_worker_that_answers_is_a_failed_start_and_told_by_us_alone(
+    server: fastecho.Server,
 ) -> None:
-    cluster = make_cluster("node-1")
-    code, _, said = bench(
-        cluster.address,
-        server.address,
-        "-d5",
-        at_first_interval=lambda _: cluster.workers["node-1"].kill(),
-    )
+    code, _, said = bench("local:1", server.address, "-d5", at_first_interval=kill_worker)
     assert code == 4
     assert said[-1] == "fastecho bench: no worker has answered: 127.0.0.1: it left the cluster"
+    assert [line for line in said if "distributed" in line] == []
+
+
+def kill_worker(pid: int) -> None:
+    """Kill a worker that a command has started on this machine."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [Path(f"/proc/{child}") for one in lists for child in one.read_text().split()]
+    workers = [one for one in children if b"spawn_main" in (one / "cmdline").read_bytes()]
+    os.kill(int(workers[0].name), signal.SIGKILL)
 
 
 def test_ctrl_c_ends_the_windows_of_all(make_cluster: Make, server: fastecho.Server) -> None:

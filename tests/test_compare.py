@@ -135,7 +135,7 @@ def test_what_a_reader_must_know_is_noted() -> None:
         failures={"lost": 3},
     )
     notes = "\n".join(compare([one, other])[0].notes)
-    assert "size 64 and 1024" in notes
+    assert "size 64 bytes and 1024 bytes" in notes
     assert "connections 10 and 20" in notes
     assert "threads differ: 1 and 2" in notes
     assert "different machines: node-1 and node-2" in notes

@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
         "measure.runner", "measure.saved", "measure.search"},
     "measure._axes": set(),
-    "measure._charts": {"errors", "measure._axes"},
+    "measure._charts": {"errors", "measure._axes", "measure.words"},
     "measure._graphs": {
         "_load", "measure._axes", "measure._charts", "measure.result",
     },
@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.cluster": {
         "_version", "errors", "measure.cluster_task", "measure.merge", "measure.plan",
-        "measure.result",
+        "measure.result", "measure.words",
     },
     "measure.cluster_task": {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
@@ -69,6 +69,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.histograms": {"_load"},
     "measure.merge": {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
+        "measure.values",
     },
     "measure.page": {
         "_version", "measure._axes", "measure._charts", "measure._graphs", "measure._style",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ import fastecho
 from fastecho import ConfigError
 from fastecho.measure import Plan, Rule, find_max, search
 from fastecho.measure.search import Step
+from fastecho.measure.words import found_text
 
 PAUSE = 0.005
 
@@ -51,6 +53,25 @@ def test_a_step_that_fails_is_tried_twice() -> None:
     assert found.result is found.steps[-1].result
 
 
+def test_a_rate_that_held_at_the_second_try_only_is_told_as_such() -> None:
+    quick = threading.Event()
+
+    def slow_at_first(sock: Any) -> None:
+        while True:
+            data = exact(sock, 64)
+            if not quick.is_set():
+                time.sleep(0.04)
+            sock.sendall(data)
+
+    with serving(slow_at_first) as served:
+        plan = Plan(address_of(served), rate=20, duration=0.3)
+        found = find_max(plan, Rule("p50<30ms"), lambda _: quick.set())
+    assert [(one.rate, one.holds) for one in found.steps] == [(20, False), (20, True)]
+    assert found_text(found.to_json()) == (
+        "20 messages/s held p50<30ms at the second try only, the highest that was tried (2 steps)"
+    )
+
+
 def test_the_plan_s_rate_is_the_highest_that_is_tried(server: fastecho.Server) -> None:
     found = find_max(Plan(server.address, rate=300, duration=0.5), Rule("p50<5s"))
     assert found.rate == 300.0
@@ -59,6 +80,7 @@ def test_the_plan_s_rate_is_the_highest_that_is_tried(server: fastecho.Server) -
     assert data["limit"] == "p50<5s"
     assert data["rate_per_s"] == 300.0
     assert data["steps"][-1]["holds"] is True
+    assert ("second try" in found_text(data)) == (len(found.steps) > 1)
 
 
 @pytest.mark.parametrize(

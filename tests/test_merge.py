@@ -50,6 +50,13 @@ def test_rates_of_runs_at_the_same_time_add_up() -> None:
     assert whole.plan.threads == 2
 
 
+def test_run_that_was_done_first_counts_as_idle_until_the_last_one_was() -> None:
+    parts = [made(1), made(2, seconds=10, plan={"duration": 20.0})]
+    whole = merge(parts)
+    assert whole.elapsed == 20.0
+    assert whole.messages_per_s == sum(part.messages_in_window for part in parts) / 20.0
+
+
 def test_times_of_runs_in_turn_add_up() -> None:
     parts = [made(n, started_at=NOON + 25 * n) for n in range(3)]
     whole = merge(parts)
@@ -200,10 +207,13 @@ def test_sum_of_saved_runs_has_their_exact_extremes() -> None:
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        ({"size": "1024"}, "size 64 and 1024"),
+        ({"size": "1024"}, "size 64 bytes and 1024 bytes"),
+        ({"rate": 1234.5}, "rate none and 1,234.5 messages/s"),
+        ({"warmup": 0.5}, "warmup 0 s and 500 ms"),
+        ({"timeout": "2m"}, "timeout 5 s and 2 min"),
         ({"connections": 20}, "connections 10 and 20"),
-        ({"rate": 5000}, "rate none and 5000.0"),
-        ({"duration": 5}, "duration 20.0 and 5.0"),
+        ({"rate": 5000}, "rate none and 5,000 messages/s"),
+        ({"duration": 5}, "duration 20 s and 5 s"),
         ({"frame": "line", "prefix": "x"}, "frame recv and line; prefix b'' and b'x'"),
         ({"reconnect": True}, "reconnect False and True"),
     ],

@@ -107,11 +107,16 @@ def test_headline_has_the_figures_of_the_result() -> None:
     words = words_of(page([data]))
     assert "a run" in words and "32 connections" in words and "node-1" in words
     assert "messages/s 2,000" in words.replace("messages/s2,000", "messages/s 2,000")
-    assert "20,000 messages, every byte right, in 10 s." in words
+    assert "20,000 messages due in 10 s, every byte right." in words
     assert data["generator"]["verdict"] in words
     for name in ("p50", "p99", "p99.9", "max"):
         assert data["latency_us"][name] > 0
     assert "200 ms" in words  # the maximum, exact in the JSON
+
+
+def test_only_an_open_loop_waits_for_a_send_to_be_due() -> None:
+    assert "1.25 s of it waiting for the next send to be due" in words_of(page([result()]))
+    assert "waiting for the next send" not in words_of(page([closed()]))
 
 
 def test_open_loop_has_service_time_beside_latency() -> None:
@@ -201,10 +206,10 @@ def test_merged_run_names_its_parts() -> None:
 
 def test_clock_of_a_part_is_shown_with_what_it_may_be_off() -> None:
     part = {"host": "node-1", "offset_ms": 1.25, "offset_uncertain_ms": 0.3}
-    lost = {"host": "node-2", "lost": "it left the cluster"}
+    lost = {"label": "node-2", "lost": "it left the cluster"}
     words = words_of(page([result(parts=[part, lost])]))
     assert "+1.25 ms +-0.3 ms" in words
-    assert "+0 ms" not in words
+    assert "+0 ms" not in words and " on node-1, fastecho" in words
 
 
 def test_search_is_shown_with_its_steps() -> None:
@@ -221,7 +226,7 @@ def test_search_is_shown_with_its_steps() -> None:
 
 def test_one_is_no_plural_and_nothing_is_not_right() -> None:
     words = words_of(page([short()]))
-    assert "1 message, every byte right, in 0.5 s." in words
+    assert "1 message sent in 0.5 s, every byte right." in words
     words = words_of(page([closed(failures={"extra_bytes": 1}, reopened=1, held=1)]))
     assert "byte too many1nothing was due" in words
     assert "1 connection was opened again" in words and "1 message had to wait" in words
@@ -273,5 +278,6 @@ def test_without_the_extra_one_sentence_names_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     assert done.stdout == (
-        "charts need drawsvg, which is not installed: pip install 'fastecho[report]'\n"
+        "charts need drawsvg, which is not installed: "
+        "pip install 'fastecho[report]', or '.[report]' in a checkout\n"
     )

@@ -29,7 +29,7 @@ def test_rate_and_percentiles_are_those_of_the_result() -> None:
     text = text_of(result)
     data = result.to_json()
     assert "label      before\n" in text
-    assert f"{result.messages:,} messages, every byte right" in text
+    assert f"{result.messages:,} messages sent in 20 s, every byte right" in text
     for name in ("p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "max"):
         value = time_text(data["latency_us"][name])
         assert re.search(rf"^{re.escape(name)} +{value}$", text, re.M), name
@@ -59,8 +59,10 @@ def test_connects_have_a_column_where_every_message_has_one() -> None:
 
 
 def test_rate_that_was_not_reached_is_said() -> None:
-    text = text_of(made(1, plan={"rate": 1000}))
-    assert re.search(r"^ +(29|30)\.\d% of the rate that was asked for$", text, re.M)
+    text = text_of(made(1, plan={"rate": 1234.5}))
+    assert re.search(r"^ +(23|24)\.\d % of the rate that was asked for$", text, re.M)
+    assert "load       1,234.5 messages/s due (fixed), " in text
+    assert re.search(r"^ +\S+ messages due in 20 s, every byte right$", text, re.M)
     assert "that was asked for" not in text_of(made(1))
 
 
@@ -91,16 +93,18 @@ def test_one_of_a_thing_is_no_plural() -> None:
     data = made(1, plan=plan, held=1, reopened=1).to_json() | {"messages": 1}
     text = text_of(data)
     assert "load       1 connection, 1 thread, messages of 1 byte, 1 idle connection\n" in text
-    assert "1 message, every byte right" in text
+    assert "1 message sent in 20 s, every byte right" in text
     assert "1 message had to wait for a free connection" in text
     assert "1 connection was opened again; " in text
 
 
 def test_a_wait_for_the_start_is_no_news() -> None:
-    run = made(1).to_json()
+    run = made(1, plan={"rate": 300}).to_json()
     for seconds, told in ((0.0005, False), (0.25, True)):
         run["generator"] = {"busy": 0.5, "cpu_s": 0.5, "spin_s": seconds}
         assert ("s of it waiting for the next send" in text_of(run)) is told
+    run["plan"]["loop"] = "closed"  # where no send is ever due
+    assert "waiting" not in text_of(run)
 
 
 def test_parts_of_a_merged_result_are_listed() -> None:
@@ -127,7 +131,7 @@ def test_one_is_no_plural() -> None:
     text = text_of(merge([result]), width=200)
     for said in (
         "1 connection, 1 thread, messages of 1 byte, 1 idle connection\n",
-        "1 message, every byte right", "1 message had to wait", "1 connect\n",
+        "every byte right", "1 message had to wait", "1 connect\n",
         "1 connection was opened again", "1 byte too many", "1 connect timed out",
         "merged     1 run;", "messages/s, 1 message, started",
     ):  # fmt: skip

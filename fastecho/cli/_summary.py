@@ -199,7 +199,7 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     """Connections, threads, sizes and so on, in one line."""
     words = []
     if plan.get("rate_per_s"):
-        words.append(f"{count_text(plan['rate_per_s'])} messages/s due ({plan.get('schedule')})")
+        words.append(f"{plan['rate_per_s']:,.10g} messages/s due ({plan.get('schedule')})")
     words += [
         counted(plan[f"{one}s"], one) for one in ("connection", "thread") if f"{one}s" in plan
     ]
@@ -219,14 +219,16 @@ def _load_words(plan: Mapping[str, Any]) -> str:
 def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
-    text += _line("", replies_text(messages, elapsed))
-    wanted = run.get("plan", {}).get("rate_per_s")
+    plan = run.get("plan", {})
+    text += _line("", replies_text(messages, elapsed, str(plan.get("loop", ""))))
+    wanted = plan.get("rate_per_s")
     reached = run.get("messages_per_s", 0.0)
     if wanted and reached < wanted * 0.99:
-        text += _line("", paint(f"{reached / wanted:.1%} of the rate that was asked for", "yellow"))
+        share = f"{reached / wanted * 100:.1f} % of the rate that was asked for"
+        text += _line("", paint(share, "yellow"))
     if run.get("held"):
         text += _line("", f"{counted(run['held'], 'message')} had to wait for a free connection")
-    if run.get("plan", {}).get("loop") == "reconnect" and run.get("connects"):
+    if plan.get("loop") == "reconnect" and run.get("connects"):
         text += _line("", counted(run["connects"], "connect"))
     if run.get("reopened"):
         text += _wrapped(
@@ -304,9 +306,10 @@ def _generator(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = ""
     if "busy" in generator:
         busy = f"busy {generator['busy'] * 100:.0f} %, {generator.get('cpu_s', 0.0):.3g} s of CPU"
-        if (spin := generator.get("spin_s", 0.0)) >= LEAST_SPIN_SECONDS:
+        is_open = run.get("plan", {}).get("loop") == "open"
+        if is_open and (spin := generator.get("spin_s", 0.0)) >= LEAST_SPIN_SECONDS:
             busy += f", {spin:.3g} s of it waiting for the next send to be due"
-        text += _line("generator", busy)
+        text += _wrapped("generator", busy, width)
     if generator.get("verdict"):
         rows = _wrapped("" if text else "generator", str(generator["verdict"]), width)
         text += paint(rows.rstrip("\n"), "bold") + "\n"

@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--jsonl",
             "a line of JSON for each interval as soon as it is over, the result as the last",
         ),
-        ("--hgrm", "the latencies as HdrHistogram's tools plot them"),
+        ("--hgrm", "the latencies in microseconds, as HdrHistogram's tools plot them"),
     ):
         results.add_argument(flag, nargs="?", const="-", metavar="FILE", help=what)
     results.add_argument(
@@ -141,7 +141,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--find-max",
         metavar="RULE",
         help="search the highest rate of an open loop at which this holds, such as 'p99<1ms', and "
-        "nothing fails; each step lasts --duration, and --rate is the highest that is tried",
+        "nothing fails; each step lasts --duration, a rate that does not hold is tried a second "
+        "time, and --rate is the highest that is tried",
     )
 
 
@@ -208,9 +209,10 @@ def _find_extras(args: argparse.Namespace) -> None:
     for flag, package, extra in EXTRAS:
         if getattr(args, flag[2:]) and find_spec(package) is None:
             from fastecho.errors import ExtensionMissingError
+            from fastecho.measure.words import extra_text
 
             raise ExtensionMissingError(
-                f"{flag} needs {package}, which is not installed: pip install 'fastecho[{extra}]'"
+                f"{flag} needs {package}, which is not installed: {extra_text(extra)}"
             )
 
 

@@ -77,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for flag, what in (
         ("--json", "the result or the comparison as JSON"),
-        ("--hgrm", "the latencies of the one result as HdrHistogram's tools plot them"),
+        (
+            "--hgrm",
+            "the latencies of the one result, in microseconds, as HdrHistogram's tools plot them,",
+        ),
     ):
         parser.add_argument(
             flag,

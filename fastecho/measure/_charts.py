@@ -15,11 +15,13 @@ from unicodedata import east_asian_width
 
 from fastecho.errors import ExtensionMissingError
 
+from .words import extra_text
+
 try:
     import drawsvg as svg
 except ImportError:
     raise ExtensionMissingError(
-        "charts need drawsvg, which is not installed: pip install 'fastecho[report]'"
+        f"charts need drawsvg, which is not installed: {extra_text('report')}"
     ) from None
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import

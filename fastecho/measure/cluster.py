@@ -16,6 +16,7 @@ half its duration. Every worker is told the beginning in its own time.
 
 from __future__ import annotations
 
+import logging
 import queue
 import signal
 import threading
@@ -28,6 +29,7 @@ from fastecho.errors import ConfigError, ExtensionMissingError, StartError
 from . import cluster_task as task
 from .merge import add_up, merge
 from .result import Interval, Result
+from .words import extra_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -133,8 +135,7 @@ def _client(where: str) -> Iterator[Any]:
         import distributed
     except ImportError:
         raise ExtensionMissingError(
-            "a cluster needs distributed, which is not installed: "
-            "pip install 'fastecho[distributed]'"
+            f"a cluster needs distributed, which is not installed: {extra_text('distributed')}"
         ) from None
     if not count:
         _reach(where)
@@ -173,7 +174,11 @@ def _local_cluster(count: int) -> Any:
     cluster: Any = None
     try:
         cluster = distributed.LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,  # a worker that is lost is told by us
         )
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that came is raised here
     except BaseException:
@@ -435,9 +440,9 @@ def _added_up(workers: Sequence[_Worker], label: str) -> Result:
     for worker in workers:
         part = next((one for one in whole.parts if one["label"] == worker.name), None)
         if part is None:
-            lost = {"label": worker.name, "host": "", "started_at": "", "offset_ms": 0.0}
-            lost |= {"messages": 0, "messages_per_s": 0.0, "lost": worker.lost}
-            whole.parts.append(lost)
+            # It has told neither where nor when it ran.
+            lost = {"label": worker.name, "messages": 0, "messages_per_s": 0.0}
+            whole.parts.append({**lost, "lost": worker.lost})
         else:
             part["offset_ms"] = worker.offset * 1000
             part["offset_uncertain_ms"] = worker.uncertain * 1000

@@ -114,7 +114,8 @@ def _unpacked(text: str) -> bytes:
 def hgrm(histogram: Histogram) -> str:
     """Return the percentile distribution as HdrHistogram's tools print and plot it.
 
-    Save it as NAME.hgrm and drop it into hdrhistogram.github.io/HdrHistogram/plotFiles.html.
+    Save it as NAME.hgrm and drop it into hdrhistogram.github.io/HdrHistogram/plotFiles.html, whose
+    unit of time is milliseconds until you choose microseconds.
 
     Args:
         histogram: its values are nanoseconds; in the table they are microseconds.

@@ -3,9 +3,10 @@
 Lives here: which runs may be added up, how their windows lie to each other, and the sum. Does not
 live here: comparing runs (compare.py), reading files (cli/report.py).
 
-Runs that went on at the same time (on several machines) are one larger run: their rates add up.
-Runs that followed one another are one longer run: their times add up. Anything between the two has
-no rate, and is refused.
+Runs that went on at the same time (on several machines) are one larger run: what all of them got
+is divided by the longest window, so rates of windows of one length add up. Runs that followed one
+another are one longer run: their times add up. Anything between the two has no rate, and is
+refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastecho.errors import shown
 
 from .plan import ADDED
 from .result import FAILURES, HISTOGRAMS, MOST, Generator, Interval, Result
+from .values import seconds_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -122,17 +124,24 @@ def _sum(values: Iterable[Any]) -> Any:
 
 
 def differences(one: Plan, other: Plan, *, besides: Sequence[str] = ()) -> list[str]:
-    """Return what makes two plans different loads, a few words each: "size 64 and 1024"."""
+    """Return what makes two plans different loads, a few words each: "depth 1 and 16"."""
     mine, theirs = one.keywords(), other.keywords()
     return [
-        f"{name.replace('_', ' ')} {_plain(mine[name])} and {_plain(theirs[name])}"
+        f"{name.replace('_', ' ')} {_plain(name, mine[name])} and {_plain(name, theirs[name])}"
         for name in mine
         if name not in (*MAY_DIFFER, *besides) and mine[name] != theirs[name]
     ]
 
 
-def _plain(value: object) -> str:
-    return "none" if value is None else value if isinstance(value, str) and value else shown(value)
+def _plain(name: str, value: object) -> str:
+    """Return the value of an option with its unit."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):  # the others are times
+        return f"{value:,.10g} messages/s" if name == "rate" else seconds_text(value)
+    if not isinstance(value, str) or not value:
+        return shown(value)
+    return f"{value} bytes" if name == "size" else value
 
 
 def name_of(result: Result) -> str:

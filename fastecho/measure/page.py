@@ -179,7 +179,9 @@ def _asked(run: _Run) -> str:
         host += f", {result.host['cpus']} CPU{'' if result.host['cpus'] == 1 else 's'}"
     started = run.data.get("started_at", "")
     if result.parts:
-        host = ", ".join(dict.fromkeys(str(part.get("host", "?")) for part in result.parts))
+        host = ", ".join(
+            dict.fromkeys(str(part["host"]) for part in result.parts if part.get("host"))
+        )
     where = f"Started {_text(started)} on {_text(host)}, fastecho {_text(result.version)}."
     return f"<p>{_text(result.plan)}</p>\n<p class='soft'>{where}</p>"
 
@@ -201,7 +203,7 @@ def _headline(run: _Run) -> str:
 def _notes(run: _Run) -> list[str]:
     """Return sentences that a reader must know before the figures are believed."""
     result, found = run.result, []
-    said = replies_text(result.messages, result.elapsed)
+    said = replies_text(result.messages, result.elapsed, result.plan.loop)
     found.append(f"{said[0].upper()}{said[1:]}.")
     wanted = result.plan.rate
     if wanted and result.messages_per_s < wanted * 0.99:
@@ -388,5 +390,7 @@ def _load(run: _Run) -> str:
     one = run.result.generator
     if not one.cpu:
         return ""
-    spin = f", {one.spin:.3g} s of it waiting for the next send to be due" if one.spin else ""
+    spin = ""
+    if one.spin and run.result.plan.loop == "open":
+        spin = f", {one.spin:.3g} s of it waiting for the next send to be due"
     return f"<h3>Generator</h3>\n<p>Busy {one.busy * 100:.0f} %, {one.cpu:.3g} s of CPU{spin}.</p>"

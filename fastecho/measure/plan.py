@@ -152,8 +152,10 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "timeout", values.seconds(0.001, 1e6), 5.0,
-        "a reply after this time is late, which is a failure; a connection that is silent for so "
-        "long while one is awaited is given up", group=MESSAGES, metavar="TIME", key="timeout_s",
+        "a reply later than this after its message was given to a connection is late, which is a "
+        "failure (latency with --rate counts from when it was due); a connection that is silent "
+        "for so long while one is awaited is given up", group=MESSAGES, metavar="TIME",
+        key="timeout_s",
     ),
     Option(
         "seed", values.whole(0, 2**64 - 1), 1,

@@ -428,8 +428,9 @@ def _origin(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"has {shown(data)} for a part: it must be an object")
     found: dict[str, Any] = {
-        **{name: _text(data, name) for name in ("label", "host", "started_at")},
-        "offset_ms": _real(data, "offset_ms"),
+        "label": _text(data, "label"),
+        **{name: _text(data, name) for name in ("host", "started_at") if name in data},
+        **({"offset_ms": _real(data, "offset_ms")} if "offset_ms" in data else {}),
         "messages": _count(data, "messages"),
         "messages_per_s": _rate(data, "messages_per_s"),
     }

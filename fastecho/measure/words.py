@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "FAILURES", "clock_text", "counted", "failure_name", "found_text", "reopened_text",
-    "replies_text",
+    "FAILURES", "clock_text", "counted", "extra_text", "failure_name", "found_text",
+    "reopened_text", "replies_text",
 ]  # fmt: skip
 
 FAILURES = {
@@ -36,6 +36,11 @@ _ONE = {"extra_bytes": "byte too many", "connect_timed_out": "connect timed out"
 """Names that are others for a single one."""
 
 
+def extra_text(extra: str) -> str:
+    """Say how an extra is installed."""
+    return f"pip install 'fastecho[{extra}]', or '.[{extra}]' in a checkout"
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun: "1 message", "1,024 messages"."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
@@ -47,11 +52,12 @@ def failure_name(kind: str, number: int) -> str:
     return _ONE.get(kind, plural) if number == 1 else plural
 
 
-def replies_text(messages: int, elapsed: float) -> str:
-    """Say how many messages came back right, and that they did."""
+def replies_text(messages: int, elapsed: float, loop: str) -> str:
+    """Say how many messages of the window came back right, the last of them maybe after it."""
     if not messages:
         return f"no message came back right within the timeout, in {elapsed:.4g} s"
-    return f"{counted(messages, 'message')}, every byte right, in {elapsed:.4g} s"
+    when = "due" if loop == "open" else "sent"
+    return f"{counted(messages, 'message')} {when} in {elapsed:.4g} s, every byte right"
 
 
 def reopened_text(number: int) -> str:
@@ -80,4 +86,6 @@ def found_text(search: Mapping[str, Any]) -> str:
         return f"no rate held {limit} in {counted(len(steps), 'step')}"
     failed = [one["rate_per_s"] for one in steps if not one["holds"] and one["rate_per_s"] > rate]
     above = f"; {min(failed):,.10g} did not" if failed else ", the highest that was tried"
-    return f"{rate:,.10g} messages/s held {limit}{above} ({counted(len(steps), 'step')})"
+    again = any(one["rate_per_s"] == rate and not one["holds"] for one in steps)
+    held = f"{limit}{' at the second try only' if again else ''}"
+    return f"{rate:,.10g} messages/s held {held}{above} ({counted(len(steps), 'step')})"
