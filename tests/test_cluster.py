@@ -146,7 +146,7 @@ def test_every_worker_runs_the_plan_and_the_results_are_added(
     assert [part["label"] for part in parts] == ["127.0.0.1/node-1", "127.0.0.1/node-2"]
     assert min(part["messages"] for part in parts) > 0
     assert sum(part["messages"] for part in parts) == result["messages"]
-    assert sum(interval["messages"] for interval in intervals) == result["messages"]
+    assert sum(interval["messages"] for interval in intervals) == result["messages_in_window"]
     # One machine has one clock.
     assert all(abs(part["offset_ms"]) <= part["offset_uncertain_ms"] for part in parts)
     assert parts[0]["started_at"][:19] == parts[1]["started_at"][:19]
