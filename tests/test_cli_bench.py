@@ -463,3 +463,10 @@ def test_a_generator_that_is_stopped_does_not_call_the_server_silent(
         lines += process.communicate(timeout=DEADLINE)[0].splitlines()
     failures = json.loads(lines[-1])["failures"]
     assert {name: n for name, n in failures.items() if n and name != "late"} == {}, lines[-1][:2000]
+
+
+def test_addresses_that_the_server_will_see_instead_of_one_are_announced(target: str) -> None:
+    words = ("bench", target, "--reconnect", "-c1", "-n5")
+    assert "The server sees several addresses of 127.0.1.0/24" in run(*words).stderr
+    assert "sees several" not in run(*words, "--source=127.0.0.1").stderr
+    assert "sees several" not in run("bench", target, "-c1", "-n5").stderr

@@ -370,11 +370,21 @@ class _Bench:
         if self.cluster is not None:
             return f"On every worker of {self.cluster}: {self.plan}"
         if self.limit is None:
-            return str(self.plan)
+            return f"{self.plan}{self._origins()}"
         most = f", at most {self.plan.rate:,.10g}" if self.plan.rate else ""
         first = str(self.plan.replace(rate=None)).partition(" Closed loop")[0]
         times = "" if self.plan.schedule == "fixed" else " at random times (Poisson)"
         return f"{first} Open loop{times}: searches the highest rate with {self.limit}{most}."
+
+    def _origins(self) -> str:
+        from fastecho.measure.preflight import come_from_several
+
+        if not come_from_several(self.plan):
+            return ""
+        return (
+            " The server sees several addresses of 127.0.1.0/24, so that ports do not run out "
+            "(--source 127.0.0.1: only that)."
+        )
 
     def _shown(self) -> Shown:
         from fastecho.cli import _live

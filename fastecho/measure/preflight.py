@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Place = tuple[int, tuple[str, int] | str]
 
 __all__ = [
-    "check_descriptors", "check_ports", "check_start", "connect_failure", "descriptors_needed",
+    "check_descriptors", "check_ports", "check_start", "come_from_several", "connect_failure", "descriptors_needed",
     "local_addresses", "names_of", "resolve",
 ]  # fmt: skip
 
@@ -218,6 +218,13 @@ def local_addresses(plan: Plan, places: Sequence[Place]) -> tuple[str, ...]:
         return ()
     count = -(-sockets // PORTS_OF_A_SOURCE)
     return tuple(f"127.0.{1 + i // 250}.{1 + i % 250}" for i in range(count))
+
+
+def come_from_several(plan: Plan) -> bool:
+    """Tell whether connections to this machine will come from several addresses of 127.0.0.0/8."""
+    many = plan.reconnect or plan.connections + plan.idle_connections > PORTS_OF_A_SOURCE
+    loopback = any(is_loopback(one.host or "") and ":" not in str(one.host) for one in plan.targets)
+    return many and loopback and not plan.sources
 
 
 def _check_source(source: str) -> None:

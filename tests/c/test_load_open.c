@@ -184,6 +184,19 @@ static void a_number_of_messages_is_due_and_no_more_whatever_becomes_of_them(voi
     free_load(l);
 }
 
+static void what_is_missed_in_the_warm_up_is_none_of_the_number(void)
+{
+    fe_load *l = new_load(1, 1, FE_PATTERN_RAW, 64, "", "");
+
+    fe_load_set_window(l, 250, 450);
+    l->left = 9;
+    l->schedule.interval_ns = 100;
+    fe_schedule_start(&l->schedule, 0);
+    fe_load_give_up(l);
+    assert(counted(l, FE_LOAD_UNSENT) == 5 && counted(l, FE_LOAD_HELD) == 2 && l->left == 7);
+    free_load(l);
+}
+
 static void the_last_of_a_number_of_messages_has_its_interval_too(void)
 {
     fe_load *l = new_load(1, 9, FE_PATTERN_RAW, 64, "", "");
@@ -215,6 +228,7 @@ int main(void)
     while_the_first_connections_are_still_coming_messages_wait();
     messages_of_the_warm_up_are_given_and_not_counted();
     a_number_of_messages_is_due_and_no_more_whatever_becomes_of_them();
+    what_is_missed_in_the_warm_up_is_none_of_the_number();
     the_last_of_a_number_of_messages_has_its_interval_too();
     return 0;
 }

@@ -27,6 +27,21 @@ static void a_phase_moves_an_even_schedule(void)
     assert(s.next_ns == 1350);
 }
 
+static void each_message_has_an_interval_of_time(void)
+{
+    fe_schedule s = {.interval_ns = 1000, .phase = 0.25}, random = {.interval_ns = 1000};
+
+    fe_schedule_start(&s, 100);
+    assert(fe_schedule_passed(&s) == 100);
+    fe_schedule_advance(&s);
+    assert(fe_schedule_passed(&s) == 1100);
+    /* Of independent messages: until the next one would be due. */
+    random.is_poisson = 1;
+    fe_schedule_start(&random, 100);
+    fe_schedule_advance(&random);
+    assert(fe_schedule_passed(&random) == random.next_ns);
+}
+
 static void an_exponential_is_the_logarithm_of_its_bits(void)
 {
     uint64_t state = 3;
@@ -81,6 +96,7 @@ int main(void)
 {
     an_even_schedule_does_not_drift();
     a_phase_moves_an_even_schedule();
+    each_message_has_an_interval_of_time();
     an_exponential_is_the_logarithm_of_its_bits();
     a_poisson_schedule_keeps_its_rate_and_forgets_nothing_but_its_past();
     return 0;
