@@ -179,8 +179,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "sources", values.sources, (),
         "local address to connect from; repeat it, or separate by commas, for more ports than one "
-        "address has; without it, connections to 127.0.0.0/8 come from several addresses of it with "
-        "--reconnect or above 8,000", group=CONNECTIONS, flag="--source", metavar="ADDR",
+        "address has; without it, connections to 127.0.0.0/8 come from several addresses of it "
+        "with --reconnect or above 8,000", group=CONNECTIONS, flag="--source", metavar="ADDR",
     ),
     Option(
         "interval", values.seconds(0.01, 3600), 1.0,

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     Place = tuple[int, tuple[str, int] | str]
 
 __all__ = [
-    "check_descriptors", "check_ports", "check_start", "come_from_several", "connect_failure", "descriptors_needed",
-    "local_addresses", "names_of", "resolve",
+    "check_descriptors", "check_ports", "check_start", "come_from_several", "connect_failure",
+    "descriptors_needed", "local_addresses", "names_of", "resolve",
 ]  # fmt: skip
 
 LARGEST_START_AHEAD = 3600.0
