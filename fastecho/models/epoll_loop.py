@@ -41,13 +41,13 @@ class Connection:
 class EpollLoop:
     """The peers by descriptor, which is all that epoll knows of them."""
 
-    def __init__(self, listener: socket.socket, options: Options) -> None:
-        listener.setblocking(False)
-        self.listener = listener
+    def __init__(self, options: Options) -> None:
         self.options = options
         self.connections: dict[int, Connection] = {}
         self.epoll = select.epoll()
-        self.epoll.register(listener, select.EPOLLIN)
+        self.listener = options.listen()
+        self.listener.setblocking(False)
+        self.epoll.register(self.listener, select.EPOLLIN)
         self.accepts = True  # the listener is registered
 
     def turn(self) -> None:
@@ -127,12 +127,13 @@ class EpollLoop:
 
 def serve(options: Options) -> None:
     """Take turns for ever."""
-    with options.listen() as listener:
-        loop = EpollLoop(listener, options)
-        try:
-            while True:
-                loop.turn()
-        finally:
-            for connection in list(loop.connections.values()):
-                loop.close(connection)
-            loop.epoll.close()
+    loop = EpollLoop(options)
+    try:
+        while True:
+            loop.turn()
+    finally:
+        loop.listener.close()
+        loop.accepts = True  # nobody is to be accepted any more
+        for connection in list(loop.connections.values()):
+            loop.close(connection)
+        loop.epoll.close()

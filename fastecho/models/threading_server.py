@@ -89,7 +89,8 @@ def serve(options: Options) -> None:
     """Serve in a thread of its own, so that shutdown() can be called from this one."""
     with Server(options) as server:
         options.on_listening(server.socket)
-        thread = threading.Thread(target=server.serve_forever)
+        # It looks whether to stop every so many seconds; the default is half a second.
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
         thread.start()
         try:
             thread.join()
