@@ -103,6 +103,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.values": {"address", "errors"},
     "measure.verdict": {
         "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
+        "measure.words",
     },
     "measure.words": set(),
 }  # fmt: skip
