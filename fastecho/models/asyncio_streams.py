@@ -15,7 +15,6 @@ really waits (time.sleep, a blocking socket), because then everybody does.
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 from .options import RECV_SIZE, Model, Options
@@ -28,45 +27,45 @@ MODEL = Model(
 )
 
 
-async def listen_and_talk(options: Options) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    loop.set_exception_handler(lambda _, what: complain(options, what))
-    talking: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+class Server:
+    """The conversations, and what may go wrong outside of them."""
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talking[task] = writer
-        conversation = options.conversation(writer.get_extra_info("peername"))
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.told: set[str] = set()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One conversation; asyncio makes a task of it for each peer."""
+        conversation = self.options.conversation(writer.get_extra_info("peername"))
         try:
             while data := await reader.read(RECV_SIZE):
                 writer.write(conversation.reply(data))
                 await writer.drain()  # waits while too much is pending
         except OSError:
             pass  # reset
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the server stops: what is pending may never be taken
         finally:
-            del talking[task]
             conversation.end()
-            writer.close()
+            writer.close()  # sends what is pending, then FIN
 
-    listener = options.listen()
-    async with await asyncio.start_server(talk, sock=listener, backlog=options.backlog):
-        await stopped.wait()
-        for writer in talking.values():
-            writer.transport.abort()  # read() returns b"", drain() raises
-        await asyncio.gather(*talking)
+    async def run(self) -> None:
+        """Serve until this is cancelled."""
+        asyncio.get_running_loop().set_exception_handler(self.complain)
+        listener = self.options.listen()
+        # Without a descriptor left, asyncio lets newcomers wait for a second.
+        async with await asyncio.start_server(
+            self.talk, sock=listener, backlog=self.options.backlog
+        ) as server:
+            await server.serve_forever()
 
-
-def complain(options: Options, what: dict[str, Any]) -> None:
-    """Say in one line what went wrong: asyncio would write a traceback."""
-    reason = what.get("exception")
-    options.note(f"{what['message']}{f': {reason}' if reason else ''}")
+    def complain(self, _loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+        """Say once what went wrong; by itself asyncio writes a traceback, each time."""
+        if what["message"] not in self.told:
+            self.told.add(what["message"])
+            self.options.note(f"{what['message']}: {what.get('exception')}")
 
 
 def serve(options: Options) -> None:
-    """Run the loop until it is stopped."""
-    asyncio.run(listen_and_talk(options))
+    """Run the loop until a signal ends it; asyncio.run() then cancels what is under way."""
+    asyncio.run(Server(options).run())

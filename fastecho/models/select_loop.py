@@ -42,6 +42,7 @@ class SelectLoop:
         # What of the replies the kernel has not taken; no more is read from these peers.
         self.pending: dict[socket.socket, bytes] = {}
         self.accepts = True  # there are descriptors for more
+        self.told = False  # that a peer was turned away
 
     def turn(self) -> None:
         """Wait, and serve whoever is ready."""
@@ -70,8 +71,10 @@ class SelectLoop:
             return
         if sock.fileno() > LARGEST:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self.options.note(f"a peer is turned away: select ends at descriptor {LARGEST:,}")
             sock.close()
+            if not self.told:
+                self.told = True
+                self.options.note(f"peers are turned away: select ends at descriptor {LARGEST:,}")
             return
         sock.setblocking(False)
         self.conversations[sock] = self.options.conversation(peer)

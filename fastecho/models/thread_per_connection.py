@@ -24,7 +24,7 @@ MODEL = Model(
     "threaded",
     idea="a thread for each connection, in which every call may wait",
     good_for="some dozens of peers, code that reads from top to bottom",
-    breaks="thousands of peers: a stack each, and only one thread at a time runs Python",
+    breaks="thousands of peers: a stack each, and one thread at a time runs Python",
 )
 
 
