@@ -61,9 +61,11 @@ class Server:
 
     def complain(self, _loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
         """Say once what went wrong; by itself asyncio writes a traceback, each time."""
-        if what["message"] not in self.told:
+        reason = what.get("exception")
+        # The signal that ends the server comes as an exception of whoever was at work.
+        if what["message"] not in self.told and not isinstance(reason, KeyboardInterrupt):
             self.told.add(what["message"])
-            self.options.note(f"{what['message']}: {what.get('exception')}")
+            self.options.note(f"{what['message']}: {reason}")
 
 
 def serve(options: Options) -> None:
