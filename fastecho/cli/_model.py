@@ -9,12 +9,12 @@ from __future__ import annotations
 import signal
 import sys
 
+from fastecho.address import format_host_port, is_loopback
 from fastecho.errors import ConfigError, ExtensionMissingError, StartError
 from fastecho.settings import SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    import socket
     from types import FrameType
 
     from fastecho.cli._log import Log
@@ -101,13 +101,13 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     address = merged.config.bind[0]
     asked, most = merged.config.backlog, _somaxconn()
 
-    def listening(listener: socket.socket) -> None:
-        _announce(listener, asked, most, log)
+    def listening(host: str, port: int) -> None:
+        _announce(host, port, asked, most, log)
         log.say("info", f"model: {name} (fastecho/models/{models.FILES[name]}.py)")
         if ready_fd is not None:
             from fastecho.cli.serve import tell_ready
 
-            tell_ready([_text(listener)], ready_fd, log)
+            tell_ready([format_host_port(host, port)], ready_fd, log)
 
     options = Options(
         address,
@@ -132,22 +132,13 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     return 0
 
 
-def _announce(listener: socket.socket, asked: int | None, most: int, log: Log) -> None:
-    from fastecho.address import is_loopback
-
+def _announce(host: str, port: int, asked: int | None, most: int, log: Log) -> None:
+    where = format_host_port(host, port)
     in_force = most if asked is None else min(asked, most)
     backlog = f"asked {'nothing' if asked is None else asked}, somaxconn {most}"
-    log.say("info", f"listening on {_text(listener)} (backlog: {backlog}, in force {in_force})")
-    if not is_loopback(listener.getsockname()[0]):
-        log.say("warning", f"{_text(listener)} can be reached from other machines")
-
-
-def _text(listener: socket.socket) -> str:
-    """Return where it listens as HOST:PORT."""
-    from fastecho.address import format_host_port
-
-    host, port = listener.getsockname()[:2]
-    return format_host_port(host, port)
+    log.say("info", f"listening on {where} (backlog: {backlog}, in force {in_force})")
+    if not is_loopback(host):
+        log.say("warning", f"{where} can be reached from other machines")
 
 
 def _take_signals() -> None:
@@ -170,7 +161,7 @@ def _put(line: str) -> None:
         try:
             print(line, flush=True)
         except (OSError, ValueError):
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
 
 
 def _somaxconn() -> int:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             print(_source(one.name), end="")
     else:
         print("\n".join(_lines(chosen)))
-        print("\nfastecho models NAME prints a model's file; fastecho serve --model NAME serves by it")
+        print("\nfastecho models NAME prints a file; fastecho serve --model NAME serves by it")
     return 0
 
 

@@ -42,7 +42,7 @@ def serving(name: str) -> Callable[[Options], None]:
     return serve
 
 
-def _module(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- a module
+def _module(name: str):  # type: ignore[no-untyped-def]
     from importlib import import_module
 
     return import_module(f"{__name__}.{FILES[name]}")

@@ -83,8 +83,8 @@ def serve(options: Options) -> None:
                 connections.append(connection)
             for connection in connections.copy():
                 if not connection.go_on():
-                    connection.close()
                     connections.remove(connection)
+                    connection.close()
     finally:
         listener.close()
         for connection in connections:

@@ -76,8 +76,8 @@ class EpollLoop:
             self.accepts = False
             return
         sock.setblocking(False)
-        self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
         self.epoll.register(sock, select.EPOLLIN)
+        self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
 
     def receive(self, connection: Connection) -> None:
         """Answer what a peer has sent; most replies leave whole, by one send."""
@@ -115,9 +115,10 @@ class EpollLoop:
             self.epoll.modify(connection.socket, select.EPOLLIN)
 
     def close(self, connection: Connection) -> None:
-        """Let a peer go. First out of the list: a copy in a child process would keep it there."""
-        self.epoll.unregister(connection.socket)
+        """Let a peer go: out of our table, out of the kernel's, closed."""
         del self.connections[connection.socket.fileno()]
+        # close() alone does not do it if a child process has a copy of the descriptor.
+        self.epoll.unregister(connection.socket)
         connection.conversation.end()
         connection.socket.close()
         if not self.accepts:

@@ -1,10 +1,10 @@
 """`callbacks`: epoll, an event queue, and a function that was registered for each event.
 
 The idea: the loop knows nothing of echoing. Whoever waits for something registers a callback for
-(socket, event): `accept` for the listener, `receive` for a peer that may send, `flush` for one whose
-reply waits for room. epoll tells what has happened, that goes into a queue, and the loop takes one
-event after the other and calls what was registered. This is what asyncio, libuv and nginx are made
-of, and what the tutorial means by an accept callback and a recv callback.
+(socket, event): `accept` for the listener, `receive` for a peer that may send, `flush` for one
+whose reply waits for room. epoll tells what has happened, that goes into a queue, and the loop
+takes one event after the other and calls what was registered. This is what asyncio, libuv and nginx
+are made of, and what the tutorial means by an accept callback and a recv callback.
 
 Its cost: that of `epoll`, a look into a table and an entry in a queue for each event.
 

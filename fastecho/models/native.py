@@ -1,8 +1,8 @@
 """`native`: the compiled core, which is no file of this folder: fastecho/_core.pyx.
 
 The idea: that of `epoll`, in compiled code that does not hold the GIL, with a loop on each thread.
-What Python does in the other models for each message (find the connection, make a bytes object, call
-two methods) is not done at all; what is left is the kernel's work.
+What Python does in the other models for each message (find the connection, make a bytes object,
+call two methods) is not done at all; what is left is the kernel's work.
 
 Its cost: that it must be compiled.
 

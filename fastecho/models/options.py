@@ -75,7 +75,7 @@ class Options:
         prefix: bytes before each reply.
         show_messages: print what peers send and when they leave, in the tutorial's words.
         chinese: in its own language.
-        on_listening: is told the listener once it listens.
+        on_listening: is told host and port once it listens.
         note: takes a sentence for the log.
         put: takes a line that show_messages asks for.
     """
@@ -88,7 +88,7 @@ class Options:
         prefix: bytes = b"",
         show_messages: bool = False,
         chinese: bool = False,
-        on_listening: Callable[[socket.socket], object] = lambda _: None,
+        on_listening: Callable[[str, int], object] = lambda _host, _port: None,
         note: Callable[[str], object] = print,
         put: Callable[[str], object] = print,
     ) -> None:
@@ -120,8 +120,13 @@ class Options:
         listener = socket.create_server(
             where, family=family, backlog=self.backlog, dualstack_ipv6=dual
         )
-        self.on_listening(listener)
+        self.listening(listener)
         return listener
+
+    def listening(self, listener: socket.socket) -> None:
+        """Say where it listens."""
+        host, port = listener.getsockname()[:2]
+        self.on_listening(host, port)
 
     def conversation(self, peer: tuple[object, ...]) -> Conversation:
         """Return what is said to a peer whose address accept() gave."""

@@ -72,8 +72,8 @@ class PollLoop:
             self.accepts = False
             return
         sock.setblocking(False)
-        self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
         self.poll.register(sock, select.POLLIN)
+        self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
 
     def receive(self, connection: Connection) -> None:
         """Answer what a peer has sent."""
@@ -104,8 +104,8 @@ class PollLoop:
 
     def close(self, connection: Connection) -> None:
         """Let a peer go."""
-        self.poll.unregister(connection.socket)
         del self.connections[connection.socket.fileno()]
+        self.poll.unregister(connection.socket)
         connection.conversation.end()
         connection.socket.close()
         if not self.accepts:

@@ -80,7 +80,7 @@ class Server(socketserver.ThreadingTCPServer):
                 time.sleep(0.1)
             raise
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, *_: object) -> None:
         """No thread could be started, say; the base class would print a traceback."""
         self.options.note(f"a peer is turned away: {sys.exception()}")
 
@@ -88,7 +88,7 @@ class Server(socketserver.ThreadingTCPServer):
 def serve(options: Options) -> None:
     """Serve in a thread of its own, so that shutdown() can be called from this one."""
     with Server(options) as server:
-        options.on_listening(server.socket)
+        options.listening(server.socket)
         # It looks whether to stop every so many seconds; the default is half a second.
         thread = threading.Thread(target=server.serve_forever, args=[0.05])
         thread.start()
