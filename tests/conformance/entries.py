@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from commands import read_ready
+from sanitize import chosen
 
 import fastecho
 from fastecho import models
@@ -212,5 +213,6 @@ ENTRIES = (
     Entry("core", Core),
     Entry("core-2-threads", lambda bind, prefix: Core(bind, prefix, threads=2)),
     Entry("asyncio", AsyncioEcho),
-    *(_model(name) for name in models.NAMES if name != "native"),
+    # Nothing of theirs is compiled, so there is nothing for a sanitizer to see.
+    *(_model(name) for name in models.NAMES if name != "native" and not chosen()),
 )
