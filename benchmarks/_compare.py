@@ -15,7 +15,9 @@ from benchmarks._programs import Program
 from benchmarks._ratios import Bar, Summary, judge, judge_tail, noise_of, summarize
 from benchmarks._turns import Contender, Round, Stage, Taken, Turn, interleave
 
-Quantity = Literal["rate", "cpu_us", "load_cpu_us", "p50_us", "p99_us"]
+Quantity = Literal[
+    "rate", "cpu_us", "load_cpu_us", "p50_us", "p99_us", "service_p50_us", "service_p99_us"
+]
 
 # stands for the C peer that did best at the quantity in question
 BEST_C = "best C"
@@ -28,7 +30,12 @@ QUANTITIES: dict[Quantity, tuple[str, Callable[[Turn], float]]] = {
     "load_cpu_us": ("CPU per message", lambda turn: turn.load_cpu / turn.messages * 1e6),
     "p50_us": ("p50", lambda turn: turn.p50_us),
     "p99_us": ("p99", lambda turn: turn.p99_us),
+    "service_p50_us": ("p50 of service time", lambda turn: turn.service_p50_us),
+    "service_p99_us": ("p99 of service time", lambda turn: turn.service_p99_us),
 }
+
+# quantities of which a single value says little
+TAILS: tuple[Quantity, ...] = ("p99_us", "service_p99_us")
 
 COLUMNS = (
     Column("server", "server"),
@@ -53,6 +60,8 @@ class Against:
     # None: the ratio is shown for the reader
     bar: Bar | None
     subject: str = "fastecho"
+    # the bar says that both are the same: noise excuses the miss of a tail, unless it is too large
+    same: bool = False
 
 
 def values(rounds: Sequence[Round], name: str, quantity: Quantity) -> list[float]:
@@ -122,8 +131,10 @@ def result(rounds: Sequence[Round], against: Against, c_names: Sequence[str]) ->
     bar = against.bar
     verdict = None
     if bar is not None:
-        tail = quantity == "p99_us"
-        verdict = judge_tail(bar, measured) if tail else judge(bar, measured, noise)
+        if quantity in TAILS:
+            verdict = judge_tail(bar, measured, (noise or 0.0) if against.same else 0.0)
+        else:
+            verdict = judge(bar, measured, noise)
     return Result(f"{subject}{label} / {named}", bar, measured, noise, verdict)
 
 

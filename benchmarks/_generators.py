@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._errors import MeasurementError
-from benchmarks._servers import Process, Server
+from benchmarks._servers import Process
 from fastecho.measure.result import FAILURES
 
 
@@ -30,26 +30,36 @@ class CLoad(Process):
     """A running C generator, connected to a server."""
 
     def __init__(
-        self, program: Path, server: Server, core: int, connections: int, size: int
+        self,
+        program: Path,
+        address: tuple[str, int],
+        core: int,
+        connections: int,
+        size: int,
+        rate: float = 0.0,
     ) -> None:
+        """Start `program` and connect it; `rate` in messages/s for an open loop, 0 for a closed."""
         command = (
-            str(program), "--port", str(server.address[1]), "--connections", str(connections),
-            "--size", str(size),
+            str(program), "--port", str(address[1]), "--connections", str(connections),
+            "--size", str(size), "--rate", str(rate),
         )  # fmt: skip
         super().__init__("C generator", command, (core,), obeys=True)
-        self._last = Percentiles({})
+        self._last: dict[str, Percentiles] = {}
 
     def run(self, seconds: float) -> dict[str, Any]:
         """Send for `seconds`; the keys are those of a Load's result. A failure ends the program."""
         answer = self.ask(str(seconds))
-        self._last = Percentiles({50.0: answer["p50_ns"], 99.0: answer["p99_ns"]})
+        self._last = {
+            name: Percentiles({50.0: answer[f"{prefix}p50_ns"], 99.0: answer[f"{prefix}p99_ns"]})
+            for name, prefix in (("latency", ""), ("service", "service_"))
+        }
         return {**dict.fromkeys(FAILURES, 0), "failures": [], **answer}
 
     def reset(self) -> None:
         """Do nothing: each run has its own histogram."""
 
-    def histogram(self) -> Percentiles:
-        """Return the latencies of the last run."""
-        if not self._last.values:
+    def histogram(self, name: str = "latency") -> Percentiles:
+        """Return the latencies of the last run, or the service times of its open loop."""
+        if not self._last:
             raise MeasurementError("the C generator has not run")
-        return self._last
+        return self._last[name]

@@ -44,6 +44,9 @@ class Turn:
     # latency in microseconds
     p50_us: float
     p99_us: float
+    # service time in microseconds: an open loop's, from the send
+    service_p50_us: float = 0.0
+    service_p99_us: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -101,14 +104,16 @@ class Contender:
             before = self.server.cpu_ns()
             result = self._run(seconds)
             server_ns = self.server.cpu_ns() - before
-        histogram = self.load.histogram()
+        latency, service = self.load.histogram(), self.load.histogram("service")
         return Turn(
             messages=result["messages"],
             seconds=result["total_ns"] / 1e9,
             server_cpu=server_ns / 1e9,
             load_cpu=result["cpu_ns"] / 1e9,
-            p50_us=histogram.percentile(50.0) / 1e3,
-            p99_us=histogram.percentile(99.0) / 1e3,
+            p50_us=latency.percentile(50.0) / 1e3,
+            p99_us=latency.percentile(99.0) / 1e3,
+            service_p50_us=service.percentile(50.0) / 1e3,
+            service_p99_us=service.percentile(99.0) / 1e3,
         )
 
     def _run(self, seconds: float) -> RunResult:

@@ -419,11 +419,14 @@ cdef extern from "load.h" nogil:
         FE_LOAD_OPEN
         FE_LOAD_ENDING
 
+        FE_LOAD_NO_GAP
+
     ctypedef struct fe_load_connection:
         int32_t fd
         uint8_t state
         uint8_t wants_write
         uint16_t first
+        uint8_t gap
         uint64_t due
         uint64_t sent
         uint64_t done
@@ -465,6 +468,7 @@ cdef extern from "load.h" nogil:
     void fe_load_not_open(fe_load *l, fe_load_connection *c, int state) noexcept
     void fe_load_set_window(fe_load *l, uint64_t window_ns, uint64_t end_ns) noexcept
     void fe_load_cut(fe_load *l, uint64_t now_ns) noexcept
+    void fe_load_back(fe_load *l, fe_load_connection *c, uint64_t now_ns) noexcept
     bint fe_load_is_over(const fe_load *l, uint64_t now_ns) noexcept
     void fe_load_spent(fe_load *l, uint64_t now_ns) noexcept
     void fe_load_release(fe_load *l, fe_load_connection *c, uint32_t n, uint64_t due_ns,

@@ -22,9 +22,6 @@ from fastecho._load_connection cimport *
 cdef enum:
     # Events of one epoll_wait.
     EVENTS = 512
-    # Connects under way at once: fewer than any usual backlog, so that a full accept queue,
-    # which drops them all until their next SYN, can then take them all.
-    CONNECTS = 64
     # Messages that an open loop gives away before it looks for replies again.
     BATCH = 16
     # How often timeouts are looked for; they are late by this at the most.
@@ -108,7 +105,7 @@ cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
         elif c.state == FE_LOAD_WAITING:
             drive_try_connect(d, c)
         elif c.state == FE_LOAD_RESTING and c.since_ns <= d.now_ns:
-            if d.connecting < CONNECTS or d.mode == FE_LOAD_RECONNECT:
+            if drive_may_connect(d):
                 drive_begin(d, c)
     if d.counts:
         fe_load_write(&d.load.counts.n[FE_LOAD_CPU_NS],
@@ -220,8 +217,7 @@ cdef inline uint64_t drive_open_more(Drive *d, uint64_t until_ns) noexcept nogil
         wanted = min(wanted, <uint64_t>d.to_open)
         until_ns = min(until_ns, d.begin_ns + <uint64_t>(
             <double>d.ramp_ns * <double>wanted / <double>d.to_open))
-    while (d.begun < wanted and d.cursor < d.load.count
-            and (d.connecting < CONNECTS or d.mode == FE_LOAD_RECONNECT)):
+    while d.begun < wanted and d.cursor < d.load.count and drive_may_connect(d):
         if d.load.connections[d.cursor].state == FE_LOAD_CLOSED:
             d.begun += 1
             drive_begin(d, &d.load.connections[d.cursor])
@@ -229,6 +225,11 @@ cdef inline uint64_t drive_open_more(Drive *d, uint64_t until_ns) noexcept nogil
     if d.cursor == d.load.count:
         d.begun = d.to_open
     return until_ns
+
+
+cdef inline void drive_end_schedule(Drive *d) noexcept nogil:
+    if d.mode == FE_LOAD_OPEN_LOOP:
+        fe_load_give_up(&d.load)
 
 
 cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
@@ -243,8 +244,10 @@ cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
             # Nothing is sent, and the window is empty.
             fe_load_cut(&d.load, min(d.now_ns, d.load.window_ns))
             d.load.left = 0
-        d.hard_ns = min(d.hard_ns,
-                        d.now_ns + (0 if stop == STOP_RUN else d.load.timeout_ns))
+        d.hard_ns = min(d.hard_ns, d.now_ns + d.load.timeout_ns)
+        if stop == STOP_RUN:
+            drive_end_schedule(d)
+            d.hard_ns = d.now_ns
         fe_atomic_store(&d.stop, STOP_NOT)
     if not d.sends:
         if d.now_ns < min(d.begin_ns, d.load.end_ns):
@@ -266,16 +269,14 @@ cdef inline uint64_t drive_prepare(Drive *d) noexcept nogil:
     return until_ns
 
 
-cdef inline void drive_end_schedule(Drive *d) noexcept nogil:
-    if d.mode == FE_LOAD_OPEN_LOOP:
-        fe_load_give_up(&d.load)
-
-
 cdef inline bint drive_run_is_over(Drive *d) noexcept nogil:
     """Nothing more will be sent and nothing is outstanding, or the time for it is up."""
     if d.now_ns >= d.hard_ns:
-        # First: what is given up now did not keep them from being sent.
-        drive_end_schedule(d)
+        if d.mode == FE_LOAD_OPEN_LOOP and fe_load_has_next(&d.load):
+            # What has been sent until now has its own time to be answered.
+            drive_end_schedule(d)
+            d.hard_ns = d.now_ns + d.load.timeout_ns
+            return d.load.outstanding == 0
         drive_sweep(d, True)
         return True
     if not d.sends:

@@ -20,9 +20,11 @@ class Counts(TypedDict):
     # Such replies that came in the window, also to messages of the warm-up: a rate is this by
     # elapsed_ns.
     messages_in_window: int
+    # Right replies whenever they came, those of the warm-up and late ones included.
+    right: int
     # Messages of the window given to a connection, answered or not.
     sent: int
-    # Bytes of these `messages`.
+    # Bytes of the replies in messages_in_window.
     bytes: int
     # Bytes handed to the kernel, and bytes received, whatever they were, since the window began.
     bytes_sent: int
@@ -44,7 +46,7 @@ class Counts(TypedDict):
     # Rounds of the loop (epoll_wait calls).
     iterations: int
     # Open loop: messages that waited in the generator because every connection had `depth`
-    # outstanding. No failure: their latency shows it.
+    # outstanding, `unsent` ones included. No failure: their latency shows it.
     held: int
 
     # Right replies that came after the timeout.
@@ -72,8 +74,8 @@ class Counts(TypedDict):
     connect_timed_out: int
     # Connections and connects ended by any other errno.
     other: int
-    # Connections that were lost, or could not connect, and were opened again in the same run; the
-    # ns from the loss to the new one: all and longest.
+    # Connections that were lost, or could not connect, and answered again in the same run (idle
+    # ones: were open again); the ns from the loss until then: all and longest.
     reopened: int
     gap_ns: int
     longest_gap_ns: int

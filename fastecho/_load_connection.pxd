@@ -23,6 +23,9 @@ cdef enum:
     RECV_SIZE = 512 * 1024
     # Bytes of messages that are copied together for one send.
     SCRATCH_SIZE = 64 * 1024
+    # Connects under way at once: fewer than any usual backlog, so that a full accept queue,
+    # which drops them all until their next SYN, can then take them all.
+    CONNECTS = 64
     # How often a connection that is lost or refused is tried again.
     REOPEN_NS = 100000000
 
@@ -105,6 +108,13 @@ cdef inline int drive_register(Drive *d, fe_load_connection *c, int operation,
     return _sys.sys_epoll_ctl(d.epfd, operation, c.fd, mask, <uint64_t>(c - d.load.connections))
 
 
+cdef inline bint drive_may_connect(Drive *d) noexcept nogil:
+    """Another connect may be under way; in reconnect mode as long as there is a message for it."""
+    if d.mode == FE_LOAD_RECONNECT:
+        return d.load.left > d.connecting
+    return d.connecting < CONNECTS
+
+
 cdef inline void drive_begin(Drive *d, fe_load_connection *c) noexcept nogil:
     """Starts to connect a CLOSED or RESTING connection."""
     d.alive += c.state == FE_LOAD_CLOSED
@@ -165,6 +175,8 @@ cdef inline void drive_connected(Drive *d, fe_load_connection *c) noexcept nogil
     d.now_ns = _sys.sys_now_ns()
     d.connecting -= 1
     began_ns = fe_load_opened(&d.load, c, d.now_ns)
+    if d.mode == FE_LOAD_IDLE and c.gap != FE_LOAD_NO_GAP:
+        fe_load_back(&d.load, c, d.now_ns)
     if d.mode == FE_LOAD_RECONNECT:
         if d.load.left == 0:
             drive_end(d, c, -1, 0)
@@ -297,5 +309,5 @@ cdef inline void drive_end(Drive *d, fe_load_connection *c, int kind, int error)
         c.since_ns = d.now_ns
         if d.mode != FE_LOAD_RECONNECT:
             c.since_ns = max(d.now_ns, past.tried_ns + REOPEN_NS)
-    elif d.mode == FE_LOAD_RECONNECT:
+    elif d.mode == FE_LOAD_RECONNECT and drive_may_connect(d):
         drive_begin(d, c)

@@ -60,6 +60,15 @@ enum fe_load_verdict {
     FE_LOAD_FITS_NONE
 };
 
+/* Whether a connection was lost in this run, and what is known of it since. */
+enum fe_load_gap {
+    FE_LOAD_NO_GAP = 0,
+    /* Lost, and not open again. */
+    FE_LOAD_AWAY,
+    /* Open again, but no right reply has come yet. */
+    FE_LOAD_UNANSWERED
+};
+
 typedef struct fe_load_connection {
     /* The descriptor; -1 without one. */
     int32_t fd;
@@ -74,6 +83,8 @@ typedef struct fe_load_connection {
     uint16_t first;
     /* In the list of those that have something to send (open loop). */
     uint8_t touched;
+    /* enum fe_load_gap. */
+    uint8_t gap;
     /* Whose reply is being received: message `done + instead`. 0 unless it differs. */
     int32_t instead;
     /* Messages that have become due, that are sent, that are done. */
@@ -93,7 +104,7 @@ _Static_assert(sizeof(fe_load_connection) == 64, "a load connection is 64 bytes"
 
 /* What is rarely needed of a connection. */
 typedef struct fe_load_past {
-    /* Since when it is lost in this run, in ns; 0: it is not. */
+    /* When the gap began, if there is one, in ns. */
     uint64_t lost_ns;
     /* When the last attempt to connect began, in ns. */
     uint64_t tried_ns;
@@ -137,7 +148,7 @@ typedef struct fe_load {
     uint64_t end_ns;
     /* Messages that may still be given in the window; UINT64_MAX: any number. */
     uint64_t left;
-    /* Connections that are lost (lost_ns). */
+    /* Connections that are FE_LOAD_AWAY. */
     uint32_t broken;
     fe_schedule schedule;
     /* Open loop: when a connection last came into an empty ring. A message that was due before
@@ -210,6 +221,18 @@ static inline fe_load_failure *fe_load_fail(fe_load *l, const fe_load_connection
     return f;
 }
 
+/* c answers again, since now_ns: its gap is over. */
+static inline void fe_load_back(fe_load *l, fe_load_connection *c, uint64_t now_ns)
+{
+    uint64_t gap_ns = now_ns - l->pasts[fe_load_index(l, c)].lost_ns;
+
+    c->gap = FE_LOAD_NO_GAP;
+    fe_load_add(&l->counts, FE_LOAD_REOPENED, 1);
+    fe_load_add(&l->counts, FE_LOAD_GAP_NS, gap_ns);
+    if (gap_ns > l->counts.n[FE_LOAD_LONGEST_GAP_NS])
+        fe_load_write(&l->counts.n[FE_LOAD_LONGEST_GAP_NS], gap_ns);
+}
+
 /* Sets the window, and says so to whoever watches. */
 static inline void fe_load_set_window(fe_load *l, uint64_t window_ns, uint64_t end_ns)
 {
@@ -258,6 +281,8 @@ static inline void fe_load_release(fe_load *l, fe_load_connection *c, uint32_t n
     if (due_ns >= l->window_ns) {
         fe_load_add(&l->counts, FE_LOAD_SENT, n);
         l->left -= n;
+        if (l->left == 0)
+            fe_load_spent(l, now_ns);
     }
 }
 

@@ -18,6 +18,8 @@
 #define FE_LOAD_COUNTERS_AND_FAILURES(X)                                                           \
     X(MESSAGES, messages)                                                                          \
     X(MESSAGES_IN_WINDOW, messages_in_window)                                                      \
+    /* Right replies, whenever they came. */                                                       \
+    X(RIGHT, right)                                                                                \
     X(SENT, sent)                                                                                  \
     X(BYTES, bytes)                                                                                \
     X(BYTES_SENT, bytes_sent)                                                                      \

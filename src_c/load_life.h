@@ -3,8 +3,8 @@
  * Lives here: counting connects, gaps and ends; since when nothing has come. Does not live here:
  * when a connection is tried again (fastecho/_drive.pxd).
  *
- * A gap is the time from the loss of a connection, or from a connect that failed, until it is
- * open again, within one run.
+ * A gap is the time from the loss of a connection, or from a connect that failed, until a right
+ * reply comes on it again, within one run: a server that has stopped still lets its kernel accept.
  */
 #ifndef FASTECHO_LOAD_LIFE_H
 #define FASTECHO_LOAD_LIFE_H
@@ -14,20 +14,13 @@
 /* c is open, since now_ns. Result: when its connect began, in ns. */
 static inline uint64_t fe_load_opened(fe_load *l, fe_load_connection *c, uint64_t now_ns)
 {
-    fe_load_past *past = &l->pasts[fe_load_index(l, c)];
     uint64_t began_ns = c->since_ns;
 
     fe_load_add(&l->counts, FE_LOAD_CONNECTS, 1);
     fe_load_add(&l->counts, FE_LOAD_CONNECTIONS_OPEN, 1);
     fe_histogram_record(l->connect, now_ns - began_ns);
-    if (past->lost_ns != 0) {
-        uint64_t gap_ns = now_ns - past->lost_ns;
-
-        fe_load_add(&l->counts, FE_LOAD_REOPENED, 1);
-        fe_load_add(&l->counts, FE_LOAD_GAP_NS, gap_ns);
-        if (gap_ns > l->counts.n[FE_LOAD_LONGEST_GAP_NS])
-            fe_load_write(&l->counts.n[FE_LOAD_LONGEST_GAP_NS], gap_ns);
-        past->lost_ns = 0;
+    if (c->gap == FE_LOAD_AWAY) {
+        c->gap = FE_LOAD_UNANSWERED;
         l->broken--;
     }
     c->state = FE_LOAD_OPEN;
@@ -41,7 +34,6 @@ static inline uint64_t fe_load_opened(fe_load *l, fe_load_connection *c, uint64_
 static inline void fe_load_gone(fe_load *l, fe_load_connection *c, int kind, int error,
                                 uint64_t now_ns)
 {
-    fe_load_past *past = &l->pasts[fe_load_index(l, c)];
     uint64_t outstanding = c->due - c->done;
     uint64_t missing = outstanding - (c->verdict != FE_LOAD_FITS);
 
@@ -59,10 +51,11 @@ static inline void fe_load_gone(fe_load *l, fe_load_connection *c, int kind, int
         }
         if (kind != FE_LOAD_TIMED_OUT)
             fe_load_add(&l->counts, FE_LOAD_LOST, missing);
-        if (past->lost_ns == 0) {
-            past->lost_ns = now_ns;
+        if (c->gap == FE_LOAD_NO_GAP)
+            l->pasts[fe_load_index(l, c)].lost_ns = now_ns;
+        if (c->gap != FE_LOAD_AWAY)
             l->broken++;
-        }
+        c->gap = FE_LOAD_AWAY;
     }
     l->outstanding -= outstanding;
     c->done = c->sent = c->due;
@@ -78,7 +71,7 @@ static inline void fe_load_gone(fe_load *l, fe_load_connection *c, int kind, int
 static inline void fe_load_forget_gaps(fe_load *l)
 {
     for (uint32_t i = 0; i < l->count; i++)
-        l->pasts[i].lost_ns = 0;
+        l->connections[i].gap = FE_LOAD_NO_GAP;
     l->broken = 0;
 }
 

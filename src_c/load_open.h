@@ -77,8 +77,12 @@ static inline void fe_load_give_one(fe_load *l, fe_load_connection *c, uint64_t 
 static inline void fe_load_miss(fe_load *l, int kind)
 {
     fe_load_add(&l->counts, kind, 1);
-    if (l->schedule.next_ns >= l->window_ns)
+    if (l->schedule.next_ns >= l->window_ns) {
         l->left--;
+        /* It has waited for a connection that was free, in vain. */
+        if (kind == FE_LOAD_UNSENT)
+            fe_load_add(&l->counts, FE_LOAD_HELD, 1);
+    }
     fe_schedule_advance(&l->schedule);
 }
 

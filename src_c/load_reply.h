@@ -165,7 +165,12 @@ static inline void fe_load_right(fe_load *l, fe_load_connection *c, uint64_t byt
     size_t place = fe_load_place(l, c, c->done);
     uint64_t took_ns = now_ns - l->given[place], due_ns = l->times[place];
     int counts = due_ns >= l->window_ns;
+    /* Of the warm-up, too: a rate is what came in the window. */
+    int came = now_ns >= l->window_ns && now_ns < l->end_ns;
 
+    if (__builtin_expect(c->gap != FE_LOAD_NO_GAP, 0))
+        fe_load_back(l, c, now_ns);
+    fe_load_add(&l->counts, FE_LOAD_RIGHT, 1);
     if (__builtin_expect(took_ns > l->timeout_ns, 0)) {
         fe_load_failure *f = fe_load_fail(l, c, FE_LOAD_LATE, 1, now_ns);
 
@@ -173,10 +178,8 @@ static inline void fe_load_right(fe_load *l, fe_load_connection *c, uint64_t byt
             f->count = took_ns;
     } else {
         fe_load_add(&l->counts, FE_LOAD_MESSAGES, (uint64_t)counts);
-        fe_load_add(&l->counts, FE_LOAD_BYTES, counts ? bytes : 0);
-        /* Of the warm-up, too: a rate is what came in the window. */
-        fe_load_add(&l->counts, FE_LOAD_MESSAGES_IN_WINDOW,
-                    now_ns >= l->window_ns && now_ns < l->end_ns);
+        fe_load_add(&l->counts, FE_LOAD_MESSAGES_IN_WINDOW, (uint64_t)came);
+        fe_load_add(&l->counts, FE_LOAD_BYTES, came ? bytes : 0);
     }
     if (__builtin_expect(counts, 1)) {
         fe_histogram_record(l->latency, now_ns - due_ns);

@@ -83,6 +83,7 @@ NOT_UNDER = (
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("soak/test_soak.py", ANY, "its servers may not grow: a sanitizer keeps what was freed"),
     Skip("coverage/test_measure.py", ANY, NOT_OURS),
+    Skip("test_load_runs.py::test_deep_pipelines_are", ANY, "it counts what is done in its time"),
     Skip("test_clock.py", ANY, "libfaketime and the sanitizers take the same calls over"),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),
     Skip("wheel/test_everywhere.py", ANY, NOT_OURS),

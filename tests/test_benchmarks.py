@@ -1,7 +1,7 @@
 """The arithmetic of benchmarks/: intervals, noise and verdicts, and the order of turns.
 
-And its instruments: what it asks the kernel, and slow peers. The figures themselves are not tested
-here: they are measured by their commands.
+And its instruments: what it asks the kernel, slow peers, the C generator. The figures themselves
+are not tested here: they are measured by their commands.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import importlib
 import os
 import pkgutil
 import socket
+import time
+from pathlib import Path
 
 import pytest
 from conftest import MakeServer
+from load_servers import exact, serving
 from peers import expect_stats, wait_until
+from shimmed import has_compiler
 
 import benchmarks.echo
 import benchmarks.figures
+from benchmarks._build import compile_source
 from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
+from benchmarks._generators import CLoad
 from benchmarks._ratios import (
     at_least,
     at_most,
@@ -35,7 +41,7 @@ from benchmarks._turns import Contender, Round, Turn, rotated
 
 def turn(rate: float, cpu_us: float = 5.0, p99_us: float = 100.0) -> Turn:
     """Return a turn of a second with these figures."""
-    return Turn(int(rate), 1.0, cpu_us * rate / 1e6, 0.5, 50.0, p99_us)
+    return Turn(int(rate), 1.0, cpu_us * rate / 1e6, 0.5, 50.0, p99_us, 40.0, 90.0)
 
 
 @pytest.mark.parametrize(("count", "lower"), [(6, 0), (8, 0), (9, 1), (20, 5), (40, 13)])
@@ -113,6 +119,26 @@ def test_a_tail_is_not_excused_by_noise_that_would_hide_anything() -> None:
     assert judge_tail(limit, wide, noise=5.0) == "too noisy"
     assert judge_tail(limit, summarize([1.06] * 20), noise=0.3) == "too noisy"
     assert judge_tail(limit, summarize([0.99] * 20), noise=0.3) == "met"
+
+
+def test_the_tail_of_the_service_time_is_judged_as_a_tail() -> None:
+    """By its interval, and with twenty pairs at the least."""
+    taken: Round = {name: turn(100.0) for name in ("fastecho", "C")}
+    few = result([taken] * 19, Against("service_p99_us", "C", at_most(1.05)), [])
+    enough = result([taken] * 20, Against("service_p99_us", "C", at_most(1.05)), [])
+    assert (few.verdict, enough.verdict) == ("too few rounds", "met")
+
+
+def test_a_tail_that_should_be_the_same_is_not_excused_by_much_noise() -> None:
+    """The same program shows twice itself: that says nothing about another one."""
+    taken: Round = {
+        "fastecho": turn(100.0, p99_us=150.0),
+        f"fastecho{AGAIN}": turn(100.0, p99_us=300.0),
+        "C": turn(100.0, p99_us=100.0),
+    }
+    for same, verdict in ((False, "not met"), (True, "too noisy")):
+        line = result([taken] * 20, Against("p99_us", "C", at_most(1.05), same=same), [])
+        assert line.verdict == verdict
 
 
 def test_ratio_is_taken_round_by_round() -> None:
@@ -208,6 +234,58 @@ def test_peers_that_never_read_are_full_when_they_are_ready(make_server: MakeSer
         assert kernel > 2_000_000
         # The kernel's own sum, of all TCP sockets, comes in pages and leaves out what is reserved.
         assert kernel / 2 < tcp_pages() * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def c_generator(tmp_path: Path) -> Path:
+    """Compile the C generator."""
+    if not has_compiler():
+        pytest.skip("the C generator needs a C compiler")
+    return compile_source("load.c", tmp_path / "load")
+
+
+def test_open_loop_in_c_counts_latency_from_the_schedule_and_service_from_the_send(
+    c_generator: Path,
+) -> None:
+    """A server that needs 2 ms for a message gets one every ms: the last one waits for 100 ms."""
+
+    def slow(sock: socket.socket) -> None:
+        while data := exact(sock, 64):
+            time.sleep(0.002)  # the slowness that is to be seen
+            sock.sendall(data)
+
+    core = min(os.sched_getaffinity(0))
+    with (
+        serving(slow) as server,
+        CLoad(c_generator, server.target()[1], core, 1, 64, rate=1000.0) as load,
+    ):
+        ran = load.run(0.1)
+        latency, service = load.histogram(), load.histogram("service")
+        assert ran["messages"] == 100
+        assert ran["total_ns"] >= 200e6
+        assert latency.percentile(99.0) - service.percentile(99.0) > 50e6
+        assert latency.percentile(50.0) > 10 * service.percentile(50.0) > 10 * 2e6
+
+
+def test_open_loop_in_c_gives_a_message_to_the_connection_that_is_free_longest(
+    c_generator: Path,
+) -> None:
+    """So connections take turns, though any of them could do it alone."""
+    given: list[int] = []
+
+    def echo(sock: socket.socket) -> None:
+        while data := exact(sock, 64):
+            given.append(sock.fileno())
+            sock.sendall(data)
+
+    core = min(os.sched_getaffinity(0))
+    with (
+        serving(echo) as server,
+        CLoad(c_generator, server.target()[1], core, 3, 64, rate=300.0) as load,
+    ):
+        assert load.run(0.1)["messages"] == len(given) == 30
+        assert all(given.count(one) >= 8 for one in {*given})
+        assert len({*given}) == 3
 
 
 def test_every_kind_of_figure_can_be_measured() -> None:

@@ -20,8 +20,12 @@ from driven import DrivenServer, address_of, black_hole, echo, refusing_address
 from peers import wait_until
 from scripted import answer, close_at_next, message, reset_at_next, scripted, then
 
+from fastecho.cli.ping import _summary, _times
+from fastecho.measure.ping_result import PingResult
+from fastecho.measure.timings import Timings
+
 ROOT = Path(__file__).resolve().parent.parent
-MS = r"\d+(\.\d+)? ms"
+MS = r"\d+\.\d{3} ms"
 
 
 @contextmanager
@@ -66,12 +70,48 @@ def test_lines_are_those_of_ping(make_server: MakeServer) -> None:
     assert lines[4:6] == ["", f"--- {address} ping statistics ---"]
     counts = r"3 probes, 3 transmitted, 3 received, 0% lost, time \d+ ms"
     assert re.fullmatch(counts, lines[6])
-    six = "/".join([r"\d+(\.\d+)?"] * 6)
+    six = "/".join([r"\d+\.\d{3}"] * 6)
     assert re.fullmatch(rf"rtt min/avg/p50/p90/p99/max = {six} ms", lines[7])
     assert re.fullmatch(rf"stddev {MS}, jitter {MS}", lines[8])
     kernel = rf"the kernel's own \(TCP_INFO\): rtt {MS}, rttvar {MS}, 0 retransmissions"
     assert re.fullmatch(kernel, lines[9])
     assert len(lines) == 10
+
+
+@pytest.mark.parametrize("ns", [0, 37_000, 45_260_000, 994_000_400])
+def test_times_have_three_decimals_however_long_they_are(ns: int) -> None:
+    times = Timings()
+    times.add(ns)
+    text = f"{ns / 1e6:.3f}"
+    assert _times("rtt", times) == f"rtt min/avg/p50/p90/p99/max = {'/'.join([text] * 6)} ms"
+
+
+def test_one_of_a_thing_is_no_plural(make_server: MakeServer) -> None:
+    done = run("ping", make_server().address, "-i0", "-c1", "-s1")
+    head, reply = done.stdout.splitlines()[:2]
+    assert ": 1 byte, connected in " in head
+    assert reply.startswith("1 byte from ")
+    result = PingResult({"target": "here:7", "new_connection": False})
+    for number, words in (
+        (1, "1 extra byte, 1 connect refused, 1 connect timed out, 1 other error"),
+        (2, "2 extra bytes, 2 connects refused, 2 connects timed out, 2 other errors"),
+    ):
+        for kind in ("extra_bytes", "refused", "connect_timed_out", "other"):
+            result.failures[kind] = number
+        assert f"failures: {words}" in list(_summary(result))
+
+
+def test_almost_all_lost_is_not_called_all() -> None:
+    result = PingResult({"target": "here:7", "new_connection": False})
+    result.probes, result.received, result.failures["lost"] = 5000, 1, 4999
+    assert "5000 probes, 0 transmitted, 1 received, 99.98% lost, " in "\n".join(_summary(result))
+
+
+def test_one_target_has_one_name(make_server: MakeServer) -> None:
+    done = run("ping", f":{make_server().port}", "-i0", "-c1", "-q")
+    names = re.findall(r"^(?:PING|---) (\S+) ", done.stdout, re.MULTILINE)
+    assert len(names) == 2
+    assert names[0] == names[1]
 
 
 def test_quiet_shows_the_first_line_and_the_summary(make_server: MakeServer) -> None:

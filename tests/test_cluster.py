@@ -53,9 +53,15 @@ def process(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 class Cluster:
     """A scheduler, and its workers by name."""
 
-    def __init__(self, address: str, workers: dict[str, subprocess.Popen[bytes]]) -> None:
+    def __init__(
+        self,
+        address: str,
+        workers: dict[str, subprocess.Popen[bytes]],
+        scheduler: subprocess.Popen[bytes],
+    ) -> None:
         self.address = address
         self.workers = workers
+        self.scheduler = scheduler
 
 
 Make = Callable[..., Cluster]
@@ -78,7 +84,7 @@ def make_cluster(tmp_path: Path) -> Iterator[Make]:
 
         def make(*names: str, ahead: str = "") -> Cluster:
             scheduler = ("-m", "distributed.cli.dask_scheduler", "--port=0", *common)
-            stack.enter_context(process(*scheduler))
+            started = stack.enter_context(process(*scheduler))
             worker = ("-m", "distributed.cli.dask_worker", "--nthreads=1", "--no-nanny", *common)
             wait_until(lambda: file.exists() and file.read_bytes().endswith(b"}"), DEADLINE)
             folder = f"--local-directory={tmp_path}"
@@ -96,7 +102,7 @@ def make_cluster(tmp_path: Path) -> Iterator[Make]:
                     check=True,
                     timeout=DEADLINE,
                 )
-            return Cluster(address, workers)
+            return Cluster(address, workers, started)
 
         yield make
 
@@ -322,6 +328,28 @@ def test_workers_that_cannot_connect_are_one_sentence() -> None:
     assert "127.0.0.1 lost: its load failed" in lost
     assert "no worker has answered" in line
     assert "refused the connection" in line
+
+
+def test_what_is_no_scheduler_is_told_before_dask_waits_for_it(server: fastecho.Server) -> None:
+    where = f"tcp://{server.address}"
+    done = run("bench", "127.0.0.1:7", "--cluster", where)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1] == (
+        f"fastecho bench: at {where} there is no Dask scheduler: nothing came from it"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_scheduler_that_dies_is_one_sentence(make_cluster: Make, server: fastecho.Server) -> None:
+    cluster = make_cluster("node-1")
+
+    def kill(_pid: int) -> None:
+        cluster.scheduler.kill()
+
+    code, _, said = bench(cluster.address, server.address, "-d2", at_first_interval=kill)
+    assert code == 4
+    assert said[-1].startswith("fastecho bench: no worker has answered: 127.0.0.1: ")
+    assert not any("Traceback" in line or "internal error" in line for line in said)
 
 
 def test_scheduler_without_workers_is_one_sentence(make_cluster: Make) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from load_servers import Served, echo, exact, framed, hold, serving
+from load_servers import Served, counted, echo, exact, framed, hold, serving
 from peers import wait_until
 from programs import Program
 
@@ -142,6 +142,31 @@ def test_a_reply_that_never_comes_does_not_stretch_the_window(settings: dict[str
         assert result["elapsed_ns"] < 400_000_000 < result["total_ns"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "lost"), [({"reopen": True}, 1), ({"mode": "reconnect"}, 0)], ids=str
+)
+def test_the_window_is_not_stretched_by_a_last_message_on_a_new_connection(
+    settings: dict[str, Any], lost: int
+) -> None:
+    numbers = itertools.count(1)
+
+    def leave_and_fall_silent(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            number = next(numbers)
+            if number == 5:
+                hold(sock)
+            sock.sendall(message)
+            if number == 4:
+                return
+
+    with serving(leave_and_fall_silent) as server:
+        with server.load(timeout=0.5, **settings) as load:
+            load.connect()
+            result = load.run(30.0, messages=5 + lost)
+        assert (result["messages"], result["lost"], result["timed_out"]) == (4, lost, 1)
+        assert result["elapsed_ns"] < 400_000_000 < result["total_ns"]
+
+
 def test_a_number_of_messages_by_a_schedule_takes_so_many_intervals() -> None:
     """So that the rate is the one that was asked for, and not that of one message fewer."""
     with serving(echo) as server:
@@ -165,8 +190,36 @@ def test_a_number_of_messages_is_due_and_no_more_when_the_server_is_gone() -> No
         assert (result["messages"], result["lost"], result["unsent"]) == (1, 49, 0)
 
 
+@pytest.mark.parametrize("messages", [3, 200])
+def test_in_reconnect_mode_there_are_as_many_connections_as_messages(messages: int) -> None:
+    with serving(echo) as server, server.load(mode="reconnect", connections=16) as load:
+        result = load.run(30.0, messages=messages)
+        assert_faultless(result)
+        assert result["messages"] == result["connects"] == messages
+        assert load.histogram("connect").count == messages
+    assert len(server.peers) == messages
+
+
+def test_when_a_queue_is_given_up_what_was_sent_has_its_time_to_be_answered() -> None:
+    """Half of what is due cannot be sent; no connection was ever silent for the timeout."""
+
+    def slowly(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            time.sleep(0.02)
+            sock.sendall(message)
+
+    options: dict[str, Any] = {"rate": 200.0, "connections": 2, "timeout": 0.1}
+    with serving(slowly) as server, server.load(mode="open", **options) as load:
+        load.connect()
+        result = load.run(0.5)
+    assert counted(result) == {}
+    assert result["messages"] == result["sent"]
+    assert result["sent"] + result["unsent"] == 100
+    assert result["unsent"] < result["held"] <= 100
+
+
 def test_in_an_open_loop_that_keeps_up_no_message_waits() -> None:
-    with serving(echo) as server, server.load(mode="open", rate=1000.0, connections=4) as load:
+    with serving(echo) as server, server.load(mode="open", rate=1000.0, connections=99) as load:
         load.connect()
         result = load.run(0.1, start_ns=time.monotonic_ns() + 10_000_000)
         assert_faultless(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import signal
 import socket
 import threading
@@ -33,7 +34,7 @@ def complete(result: Result) -> None:
     # At both ends of the window; in an open loop what a pause of the machine has held, too.
     under_way = result.plan.connections * result.plan.depth + (result.plan.rate or 0) * 0.1
     assert abs(result.messages - result.messages_in_window) <= under_way
-    assert sum(one.messages for one in result.intervals) == result.messages
+    assert sum(one.messages for one in result.intervals) == result.messages_in_window
     assert sum(one.bytes for one in result.intervals) == result.bytes
     lengths = sum(one.elapsed for one in result.intervals)
     assert lengths == pytest.approx(result.elapsed, rel=0.05, abs=0.02)
@@ -43,7 +44,7 @@ def complete(result: Result) -> None:
 def test_a_closed_loop_counts_every_message(server: fastecho.Server) -> None:
     result = run(Plan(server.address, connections=4, duration=0.3, size=100))
     complete(result)
-    assert result.bytes == result.messages * 100
+    assert result.bytes == result.messages_in_window * 100
     assert 0.3 <= result.elapsed < 0.4
     assert result.messages_per_s == pytest.approx(result.messages / result.elapsed, rel=0.05)
     assert (result.service, result.schedule_error) == (None, None)
@@ -93,6 +94,57 @@ def test_a_stopped_server_shows_in_the_latency_and_not_in_the_service_time(
     assert (result.percentile(99) or 0) >= 0.1
     assert (result.percentile(99, "service") or 1) < 0.1
     assert result.held > 0.05 * most / 2
+
+
+def test_a_gap_lasts_until_the_server_answers_and_not_until_its_kernel_accepts(
+    serve_apart: Callable[..., Any],
+) -> None:
+    served = serve_apart()
+    stops = 0
+
+    def stop(one: Interval) -> None:
+        nonlocal stops
+        if not stops:
+            stops += 1
+            with served.paused():
+                time.sleep(0.8)
+
+    plan = Plan(served.address, connections=2, duration=1.6, timeout=0.1, interval=0.2)
+    result = run(plan, stop)
+    assert result.reopened == 2
+    assert 0.5 < result.longest_gap < 1.2
+    assert 2 * result.longest_gap == pytest.approx(result.gap, rel=0.3)
+
+
+def test_replies_after_the_window_are_in_no_interval() -> None:
+    def slowly(sock: socket.socket) -> None:
+        while message := sock.recv(64):
+            time.sleep(0.01)
+            sock.sendall(message)
+
+    with serving(slowly) as served:
+        plan = Plan(address_of(served), connections=1, rate=200, duration=0.5, interval=0.1)
+        result = run(plan)
+    assert result.messages == 100 > result.messages_in_window
+    assert sum(one.messages for one in result.intervals) == result.messages_in_window
+    assert max(one.messages_per_s for one in result.intervals) < 120
+    assert result.latency is not None
+    assert result.latency.count == 100
+
+
+def test_what_was_lost_while_nothing_was_connected_is_why_a_rate_was_not_met(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    timer = threading.Timer(0.3, server.abort)
+    timer.start()
+    result = run(Plan(server.address, connections=2, rate=1000, duration=1, timeout=0.2))
+    timer.join()
+    assert re.search(
+        r"the rate was not met: .*; [\d,]+ messages were lost with connections, or while none was",
+        result.generator.verdict,
+    )
+    assert "waited" not in result.generator.verdict
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "poisson"])
@@ -317,6 +369,49 @@ def test_a_reply_that_never_comes_is_no_part_of_the_rate(make_server: MakeServer
     assert math.isclose(sum(one.elapsed for one in result.intervals), result.elapsed)
     assert sum(one.failures for one in result.intervals) == 1
     assert "ended early" not in result.generator.verdict
+
+
+def test_a_server_that_answered_in_the_warm_up_is_an_echo_server() -> None:
+    stopped = threading.Event()
+
+    def stall(sock: socket.socket) -> None:
+        begin = time.monotonic()
+        while message := sock.recv(64):
+            if time.monotonic() - begin > 0.3 and not stopped.is_set():
+                stopped.set()
+                time.sleep(0.6)
+            sock.sendall(message)
+
+    with serving(stall) as served:
+        plan = Plan(address_of(served), connections=1, warmup=0.3, duration=1.2, timeout=0.2)
+        result = run(plan)
+    assert result.failures["timed_out"] >= 1
+    assert result.messages > 0
+    assert result.elapsed == pytest.approx(1.2)
+
+
+def test_a_schedule_with_long_pauses_is_waited_for(
+    server: fastecho.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastecho.measure import runner
+
+    monkeypatch.setattr(runner, "PATIENCE", 0.1)
+    result = run(Plan(server.address, messages=3, rate=2.5, connections=1, timeout=0.05))
+    complete(result)
+    assert result.messages == 3
+    assert result.elapsed == pytest.approx(1.2, abs=0.01)
+
+
+@pytest.mark.parametrize(("messages", "threads", "rate"), [(9, 8, 90), (5, 4, 20), (51, 2, 200)])
+def test_threads_with_more_messages_send_them_faster_so_that_all_end_together(
+    server: fastecho.Server, messages: int, threads: int, rate: float
+) -> None:
+    plan = Plan(server.address, messages=messages, threads=threads, rate=rate, connections=8)
+    result = run(plan)
+    complete(result)
+    assert result.messages == messages
+    assert result.elapsed == pytest.approx(messages / rate, rel=0.01)
+    assert "not met" not in result.generator.verdict
 
 
 def test_a_server_that_stops_for_good_ends_a_run_of_messages(

@@ -141,18 +141,26 @@ def test_probes_keep_to_their_schedule(make_server: MakeServer) -> None:
     assert (result.received, result.is_clean) == (21, True)
 
 
+@pytest.mark.parametrize("new_connection", [False, True])
 def test_a_program_that_was_stopped_does_not_make_up_for_it(
-    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch, new_connection: bool
 ) -> None:
     monkeypatch.setattr(pinger, "PATIENCE_NS", 1_000_000)
-    server = make_server()
-    events = iter(Pinger(server.address, interval=0.05, count=4, timeout=DEADLINE))
+    made = Pinger(
+        make_server().address,
+        interval=0.05,
+        count=4,
+        timeout=DEADLINE,
+        new_connection=new_connection,
+    )
+    events = iter(made)
     next(events)
     next(events)
     time.sleep(0.5)  # as if it had been stopped: ten probes would have been due
     before = time.perf_counter()
     assert len(list(events)) == 3
     assert time.perf_counter() - before >= 0.1
+    assert (made.result().received, made.result().is_clean) == (4, True)
 
 
 def test_stop_ends_it_from_another_thread(make_server: MakeServer) -> None:
@@ -303,4 +311,4 @@ def test_failures_are_events_of_one_kind() -> None:
     assert str(Failure("lost", [3, 4, 5], "gone")) == "seq=3..5: gone"
     assert str(Failure("closed", [], "gone")) == "gone"
     shown = repr(Reply(3, 1000, False, 99))
-    assert shown == "<Reply connect_ns=99, late=False, number=3, time_ns=1000>"
+    assert shown == "<Reply connect_ns=99, late=False, number=3, time_ns=1000, waited_ns=0>"

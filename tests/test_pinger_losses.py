@@ -17,7 +17,7 @@ from peers import DEADLINE, reset, wait_until
 from scripted import Handler, answer, close_at_next, message, reset_at_next, scripted, then
 from test_pinger import run
 
-from fastecho.measure import pinger
+from fastecho.measure import channel, pinger
 from fastecho.measure.ping_events import Back, Event, Failure, Reply
 from fastecho.measure.ping_result import PingResult
 from fastecho.measure.pinger import Pinger
@@ -342,6 +342,23 @@ def test_a_reset_or_an_end_while_coming_back_is_counted_as_what_it_is() -> None:
     assert (result.received, result.gaps) == (2, 1)
 
 
+def test_a_program_that_was_stopped_while_the_server_is_away_loses_nothing_by_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pinger, "PATIENCE_NS", 300_000_000)
+    with scripted(then(1, lambda connection: server._listener.close())) as server:
+        made = Pinger(server.address, interval=0.05, count=12, timeout=DEADLINE)
+        events = iter(made)
+        while not made.result().failures["refused"]:
+            next(events)
+        before = made.result().lost
+        time.sleep(0.6)  # as if it had been stopped: twelve probes would have been due
+        woken = time.perf_counter()
+        list(events)
+        assert time.perf_counter() - woken >= (11 - before - 3) * 0.05
+    assert made.result().lost == 11
+
+
 def late(count: int, after: float, end: Handler = echo) -> Handler:
     """Return a handler that echoes a probe, and sends more bytes a while after it."""
 
@@ -383,6 +400,86 @@ def test_a_peer_that_never_closes_does_not_move_the_schedule() -> None:
     assert (result.received, result.is_clean) == (6, True)
     assert 150 <= result.elapsed_ns / 1e6 < 550
     assert result.timings.percentile(50) < 30_000_000
+
+
+def hold(seconds: float) -> Handler:
+    """Return a handler that answers a probe after a while, and then echoes."""
+
+    def handler(connection: socket.socket) -> None:
+        data = message(connection)
+        time.sleep(seconds)
+        connection.sendall(data)
+        echo(connection)
+
+    return handler
+
+
+def test_a_stall_does_not_move_the_schedule_when_each_has_its_own_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And costs every probe that was due in it, as it does on one connection."""
+    monkeypatch.setattr(channel, "SLICE_NS", 10_000_000)
+    monkeypatch.setattr(pinger, "PATIENCE_NS", 200_000_000)
+    with scripted(hold(0.4), *[echo] * 24) as server:
+        events, result = run(server.address, count=25, interval=0.02, new_connection=True)
+    assert (result.received, result.is_clean) == (25, True)
+    assert 480 <= result.elapsed_ns / 1e6 < 700  # moved it would be 840
+    replies = [one for one in events if isinstance(one, Reply)]
+    assert replies[0].waited_ns == 0
+    for number in (2, 11):
+        reply = replies[number - 1]
+        assert 400 - 20 * (number - 1) <= reply.waited_ns / 1e6 <= reply.time_ns / 1e6
+
+
+def test_silence_costs_the_probes_due_in_it_when_each_has_its_own_connection(
+    serve_apart: Serve,
+) -> None:
+    served = serve_apart()
+    made = Pinger(served.address, interval=0.02, count=35, timeout=0.2, new_connection=True)
+    seen: list[Event] = []
+    thread = threading.Thread(target=lambda: seen.extend(made))
+    thread.start()
+    wait_until(lambda: made.result().received >= 2)
+    with served.paused():
+        wait_until(lambda: made.result().failures["timed_out"] >= 2)
+    thread.join(DEADLINE)
+    result = made.result()
+    (back,) = [one for one in seen if isinstance(one, Back)]
+    assert back.lost == result.lost == 35 - result.received
+    assert result.lost >= 20
+
+
+def test_probes_that_wait_when_it_is_stopped_are_unanswered_and_not_lost() -> None:
+    with DrivenServer() as server:
+        made = Pinger(server.address, interval=0.02, timeout=DEADLINE, new_connection=True)
+        thread = threading.Thread(target=lambda: list(made))
+        thread.start()
+        message(server.accept())
+        time.sleep(0.2)  # ten are due
+        made.stop()
+        thread.join(DEADLINE)
+    result = made.result()
+    assert (result.transmitted, result.received, result.is_clean) == (1, 0, True)
+    assert result.probes == result.unanswered >= 10
+
+
+def test_a_probe_that_waits_for_longer_than_the_timeout_is_lost() -> None:
+    """The server answers each, but cannot keep up with the interval."""
+    with scripted(*[hold(0.1)] * 4) as server:
+        made = Pinger(server.address, interval=0.02, timeout=0.15, new_connection=True)
+        events = iter(made)
+        answered = 0
+        for event in events:
+            answered += isinstance(event, Reply)
+            if answered == 4:
+                break
+            if isinstance(event, Failure):
+                assert event.kind == "lost"
+                assert event.sentence == "not sent, after waiting 0.15 s for those before"
+        events.close()  # type: ignore[attr-defined]
+    result = made.result()
+    assert result.lost >= 3
+    assert result.failures["late"] >= 1
 
 
 def test_a_storm_of_tries_is_none_when_each_has_its_own_connection() -> None:

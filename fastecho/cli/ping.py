@@ -51,19 +51,19 @@ examples:
   fastecho ping unix:/run/echo.sock --new-connection"""
 
 FAILURES = {
-    "late": "late",
-    "corrupt": "corrupt",
-    "misplaced": "misplaced",
-    "lost": "lost",
-    "timed_out": "timed out",
-    "extra_bytes": "extra bytes",
-    "reset": "reset by the peer",
-    "closed": "closed by the peer",
-    "refused": "connects refused",
-    "connect_timed_out": "connects timed out",
-    "other": "other errors",
+    "late": ("late", "late"),
+    "corrupt": ("corrupt", "corrupt"),
+    "misplaced": ("misplaced", "misplaced"),
+    "lost": ("lost", "lost"),
+    "timed_out": ("timed out", "timed out"),
+    "extra_bytes": ("extra byte", "extra bytes"),
+    "reset": ("reset by the peer", "reset by the peer"),
+    "closed": ("closed by the peer", "closed by the peer"),
+    "refused": ("connect refused", "connects refused"),
+    "connect_timed_out": ("connect timed out", "connects timed out"),
+    "other": ("other error", "other errors"),
 }
-"""Words for the keys of PingResult.failures."""
+"""Words for the keys of PingResult.failures: for one, and for more."""
 
 BENCH_KNOWS = ("rate", "unsent", "service", "schedule")
 """What a rule can ask of bench, and not of ping."""
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     with _Ending(pinger) as ending:
         events = iter(pinger)
         try:
-            _show(events, say, args)
+            _show(events, say, args, pinger.result().plan)
         except _Ended:
             pass
         except OSError as error:
@@ -305,24 +305,30 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _show(events: Iterator[Event], say: Callable[[str], None], args: argparse.Namespace) -> None:
+def _show(
+    events: Iterator[Event],
+    say: Callable[[str], None],
+    args: argparse.Namespace,
+    plan: dict[str, Any],
+) -> None:
     """Run, and say what happens."""
     from fastecho.measure.ping_events import Back, Failure, Opened, Reply
 
-    size, peer = int(args.size), ""
+    size, peer = _counted(plan["size"], "byte"), ""
     for event in events:
         if isinstance(event, Reply):
             if args.quiet:
                 continue
             connect = f"connect={_ms(event.connect_ns)} ms " if args.new_connection else ""
+            waited = f" (waited {_ms(event.waited_ns)} ms)" if event.waited_ns else ""
             late = " (late)" if event.late else ""
             time = _ms(event.time_ns)
-            say(f"{size} bytes from {peer}: seq={event.number} {connect}time={time} ms{late}")
+            say(f"{size} from {peer}: seq={event.number} {connect}time={time} ms{waited}{late}")
         elif isinstance(event, Opened):
             line, peer = event.line, event.line.peer
             here = f" from {line.local}" if line.local else ""
             say(
-                f"PING {args.address} ({peer}): {size} bytes, "
+                f"PING {plan['target']} ({peer}): {size}, "
                 f"connected in {_ms(line.connect_ns)} ms{here}"
             )
         elif args.quiet:
@@ -330,7 +336,7 @@ def _show(events: Iterator[Event], say: Callable[[str], None], args: argparse.Na
         elif isinstance(event, Failure):
             say(str(event))
         elif isinstance(event, Back):
-            say(f"back after {_ms(event.gap_ns)} ms, {_plural(event.lost, 'probe')} lost")
+            say(f"back after {_ms(event.gap_ns)} ms, {_counted(event.lost, 'probe')} lost")
 
 
 def _summary(result: PingResult) -> Iterator[str]:
@@ -339,16 +345,16 @@ def _summary(result: PingResult) -> Iterator[str]:
     yield f"--- {result.plan['target']} ping statistics ---"
     unanswered = f", {result.unanswered} unanswered" if result.unanswered else ""
     yield (
-        f"{_plural(result.probes, 'probe')}, {result.transmitted} transmitted, "
-        f"{result.received} received, {result.lost_percent:.3g}% lost{unanswered}, "
+        f"{_counted(result.probes, 'probe')}, {result.transmitted} transmitted, "
+        f"{result.received} received, {result.lost_percent:.6g}% lost{unanswered}, "
         f"time {result.elapsed_ns / 1e6:.0f} ms"
     )
-    failures = [f"{n} {FAILURES[kind]}" for kind, n in result.failures.items() if n]
+    failures = [_counted(n, *FAILURES[kind]) for kind, n in result.failures.items() if n]
     if failures:
         yield f"failures: {', '.join(failures)}"
     if result.gaps:
         yield (
-            f"{_plural(result.gaps, 'gap')}, {_ms(result.gap_ns)} ms in all, "
+            f"{_counted(result.gaps, 'gap')}, {_ms(result.gap_ns)} ms in all, "
             f"the longest {_ms(result.longest_gap_ns)} ms"
         )
     if result.still_away:
@@ -364,7 +370,7 @@ def _summary(result: PingResult) -> Iterator[str]:
         yield (
             f"the kernel's own (TCP_INFO): rtt {_ms(result.tcp_rtt_ns)} ms, "
             f"rttvar {_ms(result.tcp_rttvar_ns)} ms, "
-            f"{_plural(result.retransmissions or 0, 'retransmission')}"
+            f"{_counted(result.retransmissions or 0, 'retransmission')}"
         )
 
 
@@ -375,13 +381,13 @@ def _times(what: str, times: Timings) -> str:
 
 
 def _ms(ns: float) -> str:
-    """Return milliseconds, to the microsecond where that says something."""
-    ms = ns / 1e6
-    return f"{ms:.3f}" if ms < 10 else f"{ms:.2f}" if ms < 100 else f"{ms:.0f}"
+    """Return milliseconds to the microsecond: one form for every time, as in ping(8)."""
+    return f"{ns / 1e6:.3f}"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun; no commas, for those who cut such lines at spaces."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def _write_json(path: str, result: PingResult) -> None:

@@ -108,6 +108,10 @@ class Channel:
 
     Every method that yields raises ChannelEndedError when the connection is of no more use.
     `tick_ns` is how long a blocking call may last at most.
+
+    Attributes:
+        line: the connection.
+        waited_ns: so long its probes were due before they were sent; it counts as their time.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Channel:
         tick_ns: int,
     ) -> None:
         self.line = line
+        self.waited_ns = 0
         self._sock = line.sock
         self._probes = probes
         self._result = result
@@ -333,14 +338,15 @@ class Channel:
             raise self._given_up()
 
     def _received(self, number: int, time_ns: int) -> Reply:
-        """Count a reply that is right."""
+        """Count a reply that is right, so long after its probe was sent."""
+        time_ns += self.waited_ns
         late = time_ns > self._timeout_ns
         result = self._result
         result.received += 1
         result.timings.add(time_ns)
         if late:
             result.failures["late"] += 1
-        return Reply(number, time_ns, late, self.line.connect_ns)
+        return Reply(number, time_ns, late, self.line.connect_ns, self.waited_ns)
 
     def _failed(self, error: OSError) -> ChannelEndedError:
         """Return the end that an error of the socket means."""

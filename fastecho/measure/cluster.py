@@ -38,6 +38,8 @@ __all__ = ["check_where", "run_on_cluster"]
 
 REACH = 10.0
 """Seconds for the scheduler to answer, and for workers to come up and tell their clocks."""
+FIRST_BYTE = 3.0
+"""Seconds for the scheduler to say its first byte, which it does when it is connected to."""
 CLOCK_READS = 8
 """Times that each worker is asked for its time."""
 AHEAD = 1.0
@@ -214,7 +216,14 @@ def _reach(where: str) -> None:
 
     host, _, port = where.rpartition("://")[2].rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH) as sock:
+            sock.settimeout(FIRST_BYTE)
+            # A scheduler speaks first, unless TLS has to be agreed upon.
+            if where.startswith("tcp://") and not sock.recv(1):
+                raise OSError("it closed the connection")
+    except TimeoutError:
+        why = f"at {where} there is no Dask scheduler: nothing came from it"
+        raise StartError(0, why) from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise StartError(0, f"cannot reach the Dask scheduler at {where}: {why}") from None
@@ -222,7 +231,7 @@ def _reach(where: str) -> None:
 
 def _known(client: Any) -> dict[str, dict[str, Any]]:
     """Return what the scheduler knows of its workers, by address."""
-    found: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    found: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1).get("workers", {})
     return found
 
 
@@ -376,11 +385,22 @@ def _look(worker: _Worker, is_known: bool, deadline: float) -> None:
             # In our own time: by their clocks, loads that ran together might not seem to.
             worker.result.started_at -= worker.offset
     elif worker.future.status in ("error", "lost", "cancelled"):
-        worker.lost = f"its load failed ({worker.future.status})"
+        worker.lost = f"its load failed ({_why(worker.future)})"
     elif not is_known:
         worker.lost = "it left the cluster"
     elif time.time() > deadline:
         worker.lost = "it did not answer in time"
+
+
+def _why(future: Any) -> str:
+    """Return why a task has failed."""
+    if future.status != "error":
+        return str(future.status)
+    try:
+        error = future.exception(timeout=REACH)
+    except (OSError, TimeoutError):
+        return "error"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _longest(plan: Plan) -> float:

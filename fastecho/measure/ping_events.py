@@ -36,16 +36,20 @@ class Opened(Event):
 class Reply(Event):
     """The right bytes came back; `late` if after the timeout.
 
-    `connect_ns` is how long its connection had taken to open.
+    `connect_ns` is how long its connection had taken to open; `waited_ns` is the part of `time_ns`
+    in which the probe was due and another one before it not yet answered.
     """
 
-    __slots__ = ("connect_ns", "late", "number", "time_ns")
+    __slots__ = ("connect_ns", "late", "number", "time_ns", "waited_ns")
 
-    def __init__(self, number: int, time_ns: int, late: bool, connect_ns: int) -> None:
+    def __init__(
+        self, number: int, time_ns: int, late: bool, connect_ns: int, waited_ns: int = 0
+    ) -> None:
         self.number = number
         self.time_ns = time_ns
         self.late = late
         self.connect_ns = connect_ns
+        self.waited_ns = waited_ns
 
 
 class Failure(Event):

@@ -43,7 +43,7 @@ class PingResult:
         probes: how many were due. Those that are neither received nor in `failures` were still
             unanswered at the end.
         transmitted: of these, how many were sent; received: the right bytes came back.
-        unanswered: under way when it was stopped.
+        unanswered: under way, or waiting for the one under way, when it was stopped.
         failures: how many of each of KINDS; bytes for extra_bytes.
         described: the first failures, a sentence each.
         timings: of replies; connect_timings: of all connections.

@@ -7,7 +7,8 @@ added up (ping_result.py), options, text and signals (cli/ping.py).
 Probe N is due at start + (N - 1) * interval, whatever became of those before it: one whose
 predecessor is still unanswered is sent all the same, and replies are matched in the order of the
 probes. With interval 0 a probe is due when the one before was answered. A program that was itself
-stopped does not send later what it missed: its schedule moves on.
+stopped does not send later what it missed: its schedule moves on. That is known from the clock: no
+turn of a loop waits for long, and one that took long did not wait for the peer.
 
 A connection that is lost is opened again. It counts as back when it has echoed something: a
 stopped program's kernel accepts connections too. Probes that are due until then are lost. A try is
@@ -15,9 +16,11 @@ made at once, the next ones after a tenth of the time gone by, from 0.1 s to 1 s
 the first loss, if no probe was answered in between); why they fail is told once for each reason.
 With interval 0 one probe is lost with each try that fails.
 
-With a connection for each probe there is one at a time; a probe that is due meanwhile waits. After
-its reply the connection is half-closed and read to its end, for bytes that nobody asked for: until
-the next probe is due, and not for long.
+With a connection for each probe there is one at a time. A probe that is due meanwhile waits, and
+its time counts from when it was due: a peer that stalls costs it as much as on one connection. It
+is lost if it waited for longer than the timeout, or if the one before failed. After its reply the
+connection is half-closed and read to its end, for bytes that nobody asked for: until the next probe
+is due, and not for long.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ ENDLESS = 2**63 - 1
 """Number of a last probe that never comes."""
 
 PATIENCE_NS = 1_000_000_000
-"""A probe that is late by an interval and this much moves the schedule."""
+"""A turn that takes so long was no wait for the peer, which is by slices (channel.SLICE_NS)."""
 
 TRY_NS = (100_000_000, 1_000_000_000)
 """Shortest and longest pause between two tries to connect."""
@@ -125,6 +128,10 @@ class Pinger:
         # Number of the next probe; when probe 1 was due, by a schedule that may have moved since.
         self._next = 1
         self._start_ns = 0
+        # When the program showed last that it runs, by the clock.
+        self._awake_ns = 0
+        # With a connection for each probe: when the last one was answered, or had failed.
+        self._answered_ns = 0
         # None: there is no connection.
         self._channel: Channel | None = None
         # When it was lost, while nothing echoes; how many probes that cost so far.
@@ -143,7 +150,7 @@ class Pinger:
         try:
             line = self._open(self._timeout_ns)
             self._use(line)
-            self._start_ns = self._result.begin(line)
+            self._start_ns = self._awake_ns = self._result.begin(line)
             yield Opened(line)
             yield from self._on_new_ones() if self._new_connection else self._on_one()
         finally:
@@ -153,6 +160,8 @@ class Pinger:
             self._result.end()
             if self._channel is not None:
                 self._result.unanswered = self._channel.unanswered
+                if self._new_connection and self._channel.unanswered:
+                    self._count_waiting()
             self._close()
 
     @property
@@ -196,32 +205,41 @@ class Pinger:
     def _on_new_ones(self) -> Iterator[Event]:
         """Run with a connection for each probe; the first one is there already."""
         while not self._is_over():
-            now = clock()
-            if not self._is_due(0):
+            due, now = self._is_due(0), clock()
+            if not due:
                 self._waiting.sleep(self._due_ns() - now)
             elif not self._interval_ns and now < self._next_try_ns:
                 self._waiting.sleep(self._next_try_ns - now)
             else:
                 yield from self._on_new_one()
                 if self._away_ns is not None:
+                    self._lose_due()
                     self._next_try_ns = now + self._pause_ns(now)
 
     def _on_new_one(self) -> Iterator[Event]:
         """Send one probe, on a connection of its own."""
-        began_ns = clock()
+        began_ns, due_ns = clock(), self._due_ns()
+        if numbers := self._lose_waiting(began_ns):
+            sentence = f"not sent, after waiting {self._timeout_ns / 1e9:g} s for those before"
+            yield self._result.told(Failure("lost", numbers, sentence))
+            return
         try:
             channel = self._channel or self._use(self._open(self._timeout_ns))
         except OSError as error:
             yield self._unconnected(error, began_ns)
             return
+        if self._interval_ns and due_ns < self._answered_ns:
+            channel.waited_ns = clock() - due_ns
         received = self._result.received
         try:
             yield from channel.probe(self._begin())
             while channel.unanswered and not self._waiting.stopped:
+                self._move_if_stopped()
                 yield from channel.attend(None)
         except ChannelEndedError as end:
             if self._result.received == received:
                 yield from self._lose(end)
+        self._answered_ns = clock()
         if self._result.received > received:
             if self._away_ns is not None:
                 yield self._back()
@@ -252,15 +270,23 @@ class Pinger:
         return self._start_ns + (self._next - 1) * self._interval_ns
 
     def _is_due(self, unanswered: int) -> bool:
-        """Tell whether to send the next probe now; move the schedule if it is far behind."""
+        """Tell whether to send the next probe now."""
+        self._move_if_stopped()
         if self._next > self._last or unanswered >= PERIOD:
             return False
         if not self._interval_ns:
             return not unanswered
-        late = clock() - self._due_ns()
-        if late > self._interval_ns + PATIENCE_NS:
-            self._start_ns += late
-        return late >= 0
+        return clock() >= self._due_ns()
+
+    def _move_if_stopped(self) -> None:
+        """Move the schedule if the program itself was stopped: a turn of a loop calls this once."""
+        if not self._interval_ns:
+            return
+        now = clock()
+        gone_ns, late_ns = now - self._awake_ns, now - self._due_ns()
+        self._awake_ns = now
+        if gone_ns > PATIENCE_NS and late_ns > self._interval_ns + PATIENCE_NS:
+            self._start_ns += min(gone_ns, late_ns)
 
     def _begin(self) -> int:
         """Count the next probe, and return its number."""
@@ -276,6 +302,7 @@ class Pinger:
             line = self._route.open(max(timeout_ns, 1_000_000) / 1e9)
         finally:
             self._waiting.interruptible = False
+            self._awake_ns = clock()
         self._result.connect_timings.add(line.connect_ns)
         return line
 
@@ -335,6 +362,7 @@ class Pinger:
 
     def _come_back(self) -> Iterator[Event]:
         """Count the probes that are due; connect if it is time to; wait a little if not."""
+        self._move_if_stopped()
         self._lose_due()
         now = clock()
         if self._is_over():
@@ -403,6 +431,7 @@ class Pinger:
             raise
         finally:
             self._waiting.interruptible = False
+            self._awake_ns = clock()
 
     def _back(self) -> Back:
         gap_ns = self._end_gap()
@@ -420,6 +449,24 @@ class Pinger:
         """Count the probes that are due, and cannot be sent, as lost."""
         while self._interval_ns and self._has_more() and clock() >= self._due_ns():
             self._lose_one()
+
+    def _lose_waiting(self, now: int) -> list[int]:
+        """Count probes that wait for longer than the timeout as lost; return their numbers.
+
+        They wait for one that is answered, if slowly: those behind one that fails are lost by that.
+        """
+        numbers: list[int] = []
+        limit_ns = min(self._answered_ns, now - self._timeout_ns)
+        while self._interval_ns and self._has_more() and self._due_ns() < limit_ns:
+            numbers.append(self._lose_one())
+        return numbers
+
+    def _count_waiting(self) -> None:
+        """Count the probes that are due behind one without an answer as unanswered as well."""
+        self._move_if_stopped()
+        while self._interval_ns and self._has_more() and self._due_ns() <= clock():
+            self._begin()
+            self._result.unanswered += 1
 
     def _lose_one(self) -> int:
         """Count the next probe as lost, and return its number."""

@@ -67,7 +67,8 @@ class Interval:
         failures: of all kinds together.
         p50, p99, max: seconds; None when no reply came.
         histogram: its latencies as text (histograms.py), or None; kept as text, because an hour
-            of them unpacked would not fit. With it, runs are compared and merged exactly.
+            of them unpacked would not fit. With it, runs are compared and merged exactly. The
+            last one holds those of replies that came after the window as well.
     """
 
     __slots__ = (
@@ -188,14 +189,14 @@ class Result:
         started_at: when the window began, in seconds since 1970 (UTC).
         host: name, system and number of CPUs of the machine of the load.
         elapsed: seconds of the window.
-        messages: right replies within the timeout; bytes: of these.
+        messages: right replies within the timeout.
         messages_in_window: right replies that came within the window, those to messages of the
-            warm-up included: what the rate counts.
+            warm-up included; bytes: of these. What the rates count.
         sent: messages given to a connection; connects: connections established.
         held: open loop: messages that waited because every connection had `depth` outstanding.
         failures: a count for each name in FAILURES.
         described: the first few failures, a sentence each.
-        reopened: lost connections that were opened again; gap, longest_gap: seconds without, of
+        reopened: lost connections that answered again; gap, longest_gap: seconds until then, of
             all together and of the longest.
         latency, service, connect, schedule_error: histograms of nanoseconds, or None.
         intervals: one for each part of the window.
@@ -281,7 +282,7 @@ class Result:
     @property
     def bytes_per_s(self) -> float:
         """Bytes of right replies a second, within the window."""
-        return self.messages_per_s * _ratio(self.bytes, self.messages)
+        return _ratio(self.bytes, self.elapsed)
 
     @property
     def failed(self) -> int:
@@ -474,7 +475,9 @@ def _count(data: Mapping[str, Any], key: str) -> int:
 
 def _real(data: Mapping[str, Any], key: str, low: float = -MOST, most: float = MOST) -> float:
     value = data.get(key, 0.0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < most:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # As a float: an int just below the limit would be rounded to it.
+    if not number or not -most < value < most or not low <= float(value) < most:
         least = ", not below 0" if low == 0 else ""
         raise ValueError(f"has {shown(value)} for {key!r}: it must be a number{least}")
     return float(value)

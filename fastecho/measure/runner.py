@@ -141,7 +141,7 @@ class _Run:
                         prefix=plan.prefix,
                         suffix=plan.suffix,
                         mode=plan.loop,
-                        rate=(plan.rate or 0.0) / plan.threads,
+                        rate=(plan.rate or 0.0) * self._part(i),
                         schedule=plan.schedule,
                         phase=i / plan.threads,
                         seed=(plan.seed + i) % 2**64,
@@ -156,6 +156,13 @@ class _Run:
             raise StartError(12, f"cannot start: {error}") from None
         except OSError as error:
             raise StartError(error.errno or 0, f"cannot start: {error.strerror}") from None
+
+    def _part(self, index: int) -> float:
+        """Return a thread's part of the rate: that of its messages, so that all end together."""
+        plan = self.plan
+        if plan.messages is None:
+            return 1 / plan.threads
+        return _share(plan.messages, plan.threads, index) / plan.messages
 
     def connect(self) -> None:
         """Open the connections, but for those that a ramp will open."""
@@ -282,7 +289,7 @@ class _Run:
         one = Interval(
             start,
             max(now - start, 0.0),
-            messages=counts["messages"] - before.get("messages", 0),
+            messages=counts["messages_in_window"] - before.get("messages_in_window", 0),
             bytes=counts["bytes"] - before.get("bytes", 0),
             failures=sum(counts[name] - before.get(name, 0) for name in FAILURES),
         )
@@ -317,8 +324,7 @@ class _Run:
         carrying = outcomes[: len(self.loads)]
         counts = self.counts()
         described = self._described(outcomes)
-        right = counts["messages"] + counts["late"]
-        if not right:
+        if not counts["right"]:
             if self.interrupted:
                 raise KeyboardInterrupt
             if any(counts[name] for name in FAILURES):
@@ -415,6 +421,10 @@ class _Progress:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._patience = max(PATIENCE, 2 * plan.timeout)
+        if plan.rate is not None:
+            # So long nothing may be due; by chance far longer than on average.
+            self._patience += (30 if plan.schedule == "poisson" else 2) / plan.rate
         # No right reply has been seen, or only the number of messages ends the run.
         self.looks = True
         self._right = 0
@@ -423,12 +433,12 @@ class _Progress:
     def is_hopeless(self, counts: Mapping[str, int], now: float) -> bool:
         """Tell whether to give up, `now` seconds into the window."""
         plan = self._plan
-        right = counts["messages"] + counts["late"]
+        right = counts["right"]
         if right > self._right:
             self._right, self._right_at = right, now
         if right:
             self.looks = plan.duration is None
-            return plan.duration is None and now - self._right_at > max(PATIENCE, 2 * plan.timeout)
+            return plan.duration is None and now - self._right_at > self._patience
         if now < FIRST_LOOK:
             return False
         if wrong_bytes(counts) >= min(plan.connections, 10):

@@ -87,7 +87,12 @@ def verdict(result: Result) -> str:
         rate = result.plan.rate
         assert rate is not None
         said.append(f"the rate was not met: {result.messages_per_s:,.0f} of {rate:,.0f} messages/s")
-        if busy < BUSY and result.held > HELD * result.sent:
+        lost = result.failures["lost"]
+        if lost > HELD * result.sent:
+            said.append(
+                f"{counted(lost, 'message')} were lost with connections, or while none was open"
+            )
+        elif busy < BUSY and result.held > HELD * result.sent:
             said.append(
                 f"{counted(result.held, 'message')} waited because every connection had "
                 f"{result.plan.depth} outstanding: the server's limit, or too few connections"

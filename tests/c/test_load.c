@@ -203,8 +203,10 @@ static void a_window_of_a_number_of_messages_ends_with_their_last_reply(void)
     fe_load_set_window(l, 1000, UINT64_MAX);
     fe_schedule_start(&l->schedule, 1000);
     l->left = 2;
-    fe_load_release(l, c, 2, 1000, 1000);
+    fe_load_release(l, c, 1, 1000, 1000);
     assert(fe_load_elapsed_ns(&l->counts, 1300) == 300);
+    fe_load_release(l, c, 1, 1000, 1350);
+    assert(fe_load_elapsed_ns(&l->counts, 9000) == 350);
     fe_load_spent(l, 1500);
     assert(fe_load_elapsed_ns(&l->counts, 1400) == 400);
     assert(fe_load_elapsed_ns(&l->counts, 9000) == 500);
