@@ -16,6 +16,8 @@ SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
     deploy load_reopen load_runs measure_* merge page* pinger* saved_results summary timings))
+# So do the I/O models, which are processes: the conformance suite runs them as well.
+MODELS := tests/test_models.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -28,7 +30,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure lint bench faults endings scale soak \
+.PHONY: help serve test test-measure test-models lint bench faults endings scale soak \
     debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
@@ -39,11 +41,14 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but measuring; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),$(addprefix --ignore=,$(MEASURING)))
+test: $(COMPILED) $(VENV)/.test ## test all but measuring and models; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
+
+test-models: $(COMPILED) $(VENV)/.test ## test the I/O models, by the conformance suite and alone
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k model tests/conformance $(MODELS))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check

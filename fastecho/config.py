@@ -148,14 +148,28 @@ def _settle(values: dict[str, object], label: Callable[[str], str]) -> None:
 
 
 class Merged:
-    """What merge() found: `config`, the checked `values`, and where each came from (`sources`)."""
+    """What merge() found, each by setting name.
 
-    __slots__ = ("config", "sources", "values")
+    Attributes:
+        config: the checked configuration.
+        values: checked, those of `extra` too.
+        sources: where each came from: a flag, a variable, a file or "default".
+        labels: what an error about it is to name.
+    """
 
-    def __init__(self, config: Config, values: dict[str, object], sources: dict[str, str]) -> None:
+    __slots__ = ("config", "labels", "sources", "values")
+
+    def __init__(
+        self,
+        config: Config,
+        values: dict[str, object],
+        sources: dict[str, str],
+        labels: dict[str, str],
+    ) -> None:
         self.config = config
         self.values = values
         self.sources = sources
+        self.labels = labels
 
 
 def merge(
@@ -211,7 +225,7 @@ def merge(
     _settle(values, labels.__getitem__)
     # Checked again by Config, so that no way leads round its rules.
     config = Config(**{s.name: values[s.name] for s in SETTINGS})  # type: ignore[arg-type]
-    return Merged(config, values, sources)
+    return Merged(config, values, sources, labels)
 
 
 def _read_toml(path: str, settings: Iterable[Setting]) -> dict[str, object]:

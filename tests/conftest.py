@@ -73,12 +73,12 @@ def leaks_of_python(request: pytest.FixtureRequest) -> Iterator[None]:
     os.environ["ASAN_OPTIONS"] = before
 
 
-def open_descriptors() -> dict[int, str]:
-    """Return this process's descriptors with what each of them is."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
+def open_descriptors(pid: int | None = None) -> dict[int, str]:
+    """Return the descriptors of a process, this one if None, with what each of them is."""
+    found, place = {}, f"/proc/{'self' if pid is None else pid}/fd"
+    for name in os.listdir(place):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            found[int(name)] = os.readlink(f"{place}/{name}")
         except FileNotFoundError:
             pass  # the listing's own
     return found

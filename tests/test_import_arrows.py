@@ -48,6 +48,13 @@ ARROWS: dict[str, set[str]] = {
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
         "measure.runner", "measure.saved", "measure.search"},
+    # Read by people who learn: each stands on the standard library and on what all share.
+    "models": {"models.options"},
+    **{f"models.{name}": {"models.options"} for name in (
+        "asyncio_streams", "blocking", "busy_loop", "epoll_loop", "event_callbacks", "native",
+        "poll_loop", "select_loop", "thread_per_connection", "threading_server",
+    )},
+    "models.options": {"address", "logs"},
     "measure._axes": set(),
     "measure._charts": {"errors", "measure._axes", "measure.words"},
     "measure._graphs": {
@@ -150,6 +157,10 @@ def imported(text: str, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
+# Folders whose modules have rows of their own.
+PACKAGES = ("measure", "models")
+
+
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
     folder = module.partition(".")[0]
@@ -157,7 +168,7 @@ def complaints(text: str, module: str) -> list[str]:
     if not in_cli and module not in ARROWS:
         return [f"{module} has no row in ARROWS"]
     allowed = CLI_MAY if in_cli else ARROWS[module]
-    package = f"fastecho.{folder}" if folder in ("cli", "measure") else "fastecho"
+    package = f"fastecho.{folder}" if folder in ("cli", *PACKAGES) else "fastecho"
     forbidden = SOCKET_MODULES if in_cli else IO_MODULES if module in LEAVES else set()
     rooms = {path.stem for path in PACKAGE.iterdir()} | set(ARROWS)
     found = []
@@ -166,7 +177,7 @@ def complaints(text: str, module: str) -> list[str]:
         if top == "fastecho":
             # `from fastecho import Client` is a public name: it goes through __init__.
             parts = rest.split(".")
-            room = ".".join(parts[:2]) if parts[0] == "measure" else parts[0]
+            room = ".".join(parts[:2]) if parts[0] in PACKAGES else parts[0]
             room = room if room in ARROWS else parts[0]
             wrong = (room if room in rooms else "") not in allowed
         else:

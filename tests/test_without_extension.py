@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import exchange, serving
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fastecho"
 
@@ -34,13 +36,15 @@ class Tree:
         absent = shutil.ignore_patterns("*.so", "*.pyx", "*.pxd", "__pycache__")
         shutil.copytree(PACKAGE, folder / "fastecho", ignore=absent)
 
+        self.command = [sys.executable, "-S", "-W", "error"]
+        self.environment = {"PYTHONPATH": str(self.folder), "LC_ALL": "C.UTF-8"}
+
     def python(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run Python with this fastecho and no other; `text` is its input."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "LC_ALL": "C.UTF-8"}
         return subprocess.run(
-            [sys.executable, "-S", "-W", "error", *words],
+            [*self.command, *words],
             cwd=self.folder,
-            env=environment,
+            env={**os.environ, **self.environment},
             input=text,
             capture_output=True,
             text=True,
@@ -180,11 +184,29 @@ def test_ping_works(tree: Tree, echo_port: int) -> None:
 
 
 @linux_only
-def test_serve_ends_with_one_sentence(tree: Tree) -> None:
-    result = tree.python("-m", "fastecho", "serve", "--bind", "127.0.0.1:0")
+@pytest.mark.parametrize(
+    "words", [["--model=native"], ["--max-connections=5"], ["--bind=unix:echo"]], ids=str
+)
+def test_serve_ends_with_one_sentence_where_python_cannot_do_it(
+    tree: Tree, words: list[str]
+) -> None:
+    result = tree.python("-m", "fastecho", "serve", "--bind=127.0.0.1:0", *words)
     assert (result.returncode, result.stdout) == (4, "")
     assert result.stderr.count("\n") == 1
     assert ABSENT in result.stderr
+
+
+@linux_only
+def test_serve_falls_back_to_epoll_in_python_and_says_so(tree: Tree) -> None:
+    program = [*tree.command, "-P", "-m", "fastecho"]
+    with serving(program=program, env=tree.environment) as server:
+        with server.connect() as client:
+            assert exchange(client, b"hello", 5) == b"hello"
+        code, said = server.end(signal.SIGTERM)
+    assert code == 0
+    assert said[0].startswith("fastecho: warning: serving by --model epoll, a single thread of Py")
+    assert ABSENT in said[0]
+    assert said[-1] == "fastecho: stopped"
 
 
 @linux_only

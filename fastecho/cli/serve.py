@@ -14,18 +14,20 @@ import sys
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
+from fastecho.models import NAMES
 from fastecho.settings import SETTINGS, Setting
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    from fastecho.cli._log import Log
     from fastecho.config import Config, Merged
     from fastecho.server import Server
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "tell_ready"]
 
 LOG_LEVEL = Setting(
     "log_level",
@@ -35,6 +37,23 @@ LOG_LEVEL = Setting(
     choices=LEVELS,
     metavar="LEVEL",
 )
+MODEL = Setting(
+    "model",
+    "choice",
+    "native",
+    "how peers are served: native is the compiled core, the others are the I/O models of the "
+    "tutorial in pure Python, which take --bind, --backlog and --prefix (fastecho models)",
+    choices=NAMES,
+    metavar="NAME",
+)
+SHOW_MESSAGES = Setting(
+    "show_messages",
+    "switch",
+    False,
+    "print on standard output what peers send and when they leave; with --model only",
+)
+EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES)
+"""Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
 DESCRIPTION = """\
@@ -55,7 +74,8 @@ examples:
   fastecho serve
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --access-log --log-format json
-  fastecho serve --frame line --prefix 'you said: '"""
+  fastecho serve --frame line --prefix 'you said: '
+  fastecho serve --model blocking --show-messages"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = DESCRIPTION
     parser.epilog = EXAMPLE
-    for setting in (*SETTINGS, LOG_LEVEL):
+    for setting in (*SETTINGS, *EXTRA):
         reloaded = "; SIGHUP reloads it" if setting.live or setting is LOG_LEVEL else ""
         text = f"{setting.help} (default: {_default_text(setting)}{reloaded})"
         if setting.kind == "switch":
@@ -92,19 +112,25 @@ def run(args: argparse.Namespace) -> int:
 
     def read() -> Merged:
         return merge(
-            {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, LOG_LEVEL)},
+            {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, *EXTRA)},
             os.environ,
             args.config,
             defaults={"bind": DEFAULT_BIND, "threads": threads},
-            extra=(LOG_LEVEL,),
+            extra=EXTRA,
         )
 
     merged = read()
     if args.print_config:
         if sys.stdout is not None:
-            sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, LOG_LEVEL)).encode())
+            sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, *EXTRA)).encode())
         return 0
-    return _Serving(merged, None if args.config is None else read).run(ready_fd)
+    from fastecho.cli import _model
+
+    log = _model.log_of(merged)
+    model = _model.chosen(merged, log)
+    if model == "native":
+        return _Serving(merged, log, None if args.config is None else read).run(ready_fd)
+    return _model.run(model, merged, log, ready_fd)
 
 
 class _Stopped(KeyboardInterrupt):
@@ -160,13 +186,11 @@ class _EarlySignals:
 class _Serving:
     """One run of the server, from the first system call to the line of totals."""
 
-    def __init__(self, merged: Merged, read: Callable[[], Merged] | None) -> None:
+    def __init__(self, merged: Merged, log: Log, read: Callable[[], Merged] | None) -> None:
         self.config = merged.config
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
-        from fastecho.cli._log import Log
-
-        self.log = Log(str(merged.values["log_level"]), self.config.log_format)
+        self.log = log
         self.say = self.log.say
 
     def run(self, ready_fd: int | None) -> int:
@@ -183,7 +207,7 @@ class _Serving:
             early.release()
             self._banner(server)
             if ready_fd is not None:
-                self._tell_ready(server, ready_fd)
+                tell_ready(server.addresses, ready_fd, self.log)
             drained = self._serve(server, early)
         except _Stopped:
             early.install()  # serve_forever() may have replaced some already
@@ -272,20 +296,6 @@ class _Serving:
         for sentence in _without_effect(self.config):
             self.say("warning", sentence)
 
-    def _tell_ready(self, server: Server, ready_fd: int) -> None:
-        data = memoryview(b"".join(os.fsencode(one) + b"\n" for one in server.addresses))
-        try:
-            while data:
-                data = data[os.write(ready_fd, data) :]
-        except OSError as error:
-            self.say("warning", f"--ready-fd {ready_fd} cannot be written to: {error.strerror}")
-        if ready_fd > 2:
-            os.close(ready_fd)
-        else:  # the number of a standard stream stays taken
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, ready_fd)
-            os.close(nowhere)
-
     def _totals(self, server: Server, drained: bool) -> None:
         stats = server.stats()
         counts = {
@@ -312,6 +322,22 @@ class _Serving:
         counts |= {what: count for what, count in trouble.items() if count}
         text = ", ".join(f"{what} {count}" for what, count in counts.items())
         self.say("info", f"{'drained' if drained else 'stopped'}: {text}")
+
+
+def tell_ready(addresses: Sequence[str], ready_fd: int, log: Log) -> None:
+    """Write the addresses to the descriptor, one a line, and close it."""
+    data = memoryview(b"".join(os.fsencode(one) + b"\n" for one in addresses))
+    try:
+        while data:
+            data = data[os.write(ready_fd, data) :]
+    except OSError as error:
+        log.say("warning", f"--ready-fd {ready_fd} cannot be written to: {error.strerror}")
+    if ready_fd > 2:
+        os.close(ready_fd)
+    else:  # the number of a standard stream stays taken
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, ready_fd)
+        os.close(nowhere)
 
 
 def _without_effect(config: Config) -> Iterator[str]:

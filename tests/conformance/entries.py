@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
+from commands import read_ready
+from sanitize import chosen
+
 import fastecho
+from fastecho import models
 
 MANY_PEERS = "many peers"
 """Serves several peers at the same time."""
@@ -34,6 +45,9 @@ class Running(Protocol):
 
     address: str
     """As peers.connect() takes it."""
+
+    pid: int
+    """Of the process that serves."""
 
     def stop(self) -> None:
         """End it within STOP seconds, quiet peers in order; a second call does nothing."""
@@ -57,6 +71,7 @@ class Core:
         self._server = fastecho.Server(bind, prefix=prefix, drain_idle=0.02, **config)
         self._server.start()
         self.address = self._server.address
+        self.pid = os.getpid()
 
     def stop(self) -> None:
         """Drain; who does not read is reset at the deadline."""
@@ -75,6 +90,7 @@ class AsyncioEcho:
         self._ready = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.address = ""
+        self.pid = os.getpid()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="asyncio-echo", daemon=True)
         self._thread.start()
@@ -134,8 +150,69 @@ class AsyncioEcho:
         self._writers.discard(writer)
 
 
+class Command:
+    """`fastecho serve --model NAME` in a process that is forked from one without threads."""
+
+    _processes = multiprocessing.get_context("forkserver")
+    _processes.set_forkserver_preload(["fastecho.cli.serve", "fastecho.models.options"])
+
+    @staticmethod
+    def prepare() -> None:
+        """Start what the processes are forked from; it ends with the tests."""
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+
+    def __init__(self, name: str, bind: str, prefix: bytes) -> None:
+        self._ended = False
+        self._said = tempfile.NamedTemporaryFile()  # noqa: SIM115 -- closed in stop()
+        reader, writer = self._processes.Pipe(duplex=False)
+        arguments = ["serve", f"--model={name}", f"--bind={bind}"]
+        if prefix:
+            arguments.append(f"--prefix={os.fsdecode(prefix)}")
+        self._process = self._processes.Process(
+            target=_command, args=(arguments, writer, self._said.name)
+        )
+        self._process.start()
+        writer.close()
+        with reader:
+            (self.address,) = read_ready(reader.fileno())
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def stop(self) -> None:
+        """Stop it as a service manager does; it must end well, and without a traceback."""
+        if self._ended:
+            return
+        self._ended = True
+        self._process.terminate()
+        self._process.join(STOP)
+        ended = self._process.exitcode
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        said = self._said.read().decode()
+        self._said.close()
+        assert (ended, "Traceback" in said) == (0, False), said
+
+
+def _command(arguments: list[str], ready: Connection, said: str) -> None:
+    """Run the command in its own process."""
+    os.dup2(os.open(said, os.O_WRONLY), 2)
+    from fastecho.cli import main
+
+    sys.exit(main([*arguments, f"--ready-fd={ready.fileno()}"]))
+
+
+def _model(name: str) -> Entry:
+    """Return the entry of an I/O model in pure Python: what it claims stands in its file."""
+    claims = EVERYTHING if models.described(name).peers is None else frozenset({PREFIX})
+    return Entry(f"model-{name}", partial(Command, name), ("ipv4", "ipv6"), claims)
+
+
 ENTRIES = (
     Entry("core", Core),
     Entry("core-2-threads", lambda bind, prefix: Core(bind, prefix, threads=2)),
     Entry("asyncio", AsyncioEcho),
+    # Nothing of theirs is compiled, so there is nothing for a sanitizer to see.
+    *(_model(name) for name in models.NAMES if name != "native" and not chosen()),
 )

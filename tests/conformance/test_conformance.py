@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Join, open_descriptors
-from entries import ENTRIES, MANY_PEERS, ORDERLY_STOP, PREFIX, STOP, Entry, Running
+from entries import ENTRIES, MANY_PEERS, ORDERLY_STOP, PREFIX, STOP, Command, Entry, Running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peers import (
@@ -48,6 +48,12 @@ def each_entry(*needed: str) -> pytest.MarkDecorator:
             if family in FAMILIES
         ],
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared() -> None:
+    """Start what outlives a test before the first one looks at what it leaves behind."""
+    Command.prepare()
 
 
 @pytest.fixture
@@ -138,13 +144,13 @@ def test_a_fin_without_data_is_answered_by_a_fin(running: Running, join: Join) -
 
 @each_entry()
 def test_resets_harm_nobody_else_and_leave_nothing_open(running: Running, join: Join) -> None:
-    before = open_descriptors().keys()
+    before = open_descriptors(running.pid).keys()
     idle, talking, owed = (join(running.address) for _ in range(3))
     talking.sendall(b"half of a mess")
     fill(owed, plenty())
     for victim in (idle, talking, owed):
         reset(victim)
-    wait_until(lambda: open_descriptors().keys() == before)
+    wait_until(lambda: open_descriptors(running.pid).keys() == before)
     peer = join(running.address)
     assert same(exchange(peer, pattern(100_000)), pattern(100_000))
 

@@ -1,0 +1,172 @@
+"""`fastecho serve --model NAME`: an I/O model in pure Python, from its options to its end.
+
+Lives here: which model is taken, what such a model can honour of the settings of `serve`, signals,
+what is said. Does not live here: the models (fastecho/models), the core's own run (serve.py).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from fastecho.address import format_host_port, is_loopback
+from fastecho.errors import ConfigError, ExtensionMissingError, StartError
+from fastecho.settings import SETTINGS
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from fastecho.cli._log import Log
+    from fastecho.config import Merged
+
+__all__ = ["chosen", "log_of", "run"]
+
+HONOURED = frozenset({"bind", "backlog", "prefix", "log_format"})
+"""The settings of a server that a model in pure Python honours as well."""
+
+
+def log_of(merged: Merged) -> Log:
+    """Return what writes the lines for the user."""
+    from fastecho.cli._log import Log
+
+    return Log(str(merged.values["log_level"]), merged.config.log_format)
+
+
+def chosen(merged: Merged, log: Log) -> str:
+    """Return the model to serve by; without the compiled core one in pure Python, and say so.
+
+    Raises:
+        ConfigError: a setting was given that the model cannot honour.
+        ExtensionMissingError: the core is missing, and was asked for or cannot be replaced.
+    """
+    name = str(merged.values["model"])
+    if name != "native":
+        _check(name, merged)
+        return name
+    if merged.values["show_messages"]:
+        raise ConfigError(
+            merged.labels["show_messages"], True, "is more than the core can do: choose a --model"
+        )
+    try:
+        import fastecho
+
+        _ = fastecho.Server
+        return name
+    except ExtensionMissingError as error:
+        name = _fallback()
+        if merged.sources["model"] != "default":
+            raise
+        try:
+            _check(name, merged)
+        except ConfigError:
+            raise error from None
+        log.say("warning", f"serving by --model {name}, a single thread of Python: {error}")
+        return name
+
+
+def _fallback() -> str:
+    """Return the model that takes the place of a core that is not there."""
+    import select
+
+    return "epoll" if hasattr(select, "epoll") else "select"
+
+
+def _check(name: str, merged: Merged) -> None:
+    """Raise ConfigError for a setting that was given and that the model cannot honour."""
+    for setting in SETTINGS:
+        value = merged.values[setting.name]
+        if merged.sources[setting.name] == "default" or value == setting.default:
+            continue
+        if setting.name not in HONOURED:
+            raise ConfigError(
+                merged.labels[setting.name], value, f"is more than --model {name} can do"
+            )
+    binds = merged.config.bind
+    if len(binds) > 1:
+        reason = f"is one too many: --model {name} listens on one address"
+        raise ConfigError(merged.labels["bind"], str(binds[1]), reason)
+    if binds[0].kind != "tcp":
+        raise ConfigError(
+            merged.labels["bind"], str(binds[0]), f"must be HOST:PORT with --model {name}"
+        )
+
+
+def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    from fastecho import models
+    from fastecho.cli._terminal import speaks_chinese
+    from fastecho.models.options import Options
+
+    address = merged.config.bind[0]
+    asked, most = merged.config.backlog, _somaxconn()
+
+    def listening(host: str, port: int) -> None:
+        _announce(host, port, asked, most, log)
+        log.say("info", f"model: {name} (fastecho/models/{models.FILES[name]}.py)")
+        if ready_fd is not None:
+            from fastecho.cli.serve import tell_ready
+
+            tell_ready([format_host_port(host, port)], ready_fd, log)
+
+    options = Options(
+        address,
+        backlog=most if asked is None else asked,
+        prefix=merged.config.prefix,
+        show_messages=bool(merged.values["show_messages"]),
+        chinese=speaks_chinese(),
+        on_listening=listening,
+        note=lambda sentence: log.say("warning", sentence),
+        put=_put,
+    )
+    serve = models.serving(name)
+    try:
+        _take_signals()
+        serve(options)
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StartError(error.errno or 0, f"cannot serve {address}: {reason}") from None
+    log.say("info", "stopped")
+    return 0
+
+
+def _announce(host: str, port: int, asked: int | None, most: int, log: Log) -> None:
+    where = format_host_port(host, port)
+    in_force = most if asked is None else min(asked, most)
+    backlog = f"asked {'nothing' if asked is None else asked}, somaxconn {most}"
+    log.say("info", f"listening on {where} (backlog: {backlog}, in force {in_force})")
+    if not is_loopback(host):
+        log.say("warning", f"{where} can be reached from other machines")
+
+
+def _take_signals() -> None:
+    """Make the signals that end a server end the model; ignored ones stay so (nohup)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """End the model, once: from now on these signals are ignored, so that it can clean up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _put(line: str) -> None:
+    """Write a line on stdout; one that is closed, or that nobody reads, costs no connection."""
+    if sys.stdout is not None:
+        try:
+            print(line, flush=True)
+        except (OSError, ValueError):
+            sys.stdout = None
+
+
+def _somaxconn() -> int:
+    try:
+        with open("/proc/sys/net/core/somaxconn", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 128

@@ -1,0 +1,73 @@
+"""`asyncio`: the callbacks again, but each conversation reads from top to bottom.
+
+The idea: a coroutine for each connection. `await reader.read()` looks like a call that waits, and
+is none: the coroutine is put aside, the loop (epoll inside) serves others, and goes on with it when
+bytes have come. The code is that of `threaded`, without its threads.
+
+Its cost: for each message a coroutine is put aside and resumed, a future is made, and the bytes
+go through two buffers: several times the CPU of a bare epoll loop. `await writer.drain()` is what
+keeps a peer that does not read from filling the memory.
+
+Where it breaks: at rates where Python's own work shows; and when a coroutine calls something that
+really waits (time.sleep, a blocking socket), because then everybody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .options import RECV_SIZE, Model, Options
+
+MODEL = Model(
+    "asyncio",
+    idea="a coroutine for each connection on asyncio's loop",
+    good_for="thousands of peers and code that reads from top to bottom",
+    breaks="several times the CPU of a bare epoll loop for each message",
+)
+
+
+class Server:
+    """The conversations, and what may go wrong outside of them."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.told: set[str] = set()
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One conversation; asyncio makes a task of it for each peer."""
+        conversation = self.options.conversation(writer.get_extra_info("peername"))
+        try:
+            while data := await reader.read(RECV_SIZE):
+                writer.write(conversation.reply(data))
+                await writer.drain()  # waits while too much is pending
+        except OSError:
+            pass  # reset
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the server stops: what is pending may never be taken
+        finally:
+            conversation.end()
+            writer.close()  # sends what is pending, then FIN
+
+    async def run(self) -> None:
+        """Serve until this is cancelled."""
+        asyncio.get_running_loop().set_exception_handler(self.complain)
+        listener = self.options.listen()
+        # Without a descriptor left, asyncio lets newcomers wait for a second.
+        async with await asyncio.start_server(
+            self.talk, sock=listener, backlog=self.options.backlog
+        ) as server:
+            await server.serve_forever()
+
+    def complain(self, _loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+        """Say once what went wrong; by itself asyncio writes a traceback, each time."""
+        reason = what.get("exception")
+        # The signal that ends the server comes as an exception of whoever was at work.
+        if what["message"] not in self.told and not isinstance(reason, KeyboardInterrupt):
+            self.told.add(what["message"])
+            self.options.note(f"{what['message']}: {reason}")
+
+
+def serve(options: Options) -> None:
+    """Run the loop until a signal ends it; asyncio.run() then cancels what is under way."""
+    asyncio.run(Server(options).run())

@@ -1,0 +1,140 @@
+"""`epoll`: the kernel keeps the list, and tells only who is ready.
+
+The idea: sockets are registered with the kernel once (epoll_ctl). From then on each socket puts
+itself into the kernel's ready list when something happens to it; epoll_wait takes from that list.
+Nobody looks at sockets to which nothing has happened.
+
+Its cost: a call costs as much as there are ready peers, not as there are peers. 10,000 silent
+connections cost nothing but their memory. Changing what is asked for is a system call of its own,
+so it is done only when a reply does not fit into the kernel's buffer.
+
+Where it breaks: on one core: all of this is one thread of Python. And it is Linux's own; other
+systems have kqueue or event ports for it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+
+MODEL = Model(
+    "epoll",
+    idea="the kernel keeps the list of sockets, and tells only which are ready",
+    good_for="many thousand peers on one core",
+    breaks="one core of Python; Linux only",
+)
+
+
+class Connection:
+    """A peer: its socket, and what of its replies the kernel has not taken yet."""
+
+    __slots__ = ("conversation", "pending", "socket")
+
+    def __init__(self, sock: socket.socket, conversation: Conversation) -> None:
+        self.socket = sock
+        self.conversation = conversation
+        self.pending = b""
+
+
+class EpollLoop:
+    """The peers by descriptor, which is all that epoll knows of them."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.connections: dict[int, Connection] = {}
+        self.epoll = select.epoll()
+        self.listener = options.listen()
+        self.listener.setblocking(False)
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.accepts = True  # the listener is registered
+
+    def turn(self) -> None:
+        """Wait, and serve whoever is ready."""
+        for fd, _ in self.epoll.poll():
+            connection = self.connections.get(fd)
+            if connection is None:
+                # A peer that was closed a moment ago in this very turn is in neither.
+                if fd == self.listener.fileno():
+                    self.accept()
+            elif connection.pending:
+                self.send(connection)
+            else:
+                self.receive(connection)
+
+    def accept(self) -> None:
+        """Take one peer; the next one is there at the next turn."""
+        try:
+            sock, peer = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if not out_of_descriptors(error) or not self.connections:
+                raise
+            self.epoll.unregister(self.listener)  # until a peer leaves
+            self.accepts = False
+            return
+        sock.setblocking(False)
+        self.epoll.register(sock, select.EPOLLIN)
+        self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
+
+    def receive(self, connection: Connection) -> None:
+        """Answer what a peer has sent; most replies leave whole, by one send."""
+        try:
+            data = connection.socket.recv(RECV_SIZE)
+            if data:
+                reply = connection.conversation.reply(data)
+                sent = connection.socket.send(reply)
+                if sent < len(reply):
+                    self.keep(connection, reply[sent:])
+                return
+        except BlockingIOError:
+            if data:
+                self.keep(connection, reply)
+            return
+        except OSError:
+            pass  # reset
+        self.close(connection)
+
+    def keep(self, connection: Connection, pending: bytes) -> None:
+        """Wait for room, and read no more from this peer until then."""
+        connection.pending = pending
+        self.epoll.modify(connection.socket, select.EPOLLOUT)
+
+    def send(self, connection: Connection) -> None:
+        """Send what was kept."""
+        try:
+            connection.pending = connection.pending[connection.socket.send(connection.pending) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close(connection)
+            return
+        if not connection.pending:
+            self.epoll.modify(connection.socket, select.EPOLLIN)
+
+    def close(self, connection: Connection) -> None:
+        """Let a peer go: out of our table, out of the kernel's, closed."""
+        del self.connections[connection.socket.fileno()]
+        # close() alone does not do it if a child process has a copy of the descriptor.
+        self.epoll.unregister(connection.socket)
+        connection.conversation.end()
+        connection.socket.close()
+        if not self.accepts:
+            self.epoll.register(self.listener, select.EPOLLIN)
+            self.accepts = True
+
+
+def serve(options: Options) -> None:
+    """Take turns for ever."""
+    loop = EpollLoop(options)
+    try:
+        while True:
+            loop.turn()
+    finally:
+        loop.listener.close()
+        loop.accepts = True  # nobody is to be accepted any more
+        for connection in list(loop.connections.values()):
+            loop.close(connection)
+        loop.epoll.close()

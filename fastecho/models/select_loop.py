@@ -1,0 +1,124 @@
+"""`select`: the kernel says who is ready, out of a list that it is given each time.
+
+The idea: select() waits until at least one of many sockets can be read from or written to, and
+returns those. One thread serves them: accept when the listener is ready, recv when a peer has sent
+something, send when there is room for what was left over.
+
+Its cost: the whole list goes to the kernel with each call and is looked through there, then the
+answer here: 1,000 peers, of which one has sent a byte, cost about as much as 1,000 that have.
+
+Where it breaks: at descriptor 1,024. The list is a set of 1,024 bits (FD_SETSIZE), fixed when the C
+library was built; ulimit -n does not help. A peer whose socket gets a larger number is turned away
+here; C programs that forget the check write past the end of the set.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+
+from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+
+LARGEST = 1023
+MODEL = Model(
+    "select",
+    idea="select() is given all sockets each time and returns those that are ready",
+    good_for="some hundred peers, on every system that has sockets",
+    breaks="at descriptor 1,024, and each call costs as much as there are peers",
+    largest_descriptor=LARGEST,
+)
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends RST
+
+
+class SelectLoop:
+    """The peers, and the two lists that select() is given."""
+
+    def __init__(self, listener: socket.socket, options: Options) -> None:
+        listener.setblocking(False)
+        self.listener = listener
+        self.options = options
+        self.conversations: dict[socket.socket, Conversation] = {}
+        # What of the replies the kernel has not taken; no more is read from these peers.
+        self.pending: dict[socket.socket, bytes] = {}
+        self.accepts = True  # there are descriptors for more
+        self.told = False  # that a peer was turned away
+
+    def turn(self) -> None:
+        """Wait, and serve whoever is ready."""
+        reading = [one for one in self.conversations if one not in self.pending]
+        if self.accepts:
+            reading.append(self.listener)
+        readable, writable, _ = select.select(reading, list(self.pending), [])
+        for sock in writable:
+            self.send(sock, self.pending.pop(sock))
+        for sock in readable:
+            if sock is self.listener:
+                self.accept()
+            else:
+                self.receive(sock)
+
+    def accept(self) -> None:
+        """Take one peer; the next one is there at the next turn."""
+        try:
+            sock, peer = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if not out_of_descriptors(error) or not self.conversations:
+                raise
+            self.accepts = False  # until a peer leaves; the others wait in the kernel's queue
+            return
+        if sock.fileno() > LARGEST:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+            if not self.told:
+                self.told = True
+                self.options.note(f"peers are turned away: select ends at descriptor {LARGEST:,}")
+            return
+        sock.setblocking(False)
+        self.conversations[sock] = self.options.conversation(peer)
+
+    def receive(self, sock: socket.socket) -> None:
+        """Answer what a peer has sent."""
+        try:
+            data = sock.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # reset
+        if data:
+            self.send(sock, self.conversations[sock].reply(data))
+        else:
+            self.close(sock)
+
+    def send(self, sock: socket.socket, data: bytes) -> None:
+        """Send what the kernel takes; the rest when there is room for it."""
+        try:
+            data = data[sock.send(data) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close(sock)
+            return
+        if data:
+            self.pending[sock] = data
+
+    def close(self, sock: socket.socket) -> None:
+        """Let a peer go."""
+        self.conversations.pop(sock).end()
+        self.pending.pop(sock, None)
+        sock.close()
+        self.accepts = True
+
+
+def serve(options: Options) -> None:
+    """Take turns for ever."""
+    with options.listen() as listener:
+        loop = SelectLoop(listener, options)
+        try:
+            while True:
+                loop.turn()
+        finally:
+            for sock in list(loop.conversations):
+                loop.close(sock)
