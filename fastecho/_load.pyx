@@ -1,7 +1,7 @@
 """The load generator: one thread drives connections to an echo server, every byte verified.
 
 Lives here: the classes that Python sees, their arguments, memory and results. Does not live
-here: the loop and its system calls (_drive.pxd), what is sent, expected and counted
+here: the loop (_drive.pxd), its calls (_load_connection.pxd), what is sent, expected and counted
 (src_c/load*.h), which bytes (src_c/pattern.h), failures in words (_load_words.pxd); threads,
 plans and reports (fastecho/measure).
 """

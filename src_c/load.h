@@ -1,7 +1,7 @@
 /* A load generator's connections: what is due, what has been sent, what is owed.
  *
  * Lives here: the records, the window, which bytes to send next. Bytes and times in, decisions
- * out. Does not live here: any descriptor's call, any clock (fastecho/_drive.pxd brings both);
+ * out. Does not live here: any descriptor's call, any clock (_load_connection.pxd brings both);
  * whether a reply is the right one (load_reply.h); how connections come and go (load_life.h);
  * who gets the messages of an open loop (load_open.h) and when (schedule.h); the bytes
  * (pattern.h); the counters (load_counts.h).

@@ -1,7 +1,7 @@
 /* How a load's connections come and go, and what becomes of their messages then.
  *
  * Lives here: counting connects, gaps and ends; since when nothing has come. Does not live here:
- * when a connection is tried again (fastecho/_drive.pxd).
+ * when a connection is tried again (fastecho/_load_connection.pxd).
  *
  * A gap is the time from the loss of a connection, or from a connect that failed, until a right
  * reply comes on it again, within one run: a server that has stopped still lets its kernel accept.
