@@ -23,8 +23,8 @@ from fastecho._load import Load
 
 SOURCES = 250
 """Addresses to connect from. With one, finding a free port takes 7 times as long."""
-SHORTEST = 1e-6
-"""Seconds of a run in which nothing becomes due but the first message of each connection."""
+LONGEST = 600.0
+"""Seconds that one message on each connection may take."""
 TIMEOUT = 60.0
 """Seconds for a connect and for a reply."""
 
@@ -54,7 +54,7 @@ class Holder(Served):
 
         Returns on how many they did.
         """
-        result = self.ask("echo")
+        result = self.ask("echo", count=count)
         right: int = result["messages"]
         failures = [sentence for _, sentence in result["failures"]]
         assert (right, result["connections_open"], failures) == (count, count, []), (
@@ -91,7 +91,9 @@ class Holding(Program):
         self.load = Load(
             [(socket.AF_INET, (host, int(port)))],
             connections=order["count"],
-            mode="closed",
+            # As fast as it goes; whoever has waited longest is next.
+            mode="open",
+            rate=1e7,
             size=MESSAGE,
             seed=secrets.randbits(64),
             sources=sources,
@@ -105,8 +107,11 @@ class Holding(Program):
         return {"open": self.load.connections_open, "error": error}
 
     def echo(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send a message on each connection and tell what came back."""
-        return {**self.load.run(SHORTEST)}
+        """Send a message on each connection and tell what came back.
+
+        As many messages as connections: each is its first in the queue for one.
+        """
+        return {**self.load.run(LONGEST, messages=order["count"])}
 
     def disconnect(self, order: dict[str, Any]) -> dict[str, Any]:
         """Close every connection."""
