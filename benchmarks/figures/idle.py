@@ -32,7 +32,7 @@ def measure(plan: Plan, program: Program) -> dict[str, Cell]:
         before = server.memory()
         # each echoes at least one message, then all wait
         load = stage.load(server, connections=CONNECTIONS, timeout=20.0)
-        Contender(program.name, server, load).turn(0.5)
+        Contender(program.name, server, load).turn(2.0)
         after = server.memory()
     return {
         "server": program.name,
