@@ -22,6 +22,8 @@ import pytest
 from commands import COMMAND, DEADLINE, assert_refused, environment, run
 from peers import wait_until
 
+from fastecho.cli._models_run import _table
+from fastecho.cli._summary import Paint
 from fastecho.errors import ConfigError
 from fastecho.measure import model_runs
 from fastecho.measure.model_result import Figures, ModelRuns, Turn
@@ -388,7 +390,7 @@ def test_sentences_say_what_the_figures_bear_out() -> None:
     )
     lone = (
         "At 100 connections, one of them talking, select needs 100.0 times the CPU that it needs "
-        "for a message at 1 connection: each call looks at all."
+        "for a message at 1 connection: there the silent ones cost CPU at each message."
     )
     assert rest == [
         "At 100 connections, all of them talking, threaded needs 3.0 times the CPU of epoll.",
@@ -408,3 +410,15 @@ def test_a_load_that_is_the_limit_is_told() -> None:
     sentence = "At 100 connections the load was the limit with epoll and native: "
     assert any(one.startswith(sentence) for one in said)
     assert not any("limit" in one for one in sentences(made({"epoll": 9.0}, busy=0.89)))
+
+
+def test_the_widest_row_fits_100_columns() -> None:
+    one = Figures("socketserver", 1500)
+    one.served, one.problem = 1499, "refused 1 peer: connection reset by peer"
+    one.turns = [Turn(1000, 1_234_567.0, 0.999, 1.0)]
+    one.lone_cpu_per_message, one.idle_cpu, one.threads = 0.999, 1.0, 98_765
+    one.memory_per_connection = 23_456.0
+    text = _table(1500, [one], Paint(color=False))
+    assert max(map(len, text.splitlines())) == 100
+    assert " 23.5 kB 1,499 of 1,500 100 %" in text
+    assert "\n  refused 1 peer: connection reset by peer\n" in text

@@ -29,7 +29,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 CORE = "native"
 SIZES = (1, 10, 100, 1000)
 DURATION = 3.0
-WIDTHS = (12, 9, 9, 9, 10, 6, 8, 11, 11, 6)
+WIDTHS = (11, 8, 8, 8, 10, 6, 8, 8, 15, 6)
 """Columns of each cell after the model's name."""
 BAR = 50
 """Columns of the longest bar."""

@@ -43,8 +43,8 @@ PROBE_SECONDS = 4.0
 """A probe ends then, whatever still comes."""
 IDLE_SECONDS = 0.25
 """Of looking at the CPU while nobody talks."""
-LONE_SECONDS = 0.2
-"""Of one peer talking while the others are silent."""
+LONE_SECONDS, LONE_PARTS = 0.25, 5
+"""Of one peer talking while the others are silent, in parts whose median counts."""
 LEAVE_SECONDS = 2.0
 """For a server to notice that the peers of the probe have left."""
 REPLY_SECONDS = 2.0
@@ -255,14 +255,20 @@ class _Size:
             time.sleep(self.left(IDLE_SECONDS))
             figures.idle_cpu = (server.cpu() - cpu) / (time.monotonic() - began)
             without_peers = server.descriptors() - peers.answered
-            cpu = server.cpu()
             try:
-                got = peers.talk(self.left(LONE_SECONDS))
+                figures.lone_cpu_per_message = self._lone(server, peers)
             except ServerError as error:
                 raise ServerError(server.reason(str(error))) from None
-            if got:
-                figures.lone_cpu_per_message = (server.cpu() - cpu) / got
         server.await_descriptors(without_peers, self.left(LEAVE_SECONDS))
+
+    def _lone(self, server: ModelServer, peers: Peers) -> float:
+        """Return the seconds of CPU for each message while one peer talks."""
+        found = []
+        for _ in range(LONE_PARTS):
+            cpu = server.cpu()
+            got = peers.talk(self.left(LONE_SECONDS / LONE_PARTS))
+            found.append((server.cpu() - cpu) / got)
+        return sorted(found)[LONE_PARTS // 2]
 
     def _connect(self, one: _Contender) -> None:
         """Connect a load of as many as are served."""

@@ -276,13 +276,15 @@ class Peers:
     def talk(self, seconds: float) -> int:
         """Let one of those that were answered talk for so long; return how many replies it got.
 
+        It talks until it has had one.
+
         Raises:
             ServerError: it was not answered any more.
         """
         sock, got, end = self._served[0], 0, time.monotonic() + seconds
         sock.settimeout(1.0)
         try:
-            while time.monotonic() < end:
+            while not got or time.monotonic() < end:
                 sock.sendall(MESSAGE)
                 left = len(MESSAGE)
                 while left:

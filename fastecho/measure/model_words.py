@@ -25,7 +25,7 @@ LEGEND = (
     "memory: resident, for each connection; load: how busy the load was. The rate of a model that "
     "serves only some is that of those."
 )
-MUCH, GROWN = 1.5, 2.0
+MUCH, GROWN = 1.5, 3.0
 """Ratios that a sentence is worth: to another model, to the same one with fewer peers."""
 CLOSE = 2.0
 """Compiled code is called close up to this ratio."""
@@ -168,7 +168,8 @@ def _lone(runs: ModelRuns, size: int) -> list[str]:
     if size == least or not dear:
         return []
     what = f"the CPU that it needs for a message at {counted(least, 'connection')}"
-    return [f"{_at(size)}, one of them talking, {_times(dear, what)}: each call looks at all."]
+    said = f"{_at(size)}, one of them talking, {_times(dear, what)}"
+    return [f"{said}: there the silent ones cost CPU at each message."]
 
 
 def _partly_served(runs: ModelRuns) -> list[str]:
