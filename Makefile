@@ -17,7 +17,7 @@ SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
     deploy load* measure_* merge page* pinger* saved_results summary timings))
 # So do the I/O models, which are processes: the conformance suite runs them as well.
-MODELS := tests/test_models.py
+MODELS := tests/test_models.py tests/test_models_run.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds

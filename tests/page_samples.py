@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastecho._load import Histogram
+from fastecho.measure.model_result import Figures, ModelRuns, Turn
 from fastecho.measure.plan import Plan
 from fastecho.measure.result import Generator, Interval, Result
 
@@ -131,6 +132,25 @@ def hostile() -> dict[str, Any]:
     data["plan"]["targets"] = ["unix:/tmp/" + HOSTILE]
     data["parts"] = [{"label": HOSTILE, "host": HOSTILE, "started_at": HOSTILE}]
     return data
+
+
+def model_runs() -> ModelRuns:
+    """Return ten models at four sizes: one serves a single peer, one ends with a hostile word."""
+    names = ["blocking", *(f"model-{n}" for n in range(7)), HOSTILE, "native"]
+    runs = ModelRuns(names, [1, 10, 100, 1000], core="native", host={"name": HOSTILE, "cpus": 2})
+    for size in runs.sizes:
+        for n, name in enumerate(names):
+            one = Figures(name, size)
+            runs.figures.append(one)
+            if name == HOSTILE and size > 10:
+                one.problem = HOSTILE
+                continue
+            one.served = one.driven = 1 if name == "blocking" else size
+            one.turns = [Turn(1000, 1000.0 * size, 0.01 * (n + 1), 0.5)]
+            one.lone_cpu_per_message = (n + 1) * 2e-5 * size**0.5
+            one.idle_cpu, one.threads = 0.0, 1
+            one.memory_per_connection, one.latency = 500.0 * n, histogram(n, 1000)
+    return runs
 
 
 SAMPLES: dict[str, Callable[[], list[dict[str, Any]]]] = {

@@ -57,6 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "models.options": {"address", "logs"},
     "measure._axes": set(),
     "measure._charts": {"errors", "measure._axes", "measure.words"},
+    "measure._document": {"_version", "measure._style"},
     "measure._graphs": {
         "_load", "measure._axes", "measure._charts", "measure.result",
     },
@@ -78,9 +79,20 @@ ARROWS: dict[str, set[str]] = {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
         "measure.values",
     },
+    "measure.model_page": {
+        "measure._axes", "measure._charts", "measure._document", "measure._graphs",
+        "measure.model_result", "measure.model_words", "measure.words",
+    },
+    "measure.model_result": {"_load", "_version", "measure.model_words"},
+    "measure.model_runs": {
+        "_load", "errors", "measure.model_result", "measure.model_server", "measure.result",
+        "measure.runner", "measure.words",
+    },
+    "measure.model_server": {"measure.words"},
+    "measure.model_words": {"measure.model_result", "measure.words"},
     "measure.page": {
-        "_version", "measure._axes", "measure._charts", "measure._graphs", "measure._style",
-        "measure.compare", "measure.result", "measure.words",
+        "measure._axes", "measure._charts", "measure._document", "measure._graphs",
+        "measure._style", "measure.compare", "measure.result", "measure.words",
     },
     "measure.ping_events": {"measure.route"},
     "measure.ping_result": {

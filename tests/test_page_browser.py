@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from browser import NAMES, Browser, find_browser
-from page_samples import SAMPLES
+from page_samples import SAMPLES, model_runs
 
+from fastecho.measure import model_page
 from fastecho.measure.page import page, picture
 
 pytestmark = [
@@ -62,6 +63,22 @@ def test_pages_open_without_a_complaint_in_light_and_dark_and_on_a_phone(
             if pictures:
                 look = f"{name}-{width}-{'dark' if dark else 'light'}.png"
                 browser.screenshot(Path(pictures) / look, whole=True)
+
+
+def test_page_of_the_models_opens_without_a_complaint(browser: Browser, tmp_path: Path) -> None:
+    pictures = os.environ.get("FASTECHO_SCREENSHOTS")
+    path = tmp_path / "models.html"
+    path.write_text(model_page.page(model_runs()), encoding="utf-8")
+    for width, dark in ((1000, False), (1000, True), (360, False)):
+        browser.open(path, width=width, dark=dark)
+        heard = browser.evaluate(HEARD)
+        assert browser.complaints == []
+        assert {url for url in browser.requests if not url.startswith("data:")} == {path.as_uri()}
+        assert (heard["charts"], heard["clipped"]) == (4, 0)
+        assert heard["beyond"] <= 0
+        if pictures:
+            look = f"models-{width}-{'dark' if dark else 'light'}.png"
+            browser.screenshot(Path(pictures) / look, whole=True)
 
 
 def test_values_appear_where_the_pointer_is(browser: Browser, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
             """Largest value, ns."""
 
 
-__all__ = ["BLOCKS", "bars"]
+__all__ = ["BLOCKS", "bar", "bars"]
 
 ROWS = 14
 STEPS: tuple[tuple[float, ...], ...] = (
@@ -73,7 +73,9 @@ def bars(histogram: Buckets, *, most: str, unicode: bool, width: int) -> list[tu
             continue
         else:
             name = f"{_time(edges[n])} - max {most}"
-        rows.append((f"{name:>22} {_percent(share):>7}", _bar(share / longest, room, unicode)))
+        rows.append(
+            (f"{name:>22} {_percent(share):>7}", bar(share / longest, room, unicode=unicode))
+        )
     return rows
 
 
@@ -105,7 +107,7 @@ def _shares(
     return [count / total for count in counts]
 
 
-def _bar(part: float, room: int, unicode: bool) -> str:
+def bar(part: float, room: int, *, unicode: bool) -> str:
     """Return a bar; what is not zero shows at least a mark."""
     if part <= 0:
         return ""

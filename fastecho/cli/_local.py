@@ -1,7 +1,7 @@
-"""A `fastecho serve` of its own for the time of a `fastecho bench --server`.
+"""A `fastecho serve` of its own for the time of a measurement: `bench --server`, `models --run`.
 
-What lives here: starting it on a free port, waiting until it is ready, ending it. What may not live
-here: what it serves (serve.py), measuring.
+What lives here: its command and environment; for `bench --server`, starting it on a free port,
+waiting until it is ready, ending it. What may not live here: what it serves (serve.py), measuring.
 """
 
 from __future__ import annotations
@@ -19,24 +19,33 @@ if TYPE_CHECKING:
 
     from fastecho.measure.plan import Plan
 
-__all__ = ["local_server"]
+__all__ = ["environment", "local_server", "server_command"]
 
 READY_SECONDS = 20.0
 END_SECONDS = 5.0
 USUAL_FRAME = 65536
 """The longest frame of a server that is told nothing."""
 
-# If this process is killed, the server gets SIGTERM (PR_SET_PDEATHSIG) and does not stay behind.
+# If this process is killed, the server gets a signal (PR_SET_PDEATHSIG) and does not stay behind.
 PROGRAM = """\
 import signal, sys
 try:
     import ctypes
-    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+    ctypes.CDLL(None).prctl(1, int(signal.{}))
 except (ImportError, OSError, AttributeError):
     pass
 from fastecho.cli import main
 sys.exit(main())
 """
+
+
+def server_command(*words: str, last_signal: str = "SIGTERM") -> list[str]:
+    """Return what starts `fastecho serve` with these options.
+
+    Args:
+        last_signal: what it gets when this process has ended without ending it.
+    """
+    return [sys.executable, "-P", "-c", PROGRAM.format(last_signal), "serve", *words]
 
 
 @contextmanager
@@ -49,8 +58,8 @@ def local_server(plan: Plan) -> Iterator[str]:
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, "serve", f"--ready-fd={writer}", *_words(plan)],
-            env=_environment(),
+            server_command(f"--ready-fd={writer}", *_words(plan)),
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[writer],
@@ -81,7 +90,7 @@ def _words(plan: Plan) -> list[str]:
     return words
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return an environment in which the server is this very package, and has no other settings."""
     import fastecho
 

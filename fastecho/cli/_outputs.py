@@ -1,4 +1,4 @@
-"""Where `fastecho bench` writes its result for machines: JSON, JSON lines, .hgrm, a page.
+"""Where commands write their results for machines: JSON, JSON lines, .hgrm, a page.
 
 What lives here: which file or stream takes what, checked before the run; for every command,
 checking a file without touching it, and writing it. What may not live here: what stands in them
@@ -15,9 +15,10 @@ from fastecho.errors import ConfigError, StartError
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fastecho.measure.compare import Comparison
+    from fastecho.measure.model_result import ModelRuns
     from fastecho.measure.result import Interval, Result
     from fastecho.measure.search import Found, Step
 
@@ -37,7 +38,7 @@ class Outputs:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._paths: dict[str, str] = {
-            flag: getattr(args, flag) for flag in FLAGS if getattr(args, flag) is not None
+            flag: path for flag in FLAGS if (path := getattr(args, flag, None)) is not None
         }
         for flag, path in self._paths.items():
             check_path(flag, path)
@@ -114,6 +115,17 @@ class Outputs:
             from fastecho.measure.page import page
 
             write_text(self._paths["html"], page([one.to_json() for one in results]))
+
+    def models(self, runs: ModelRuns, breaks: Mapping[str, str]) -> None:
+        """Write the figures of several models, and a page of them; `breaks`: where each breaks."""
+        if "json" in self._paths:
+            import json
+
+            write_text(self._paths["json"], json.dumps(runs.to_json(), indent=1) + "\n")
+        if "html" in self._paths:
+            from fastecho.measure.model_page import page
+
+            write_text(self._paths["html"], page(runs, breaks))
 
     def _line(self, data: dict[str, object]) -> None:
         import json

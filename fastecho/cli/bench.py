@@ -159,6 +159,7 @@ def _default_text(default: object, unset: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Measure; return the exit code."""
     from fastecho.cli._outputs import Outputs
+    from fastecho.cli._surroundings import let_sigterm_end_it, raise_descriptor_limit
 
     plan = _plan(args)
     rules, limit = _rules(args, plan)
@@ -166,8 +167,8 @@ def run(args: argparse.Namespace) -> int:
     _find_extras(args)
     cluster = _cluster(args)
     outputs = Outputs(args)
-    _raise_descriptor_limit()
-    _let_sigterm_end_it()
+    raise_descriptor_limit()
+    let_sigterm_end_it()
     bench = _Bench(plan, rules, limit, start_at, outputs, live=args.live)
     bench.cluster = cluster
     try:
@@ -280,29 +281,6 @@ def _clock_time(datetime: type, text: str) -> float:
         text = f"{datetime.now().date().isoformat()}T{text}"  # type: ignore[attr-defined]
     moment = datetime.fromisoformat(text)  # type: ignore[attr-defined]
     return float(moment.timestamp())
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the soft limit of open descriptors to the hard one; what is too few is said later."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            pass
-
-
-def _let_sigterm_end_it() -> None:
-    """SIGTERM is what Ctrl-C is: the end of the measurement, with its result."""
-    import signal
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, interrupt)
 
 
 class _Bench:

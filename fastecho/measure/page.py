@@ -11,15 +11,13 @@ what failures say) goes through _text().
 
 from __future__ import annotations
 
-import re
-from html import escape
-
-from fastecho._version import __version__
-
 from . import _charts as charts
 from ._axes import count_text, time_text
+from ._document import clean as _clean
+from ._document import document
+from ._document import escaped as _text
 from ._graphs import by_percentile, graphs
-from ._style import CHART, PAGE
+from ._style import CHART
 from .result import FAILURES, Result
 from .words import FAILURES as WORDS
 from .words import clock_text, counted, failure_name, found_text, reopened_text, replies_text
@@ -41,15 +39,6 @@ ROWS = ("min", "mean", "stddev", "p50", "p75", "p90", "p95", "p99", "p99.9", "p9
 HEADLINE = ("p50", "p99", "p99.9", "max")
 DESCRIBED = 10
 """So many failures are shown one by one."""
-# Control characters, lone surrogates and non-characters cannot stand in a file of UTF-8 or XML;
-# marks of direction would turn the text around them.
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
-    "\ud800-\udfff\ufffe\uffff]"
-)
-
-
-FOOTER = "Made by fastecho {}. Percentiles come from whole histograms; none is an average."
 
 
 class _Run:
@@ -95,31 +84,8 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
         *top,
         _all_charts(runs),
         *(_details(run, alone=len(runs) == 1) for run in runs),
-        f"<footer>{FOOTER.format(_text(__version__))}</footer>",
     ]
-    body = "\n".join(block for block in blocks if block)
-    return f"""<!DOCTYPE html>
-<html lang="en" xmlns="http://www.w3.org/1999/xhtml">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width,initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<meta http-equiv="Content-Security-Policy" content="{POLICY}"/>
-<link rel="icon" href="data:,"/>
-<title>{_text(title)} - fastecho</title>
-<style>{PAGE}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""What a browser may load for the page: nothing."""
+    return document(title, blocks)
 
 
 def picture(results: Sequence[Mapping[str, Any]]) -> str:
@@ -137,15 +103,6 @@ def picture(results: Sequence[Mapping[str, Any]]) -> str:
         graph.title, graph.about, graph.lines, graph.x, graph.y, charts.ALONE, "latency", css=CHART
     )
     return text + "\n"
-
-
-def _text(value: object) -> str:
-    """Return text from anywhere as it may stand in HTML, in attributes too."""
-    return escape(_clean(str(value)))
-
-
-def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def _runs(results: Sequence[Mapping[str, Any]]) -> list[_Run]:

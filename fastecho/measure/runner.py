@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-__all__ = ["run"]
+__all__ = ["run", "this_host"]
 
 START_DELAY_NS = 20_000_000
 """From the last connect to the start: threads need some of it to be ready."""
@@ -334,7 +334,7 @@ class _Run:
         found = Result(
             self.plan,
             started_at=self.started_at,
-            host=_host(),
+            host=this_host(),
             elapsed=counts["elapsed_ns"] / 1e9,
             failures={name: counts[name] for name in FAILURES},
             described=described,
@@ -407,7 +407,8 @@ def _busy(counts: Mapping[str, Any]) -> float:
     return float(min(max(worked / counts["elapsed_ns"], 0.0), 1.0))
 
 
-def _host() -> dict[str, Any]:
+def this_host() -> dict[str, Any]:
+    """Return name, system and number of CPUs of this machine, as results hold them."""
     name = os.uname()
     return {
         "name": name.nodename,

@@ -1,7 +1,7 @@
 """The I/O models of the tutorial, each a file that can be read on its own.
 
 Lives here: which there are. Does not live here: what a model does (its file), what they share
-(options.py), how they are started (cli/serve.py) and measured (cli/models.py).
+(options.py), how they are started (cli/serve.py) and measured (cli/_models_run.py).
 """
 
 from __future__ import annotations
