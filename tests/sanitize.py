@@ -76,6 +76,7 @@ NOT_UNDER = (
     Skip("test_source_rules.py", ANY, NOT_OURS),
     Skip("test_makefile.py", ANY, NOT_OURS),
     Skip("test_models.py", frozenset(RUNTIMES), NOT_OURS),
+    Skip("test_tutorial.py", ANY, NOT_OURS),
     Skip("test_packaging.py", ANY, NOT_OURS),
     Skip("test_import_arrows.py", ANY, NOT_OURS),
     Skip("test_benchmarks.py", ANY, NOT_OURS),
