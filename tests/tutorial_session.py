@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from commands import environment
 
-PORTS = ("7777", "7778")
-"""Where the chapters listen; a session takes free ports instead."""
+HOST, PORTS = "127.0.0.1", ("7777", "7778")
+"""Where the chapters listen; a session takes a host of this process alone, and free ports."""
 DEADLINE = 20.0
 END = b"\x1e"
 JOBS = re.compile(r"^(\[\d+\][+-]?|\S+: line \d+:) +(\d+ )?[A-Z][a-z]+ .*\n", re.M)
@@ -98,7 +98,8 @@ class Session:
 
     def __init__(self, folder: Path, locale: str) -> None:
         self._folder = folder
-        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self._host, ports = _place(len(PORTS))
+        self._ports = dict(zip(PORTS, ports, strict=True))
         # Printed and not yet returned.
         self._printed = b""
         tools = folder / ".bin"
@@ -141,20 +142,20 @@ class Session:
 
     def write(self, program: Program) -> None:
         """Write a file."""
-        text = self._with_ports(program.text)
+        text = self._placed(program.text)
         (self._folder / program.name).write_text(text, encoding="utf-8")
 
     def run(self, command: Command) -> str:
         """Type a command; return what is printed until it, or its server's start, is over."""
         deadline = time.monotonic() + DEADLINE
-        self._type(f"{self._with_ports(command.text)}\nprintf '\\036'")
+        self._type(f"{self._placed(command.text)}\nprintf '\\036'")
         while END not in self._printed:
             self._read(deadline, command)
         before, _, self._printed = self._printed.partition(END)
         if not command.text.endswith("&"):
             return self._shown(before)
         port = next(filter(command.text.count, PORTS), PORTS[0])  # programs name the first
-        while not _listens(self._ports[port]):
+        while not _listens(self._host, self._ports[port]):
             assert time.monotonic() < deadline, f"{command.text}: {before.decode()}"
             time.sleep(0.005)
         before, self._printed = before + self._printed, b""
@@ -187,35 +188,38 @@ class Session:
         assert data, f"{command.text}: no end, only {self._printed.decode()}"
         self._printed += data
 
-    def _with_ports(self, text: str) -> str:
+    def _placed(self, text: str) -> str:
         for port, instead in self._ports.items():
             text = re.sub(rf"\b{port}\b", str(instead), text)
-        return text
+        return text.replace(HOST, self._host)
 
     def _shown(self, printed: bytes) -> str:
-        text = JOBS.sub("", printed.decode())
+        text = JOBS.sub("", printed.decode()).replace(self._host, HOST)
         for port, instead in self._ports.items():
             text = re.sub(rf"\b{instead}\b", port, text)
         return text
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has, and that no client is given (ip_local_port_range)."""
+def _place(count: int) -> tuple[str, list[int]]:
+    """Return a loopback address that no other process uses, and ports that are free there."""
+    pid = os.getpid()
+    host = f"127.{64 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
     found: list[int] = []
-    for port in range(20000 + os.getpid() % 10000, 32000):
+    for port in range(20000, 32000):
         with socket.socket() as trial:
             try:
-                trial.bind(("127.0.0.1", port))
+                trial.bind((host, port))
             except OSError:
-                continue
+                continue  # an earlier session's last connection
             found.append(port)
         if len(found) == count:
-            return found
+            return host, found
     raise OSError("no port is free")
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     """Tell whether the port listens, without connecting to it: a peer would be one too many."""
+    where = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     fields = [line.split() for line in lines]
-    return any(one[1] == f"0100007F:{port:04X}" and one[3] == "0A" for one in fields)
+    return any(one[1] == where and one[3] == "0A" for one in fields)
