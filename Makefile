@@ -16,8 +16,8 @@ SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
     deploy load* measure_* merge page* pinger* saved_results summary timings))
-# So do the I/O models, which are processes: the conformance suite runs them as well.
-MODELS := tests/test_models.py tests/test_models_run.py
+# So do the I/O models, which are processes: the conformance suite and the tutorial run them.
+MODELS := $(patsubst %,tests/test_%.py,models models_run tutorial)
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -47,7 +47,7 @@ test: $(COMPILED) $(VENV)/.test ## test all but measuring and models; ARGS=tests
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
 
-test-models: $(COMPILED) $(VENV)/.test ## test the I/O models, by the conformance suite and alone
+test-models: $(COMPILED) $(VENV)/.test ## test the I/O models: conformance, alone, the tutorial's
 	@exec $(BIN)/python -m pytest $(or $(ARGS),-k model tests/conformance $(MODELS))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels

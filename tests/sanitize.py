@@ -77,6 +77,7 @@ NOT_UNDER = (
     Skip("test_makefile.py", ANY, NOT_OURS),
     Skip("test_models.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_models_run.py", frozenset(RUNTIMES), "it holds the deadlines of a quick program"),
+    Skip("test_tutorial.py", ANY, NOT_OURS),
     Skip("test_packaging.py", ANY, NOT_OURS),
     Skip("test_import_arrows.py", ANY, NOT_OURS),
     Skip("test_benchmarks.py", ANY, NOT_OURS),
