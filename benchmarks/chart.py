@@ -1,9 +1,12 @@
-"""Draw the README's chart: `python -m benchmarks.chart`, twenty seconds.
+"""Draw the charts of the documents: `python -m benchmarks.chart`, twenty seconds; --models.
 
 A server is stopped for 200 ms (SIGSTOP) in the middle of two runs, one in a closed loop, one in an
 open loop at half the rate of the first. The chart shows what each of them sees of it. It
 is an illustration: a run in which the machine stopped for longer than that is refused. Needs the
 extra `report`. No figure is made here: benchmarks.echo does that.
+
+With --models it is the chart of the tutorial: `fastecho models --run`, up to five minutes, as a
+picture of what one peer that talks costs among silent ones.
 """
 
 from __future__ import annotations
@@ -20,13 +23,21 @@ from benchmarks._command import check_installation, ended_by_sigterm
 from benchmarks._errors import MeasurementError, SetupError
 from benchmarks._plan import cores
 from benchmarks._servers import ROOT, Server, pinned
+from fastecho import models
+from fastecho.cli._local import environment
+from fastecho.cli._models_run import commands_of
+from fastecho.cli._surroundings import raise_descriptor_limit
 from fastecho.errors import FastechoError
+from fastecho.measure.model_result import ModelRuns
+from fastecho.measure.model_runs import measure_models
+from fastecho.measure.model_words import sentences
 from fastecho.measure.plan import Plan
 from fastecho.measure.result import Result
 from fastecho.measure.runner import run
 
-ABOUT = "Stop a server for 200 ms under load and draw what a closed and an open loop see of it."
+ABOUT = "Draw what a closed and an open loop see of a server that stops, or the I/O models."
 PICTURE = ROOT / "docs" / "images" / "stalled-server.svg"
+MODELS_PICTURE = PICTURE.with_name("models.svg")
 CONNECTIONS = 32
 STOPPED_S = 0.2
 
@@ -75,21 +86,38 @@ def measure(seconds: float) -> list[Result]:
         return [first, stalled(server, closed.replace(rate=rate, label="open loop"))]
 
 
+def measure_all_models(seconds: float) -> ModelRuns:
+    """Return what `fastecho models --run` measures."""
+    raise_descriptor_limit()
+    return measure_models(
+        commands_of(models.NAMES), duration=seconds, core="native", environment=environment(),
+        on_progress=lambda text, is_step: print(text, file=sys.stderr) if is_step else None,
+    )  # fmt: skip
+
+
 def main() -> int:
-    """Measure, write the picture, and print the two runs."""
+    """Measure, write the picture, and print what was measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chart", description=ABOUT)
+    parser.add_argument("--models", action="store_true", help="the chart of the tutorial")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: in docs/images")
     parser.add_argument(
-        "--out", type=Path, default=PICTURE, metavar="FILE", help="default: docs/images"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=8.0, metavar="S", help="of each run (default: 8)"
+        "--seconds", type=float, metavar="S", help="of each run (default: 8; with --models 3)"
     )
     options = parser.parse_args()
     try:
-        from fastecho.measure.page import picture
+        # First of all: without the extra nothing need be measured.
+        from fastecho.measure import model_page, page
 
         with ended_by_sigterm():
-            results = measure(options.seconds)
+            if options.models:
+                out = options.out or MODELS_PICTURE
+                runs = measure_all_models(options.seconds or 3.0)
+                text, said = model_page.picture(runs), "\n".join(sentences(runs))
+            else:
+                out = options.out or PICTURE
+                results = measure(options.seconds or 8.0)
+                text = page.picture([one.to_json() for one in results])
+                said = "\n".join(map(str, results))
     except (FastechoError, SetupError) as error:
         print(f"benchmarks.chart: {error}", file=sys.stderr)
         return 4
@@ -99,11 +127,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(picture([one.to_json() for one in results]), encoding="utf-8")
-    for one in results:
-        print(one)
-    print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    print(said)
+    print(f"{out}: {out.stat().st_size:,} bytes")
     return 0
 
 

@@ -31,9 +31,11 @@ JOBS = re.compile(r"^(\[\d+\][+-]?|\S+: line \d+:) +(\d+ )?[A-Z][a-z]+ .*\n", re
 """What bash says when a job has ended."""
 VARIES = (
     (re.compile(r"\bport: \d+"), "port: N"),
+    (re.compile(r"^(\w+ +)[\d,]+(?= +\d[\d.,]* [mu]s )"), r"\1N"),
     (re.compile(r"\bsomaxconn \d+"), "somaxconn N"),
     (re.compile(r"(asked nothing, .*in force) \d+"), r"\1 N"),
     (re.compile(r"\d[\d,.]* ?(?=(?:%|ms|us|s|kB|messages/s|[kM]B/s|times)(?![\w/]))"), "N "),
+    (re.compile(r"\bN [mu]s\b"), "N s"),
     (re.compile(r"\b[kM]B/s"), "B/s"),
     (re.compile(r"\btook [\d,]+(?= of)"), "took N"),
     (re.compile(r"^(/proc/sys/\S+:)\d+"), r"\1N"),

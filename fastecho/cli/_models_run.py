@@ -19,11 +19,12 @@ from fastecho.measure import values
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from fastecho.cli._summary import Paint
     from fastecho.measure.model_result import Figures, ModelRuns
 
-__all__ = ["run"]
+__all__ = ["commands_of", "run"]
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 CORE = "native"
@@ -37,7 +38,7 @@ BAR = 50
 
 def run(args: argparse.Namespace, names: list[str]) -> int:
     """Measure these models; return the exit code."""
-    from fastecho.cli._local import environment, server_command
+    from fastecho.cli._local import environment
     from fastecho.cli._outputs import Outputs
     from fastecho.cli._surroundings import let_sigterm_end_it, raise_descriptor_limit
     from fastecho.measure import run as _  # noqa: F401 - the compiled part
@@ -56,8 +57,7 @@ def run(args: argparse.Namespace, names: list[str]) -> int:
 
     check_descriptors(len(names), max(sizes))
 
-    # One that is stopped would not end by SIGTERM.
-    commands = {name: server_command(*_options(name), last_signal="SIGKILL") for name in names}
+    commands = commands_of(names)
     at_most = longest(len(names), len(sizes), duration)
     put_line(announced(len(names), sizes, at_most))
     progress = _Progress(at_most)
@@ -80,6 +80,14 @@ def run(args: argparse.Namespace, names: list[str]) -> int:
         stream.flush()
     outputs.models(runs, {name: models.described(name).breaks for name in names})
     return EXIT_DONE if measured or runs.interrupted else EXIT_FAILED
+
+
+def commands_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return what starts a server of each model."""
+    from fastecho.cli._local import server_command
+
+    # One that is stopped would not end by SIGTERM.
+    return {name: server_command(*_options(name), last_signal="SIGKILL") for name in names}
 
 
 def _options(name: str) -> list[str]:

@@ -13,6 +13,7 @@ from ._charts import Line
 from ._document import document
 from ._document import escaped as _text
 from ._graphs import Graph
+from ._style import CHART
 from .model_words import COLUMNS, LEGEND, cells, sentences
 from .words import counted
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from .model_result import Figures, ModelRuns
 
-__all__ = ["page"]
+__all__ = ["page", "picture"]
 
 TITLE = "I/O models under one load"
 
@@ -50,6 +51,22 @@ def page(runs: ModelRuns, breaks: Mapping[str, str] | None = None) -> str:
             _breaks(runs, breaks or {}),
         ],
     )
+
+
+def picture(runs: ModelRuns) -> str:
+    """Return the chart of one peer that talks among silent ones as an SVG file, for a document.
+
+    Raises:
+        ValueError: nothing was measured.
+    Thread: any.   Cost: tens of milliseconds.
+    """
+    graph = _graphs(runs)[1]
+    if not any(height for line in graph.lines for _, height in line.points):
+        raise ValueError("there is nothing to draw: no peer was served")
+    text = charts.chart(
+        graph.title, graph.about, graph.lines, graph.x, graph.y, charts.ALONE, "models", css=CHART
+    )
+    return text + "\n"
 
 
 def _asked(runs: ModelRuns) -> str:
