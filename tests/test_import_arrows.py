@@ -81,7 +81,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.model_page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
-        "measure.model_result", "measure.model_words", "measure.words",
+        "measure._style", "measure.model_result", "measure.model_words", "measure.words",
     },
     "measure.model_result": {"_load", "_version", "measure.model_words"},
     "measure.model_runs": {

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -184,3 +185,10 @@ def test_a_folder_named_like_the_package_does_not_hide_it(tmp_path: Path) -> Non
     program = "import fastecho; print(fastecho.__version__)"
     said = subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, text=True)
     assert said == f"{VERSION}\n"
+
+
+def test_every_folder_with_modules_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "fastecho").rglob("*.py")}
+    packages = {".".join(folder.parts) for folder in folders}
+    assert set(settings["tool"]["setuptools"]["packages"]) == packages
