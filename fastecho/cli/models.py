@@ -118,15 +118,17 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _lines(chosen: list[Model]) -> list[str]:
-    width = max(len(one.name) for one in chosen)
-    found = []
-    for one in chosen:
-        found += [
-            f"{one.name:{width}}  {one.idea}",
-            f"{'':{width}}    good for: {one.good_for}",
-            f"{'':{width}}    breaks:   {one.breaks}",
-        ]
-    return found
+    """Return a line for each model: what it is good for, and what it declares that it cannot do."""
+    name, good = (max(len(getattr(one, key)) for one in chosen) for key in ("name", "good_for"))
+    return [f"{one.name:{name}}  {one.good_for:{good}}  {_limits(one)}".rstrip() for one in chosen]
+
+
+def _limits(one: Model) -> str:
+    if one.peers is not None:
+        return f"serves {one.peers} at a time"
+    if one.largest_descriptor is not None:
+        return f"descriptors to {one.largest_descriptor:,}"
+    return "a core, even when idle" if one.idle_cpu else ""
 
 
 def _to_json(one: Model) -> dict[str, Any]:

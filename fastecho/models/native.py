@@ -17,6 +17,6 @@ from .options import Model
 MODEL = Model(
     "native",
     idea="epoll in compiled code, without Python on the way of the bytes; a loop on each thread",
-    good_for="everything but learning: exact frames, limits, drains, all cores",
+    good_for="all but learning: exact frames, limits, drains, all cores",
     breaks="where it is not compiled; serve then takes epoll or select",
 )
