@@ -215,7 +215,7 @@ def test_an_address_in_use_is_one_sentence(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("serve", f"--model={name}", f"--bind={where}")
-    assert_refused(done, 4, f"cannot serve {where}: address already in use")
+    assert_refused(done, 4, f"cannot serve {where}: address already in use\n")
 
 
 # --- the list and the files -------------------------------------------------------------------
@@ -254,3 +254,21 @@ def test_a_model_is_one_short_file_that_stands_on_the_standard_library(name: str
             ours = node.level == 1 and node.module == "options"
             top = str(node.module).partition(".")[0]
             assert ours or top in sys.stdlib_module_names
+
+
+def test_a_signal_that_comes_with_the_first_line_ends_a_model() -> None:
+    for name in PURE:
+        for _ in range(3):
+            with serving(f"--model={name}") as server:
+                code, said = server.end(signal.SIGTERM)
+            assert (code, said[-1]) == (0, "fastecho: stopped"), name
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_every_ipv6_address_is_no_ipv4_address(name: str) -> None:
+    with serving(f"--model={name}", "--bind=[::]:0") as server:
+        port = int(server.addresses[0].rpartition(":")[2])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+        with connect(f"[::1]:{port}") as client:
+            assert exchange(client, b"hello", 5) == b"hello"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from commands import environment
 
-HOST, PORTS = "127.0.0.1", ("7777", "7778")
+HOST, PORTS = "127.0.0.1", ("7777", "7778", "7779")
 """Where the chapters listen; a session takes a host of this process alone, and free ports."""
 DEADLINE = 20.0
 END = b"\x1e"
@@ -147,6 +147,14 @@ class Session:
         text = self._placed(program.text)
         (self._folder / program.name).write_text(text, encoding="utf-8")
 
+    def _port_of(self, command: str) -> int:
+        """Return where a server will listen: the port in its command, or in its program."""
+        texts = [self._placed(command)]
+        texts += [path.read_text() for path in self._folder.glob("*.py") if path.name in command]
+        return next(
+            port for port in self._ports.values() if any(str(port) in text for text in texts)
+        )
+
     def run(self, command: Command) -> str:
         """Type a command; return what is printed until it, or its server's start, is over."""
         deadline = time.monotonic() + DEADLINE
@@ -156,8 +164,8 @@ class Session:
         before, _, self._printed = self._printed.partition(END)
         if not command.text.endswith("&"):
             return self._shown(before)
-        port = next(filter(command.text.count, PORTS), PORTS[0])  # programs name the first
-        while not _listens(self._host, self._ports[port]):
+        port = self._port_of(command.text)
+        while not _listens(self._host, port):
             assert time.monotonic() < deadline, f"{command.text}: {before.decode()}"
             time.sleep(0.005)
         before, self._printed = before + self._printed, b""

@@ -24,6 +24,9 @@ __all__ = ["chosen", "log_of", "run"]
 
 HONOURED = frozenset({"bind", "backlog", "prefix", "log_format"})
 """The settings of a server that a model in pure Python honours as well."""
+LOOK_SECONDS = 0.25
+"""A signal that comes just before a call that waits is only noted: Python acts on it when the call
+is over. A timer interrupts such calls so often (Python goes on with them), so that it acts then."""
 
 
 def log_of(merged: Merged) -> Log:
@@ -126,7 +129,8 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     except KeyboardInterrupt:
         pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        # create_server() adds where it was; that is said already.
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0].lower()
         raise StartError(error.errno or 0, f"cannot serve {address}: {reason}") from None
     log.say("info", "stopped")
     return 0
@@ -146,6 +150,9 @@ def _take_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -156,7 +163,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _put(line: str) -> None:
-    """Write a line on stdout; one that is closed, or that nobody reads, costs no connection."""
+    """Write a line on stdout; one that is closed costs no connection."""
     if sys.stdout is not None:
         try:
             print(line, flush=True)

@@ -92,8 +92,8 @@ def commands_of(names: Sequence[str]) -> dict[str, list[str]]:
 
 def _options(name: str) -> list[str]:
     """Return the options of `serve` for a model: one thread each, so that all have one core."""
-    words = ["--model", name, "--bind", "127.0.0.1:0"]
-    return [*words, "--threads", "1", "--log-level", "warning"] if name == CORE else words
+    words = ["--model", name, "--bind", "127.0.0.1:0", "--log-level", "warning"]
+    return [*words, "--threads", "1"] if name == CORE else words
 
 
 def _sizes(text: str) -> list[int]:

@@ -88,11 +88,11 @@ def best_in_python(runs: ModelRuns, connections: int) -> Figures | None:
 
 def sentences(runs: ModelRuns) -> list[str]:
     """Return what the figures mean."""
-    size = runs.largest
-    if size is None:
-        return []
-    found = [*_core(runs, size), *_dearer(runs, size), *_lone(runs, size)]
-    found += [*_partly_served(runs), *_threads(runs, size), *_busy_idlers(runs), *_limited(runs)]
+    size, found = runs.largest, list[str]()
+    if size is not None:
+        found += [*_core(runs, size), *_dearer(runs, size), *_lone(runs, size)]
+        found += [*_partly_served(runs), *_threads(runs, size)]
+        found += [*_busy_idlers(runs), *_limited(runs)]
     if runs.interrupted:
         found.append("Interrupted: this is what there was until then.")
     return found

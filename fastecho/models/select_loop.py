@@ -5,7 +5,8 @@ returns those. One thread serves them: accept when the listener is ready, recv w
 something, send when there is room for what was left over.
 
 Its cost: the whole list goes to the kernel with each call and is looked through there, then the
-answer here: 1,000 peers, of which one has sent a byte, cost about as much as 1,000 that have.
+answer here: a call for 1,000 peers, of which one has sent a byte, costs as much as for 1,000 that
+have.
 
 Where it breaks: at descriptor 1,024. The list is a set of 1,024 bits (FD_SETSIZE), fixed when the C
 library was built; ulimit -n does not help. A peer whose socket gets a larger number is turned away

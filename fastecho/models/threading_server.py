@@ -7,7 +7,7 @@ self.client_address for the peer. The conversation is that of `threaded`; the re
 Its cost: that of `threaded`, and an object for each connection.
 
 Where it breaks: where `threaded` does, and in its own traps, each answered below by a line:
-- a backlog of 5 (request_queue_size): the sixth peer of a burst waits a second for its next SYN;
+- a backlog of 5 (request_queue_size): the seventh of a burst waits a second for its next SYN;
 - no SO_REUSEADDR: after a restart "Address already in use", for a minute;
 - threads that are no daemons: the program ends when the last peer likes to;
 - shutdown() waits for serve_forever() to return: called from the same thread, it waits for ever;
@@ -71,6 +71,13 @@ class Server(socketserver.ThreadingTCPServer):
         self.address_family, where = options.bound()
         super().__init__(where, Handler)  # binds and listens
 
+    def server_bind(self) -> None:
+        """Bind; an IPv6 address stands for itself, unless every address was meant."""
+        if self.address_family == socket.AF_INET6:
+            only = bool(self.options.address.host)
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        super().server_bind()
+
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept; the caller takes an OSError for a reason to try again at once."""
         try:
@@ -88,14 +95,16 @@ class Server(socketserver.ThreadingTCPServer):
 def serve(options: Options) -> None:
     """Serve in a thread of its own, so that shutdown() can be called from this one."""
     with Server(options) as server:
-        options.listening(server.socket)
         # It looks whether to stop every so many seconds; the default is half a second.
-        thread = threading.Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
+        thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
         try:
-            thread.join()
+            thread.start()
+            options.listening(server.socket)
+            while thread.is_alive():
+                thread.join(0.1)  # not for ever: a signal that came just before waits for us
         finally:
-            server.shutdown()
+            if thread.is_alive():  # otherwise shutdown() would wait for what never ran
+                server.shutdown()
             for connection in list(server.open):
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
