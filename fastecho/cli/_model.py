@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 from fastecho.address import format_host_port, is_loopback
 from fastecho.errors import ConfigError, ExtensionMissingError, StartError
@@ -25,8 +26,9 @@ __all__ = ["chosen", "log_of", "run"]
 HONOURED = frozenset({"bind", "backlog", "prefix", "log_format"})
 """The settings of a server that a model in pure Python honours as well."""
 LOOK_SECONDS = 0.25
-"""A signal that comes just before a call that waits is only noted: Python acts on it when the call
-is over. A timer interrupts such calls so often (Python goes on with them), so that it acts then."""
+"""How often the timer interrupts what waits."""
+CLEAN_SECONDS = 1.0
+"""For so long a model may clean up."""
 
 
 def log_of(merged: Merged) -> Log:
@@ -123,8 +125,9 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
         put=_put,
     )
     serve = models.serving(name)
+    signals = None
     try:
-        _take_signals()
+        signals = _Signals()
         serve(options)
     except KeyboardInterrupt:
         pass
@@ -132,6 +135,9 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
         # create_server() adds where it was; that is said already.
         reason = (error.strerror or str(error)).partition(" (while attempting")[0].lower()
         raise StartError(error.errno or 0, f"cannot serve {address}: {reason}") from None
+    finally:
+        if signals is not None:
+            signals.end()
     log.say("info", "stopped")
     return 0
 
@@ -145,21 +151,45 @@ def _announce(host: str, port: int, asked: int | None, most: int, log: Log) -> N
         log.say("warning", f"{where} can be reached from other machines")
 
 
-def _take_signals() -> None:
-    """Make the signals that end a server end the model; ignored ones stay so (nohup)."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, lambda _number, _frame: None)
-        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+class _Signals:
+    """What ends a server ends the model, by KeyboardInterrupt; ignored signals stay so (nohup).
 
+    Once: it shall be able to clean up. But Python acts on a signal only between two of its own
+    steps, so one that comes just before a call that waits would wait with it; and an exception that
+    comes in the middle of a __del__ is dropped. So a timer interrupts what waits, and raises again
+    if the model goes on.
+    """
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    """End the model, once: from now on these signals are ignored, so that it can clean up."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    NUMBERS = (
+        signal.SIGINT,
+        signal.SIGTERM,
+        *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
+    )
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        for number in self.NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self._look)
+            signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+
+    def end(self) -> None:
+        """The model has ended."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+        self._asked_at = time.monotonic()
+        raise KeyboardInterrupt
+
+    def _look(self, _number: int, _frame: FrameType | None) -> None:
+        if self._asked_at is not None and time.monotonic() - self._asked_at > CLEAN_SECONDS:
+            raise KeyboardInterrupt
 
 
 def _put(line: str) -> None:
