@@ -77,14 +77,45 @@ class _Paced:
         return True
 
 
-class Line:
+class StatusLine:
     """One line at the bottom of the terminal that is written over."""
 
+    def __init__(self) -> None:
+        self._shows = False
+
+    def put(self, text: str) -> None:
+        """Write the text over the line, as much of it as has room."""
+        self._write(f"\r{text[: self._columns()]}\x1b[K")
+        self._shows = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shows:
+            self._write("\r\x1b[K")
+            self._shows = False
+
+    def _columns(self) -> int:
+        try:
+            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
+        except (OSError, ValueError):
+            return 79
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            pass  # a terminal that is gone is no reason to stop
+
+
+class Line(StatusLine):
+    """The latest interval, on the status line."""
+
     def __init__(self, plan: Plan) -> None:
+        super().__init__()
         self._end = "" if plan.duration is None else f" of {plan.duration:g}"
         self._failures = 0
         self._due = _Paced()
-        self._shows = False
 
     def interval(self, one: Interval) -> None:
         """Write the latest interval over the line."""
@@ -94,29 +125,11 @@ class Line:
         rate, p50, p99, _, _ = _cells(one)
         now = one.start + one.elapsed
         text = f"{now:.3g}{self._end} s  {rate} messages/s  p50 {p50}  p99 {p99}"
-        self._put(f"\r{(text + f'  failures {self._failures:,}')[: self._columns()]}\x1b[K")
-        self._shows = True
+        self.put(f"{text}  failures {self._failures:,}")
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Take the line away."""
-        if self._shows:
-            self._put("\r\x1b[K")
-            self._shows = False
-
-    close = clear
-
-    def _columns(self) -> int:
-        try:
-            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-        except (OSError, ValueError):
-            return 79
-
-    def _put(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass  # a terminal that is gone is no reason to stop
+        self.clear()
 
 
 class Table:

@@ -7,12 +7,12 @@ list of the models (models.py).
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
 from fastecho import models
 from fastecho.cli import put_line
+from fastecho.cli._live import StatusLine
 from fastecho.errors import ConfigError
 from fastecho.measure import values
 
@@ -111,39 +111,25 @@ def _sizes(text: str) -> list[int]:
 
 
 class _Progress:
-    """Says what is done now: a line that is written over on a terminal, else a line a step."""
+    """Says what is done now: on the status line of a terminal, else a line a step."""
 
     def __init__(self, at_most: float) -> None:
         self._at_most = at_most
         self._began = time.monotonic()
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._line = StatusLine() if is_terminal else None
 
     def __call__(self, text: str, is_step: bool) -> None:
-        if not self._terminal:
-            if is_step:
-                put_line(text)
-            return
-        passed = time.monotonic() - self._began
-        line = f"{passed:.0f} s of at most {self._at_most:.0f} s: {text}"
-        self._put(f"\r{line[: self._columns()]}\x1b[K")
+        if self._line is not None:
+            passed = time.monotonic() - self._began
+            self._line.put(f"{passed:.0f} s of at most {self._at_most:.0f} s: {text}")
+        elif is_step:
+            put_line(text)
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._terminal:
-            self._put("\r\x1b[K")
-
-    def _columns(self) -> int:
-        try:
-            return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-        except (OSError, ValueError):
-            return 79
-
-    def _put(self, text: str) -> None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):
-            pass  # a terminal that is gone is no reason to stop
+        if self._line is not None:
+            self._line.clear()
 
 
 def _text(runs: ModelRuns, paint: Paint, *, unicode: bool) -> str:
