@@ -15,7 +15,7 @@ REMARKS := -X warn.unused=True -X warn.unreachable=True
 SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
-    deploy load* measure_* merge page* pinger* saved_results summary timings))
+    deploy histogram* load* measure_* merge page* pinger* saved_results summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(patsubst %,tests/test_%.py,models models_run tutorial)
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
