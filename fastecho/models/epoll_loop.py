@@ -30,8 +30,6 @@ MODEL = Model(
 class Connection:
     """A peer: its socket, and what of its replies the kernel has not taken yet."""
 
-    __slots__ = ("conversation", "pending", "socket")
-
     def __init__(self, sock: socket.socket, conversation: Conversation) -> None:
         self.socket = sock
         self.conversation = conversation
@@ -41,27 +39,22 @@ class Connection:
 class EpollLoop:
     """The peers by descriptor, which is all that epoll knows of them."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, listener: socket.socket, options: Options) -> None:
+        listener.setblocking(False)
+        self.listener = listener
         self.options = options
         self.connections: dict[int, Connection] = {}
         self.epoll = select.epoll()
-        self.listener = options.listen()
-        self.listener.setblocking(False)
-        self.epoll.register(self.listener, select.EPOLLIN)
+        self.epoll.register(listener, select.EPOLLIN)
         self.accepts = True  # the listener is registered
 
     def turn(self) -> None:
         """Wait, and serve whoever is ready."""
         for fd, _ in self.epoll.poll():
-            connection = self.connections.get(fd)
-            if connection is None:
-                # A peer that was closed a moment ago in this very turn is in neither.
-                if fd == self.listener.fileno():
-                    self.accept()
-            elif connection.pending:
-                self.send(connection)
-            else:
-                self.receive(connection)
+            if connection := self.connections.get(fd):
+                self.go_on(connection)
+            elif fd == self.listener.fileno():
+                self.accept()
 
     def accept(self) -> None:
         """Take one peer; the next one is there at the next turn."""
@@ -79,40 +72,26 @@ class EpollLoop:
         self.epoll.register(sock, select.EPOLLIN)
         self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
 
-    def receive(self, connection: Connection) -> None:
-        """Answer what a peer has sent; most replies leave whole, by one send."""
+    def go_on(self, connection: Connection) -> None:
+        """Send what waits, or answer what has come; no more is read while something waits."""
+        waited = pending = connection.pending
         try:
-            data = connection.socket.recv(RECV_SIZE)
-            if data:
-                reply = connection.conversation.reply(data)
-                sent = connection.socket.send(reply)
-                if sent < len(reply):
-                    self.keep(connection, reply[sent:])
-                return
+            if not pending:
+                data = connection.socket.recv(RECV_SIZE)
+                if not data:
+                    self.close(connection)  # its last byte was answered
+                    return
+                pending = connection.conversation.reply(data)
+            pending = pending[connection.socket.send(pending) :]
         except BlockingIOError:
-            if data:
-                self.keep(connection, reply)
-            return
+            pass
         except OSError:
-            pass  # reset
-        self.close(connection)
-
-    def keep(self, connection: Connection, pending: bytes) -> None:
-        """Wait for room, and read no more from this peer until then."""
-        connection.pending = pending
-        self.epoll.modify(connection.socket, select.EPOLLOUT)
-
-    def send(self, connection: Connection) -> None:
-        """Send what was kept."""
-        try:
-            connection.pending = connection.pending[connection.socket.send(connection.pending) :]
-        except BlockingIOError:
+            self.close(connection)  # reset
             return
-        except OSError:
-            self.close(connection)
-            return
-        if not connection.pending:
-            self.epoll.modify(connection.socket, select.EPOLLIN)
+        if pending or waited:
+            connection.pending = pending
+            wanted = select.EPOLLOUT if pending else select.EPOLLIN
+            self.epoll.modify(connection.socket, wanted)
 
     def close(self, connection: Connection) -> None:
         """Let a peer go: out of our table, out of the kernel's, closed."""
@@ -128,13 +107,12 @@ class EpollLoop:
 
 def serve(options: Options) -> None:
     """Take turns for ever."""
-    loop = EpollLoop(options)
-    try:
-        while True:
-            loop.turn()
-    finally:
-        loop.listener.close()
-        loop.accepts = True  # nobody is to be accepted any more
-        for connection in list(loop.connections.values()):
-            loop.close(connection)
-        loop.epoll.close()
+    with options.listen() as listener:
+        loop = EpollLoop(listener, options)
+        try:
+            while True:
+                loop.turn()
+        finally:
+            for connection in list(loop.connections.values()):
+                loop.close(connection)
+            loop.epoll.close()

@@ -47,8 +47,8 @@ class EventLoop:
 
     def off(self, sock: socket.socket) -> None:
         """Forget the socket."""
-        if self.callbacks.pop(sock.fileno(), None) is not None:
-            self.epoll.unregister(sock)
+        del self.callbacks[sock.fileno()]
+        self.epoll.unregister(sock)
 
     def run(self) -> None:
         """Wait for events, put them into the queue, call what is registered for each."""
@@ -95,27 +95,24 @@ class EchoServer:
             return
         except OSError:
             data = b""
-        if not data:
+        if data:
+            self.flush(sock, self.open[sock].reply(data), waited=False)
+        else:
             self.close(sock)
-        elif rest := self.send(sock, self.open[sock].reply(data)):
-            self.loop.on(sock, WRITE, partial(self.flush, sock, rest))
 
-    def flush(self, sock: socket.socket, pending: bytes) -> None:
-        """The send callback: there is room for what was left over."""
-        if rest := self.send(sock, pending):
-            self.loop.on(sock, WRITE, partial(self.flush, sock, rest))
-        elif sock in self.open:
-            self.loop.on(sock, READ, partial(self.receive, sock))
-
-    def send(self, sock: socket.socket, data: bytes) -> bytes:
-        """Send what the kernel takes; return the rest."""
+    def flush(self, sock: socket.socket, data: bytes, *, waited: bool) -> None:
+        """Send what the kernel takes; as the send callback, when there is room for the rest."""
         try:
-            return data[sock.send(data) :]
+            data = data[sock.send(data) :]
         except BlockingIOError:
-            return data
+            pass
         except OSError:
             self.close(sock)
-            return b""
+            return
+        if data:
+            self.loop.on(sock, WRITE, partial(self.flush, sock, data, waited=True))
+        elif waited:
+            self.loop.on(sock, READ, partial(self.receive, sock))
 
     def close(self, sock: socket.socket) -> None:
         """Let a peer go; there is a descriptor for another one now."""

@@ -50,14 +50,11 @@ class PollLoop:
     def turn(self) -> None:
         """Wait, and serve whoever is ready."""
         for fd, _ in self.poll.poll():
-            if fd == self.listener.fileno():
+            # An error or a hang-up is told as well: then the calls below say which.
+            if connection := self.connections.get(fd):
+                self.go_on(connection)
+            elif fd == self.listener.fileno():
                 self.accept()
-            elif connection := self.connections.get(fd):
-                # An error or a hang-up is told as well: then the call below says which.
-                if connection.pending:
-                    self.send(connection)
-                else:
-                    self.receive(connection)
 
     def accept(self) -> None:
         """Take one peer; the next one is there at the next turn."""
@@ -75,32 +72,26 @@ class PollLoop:
         self.poll.register(sock, select.POLLIN)
         self.connections[sock.fileno()] = Connection(sock, self.options.conversation(peer))
 
-    def receive(self, connection: Connection) -> None:
-        """Answer what a peer has sent."""
+    def go_on(self, connection: Connection) -> None:
+        """Send what waits, or answer what has come; no more is read while something waits."""
+        waited = pending = connection.pending
         try:
-            data = connection.socket.recv(RECV_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""  # reset
-        if data:
-            connection.pending = connection.conversation.reply(data)
-            self.send(connection)
-        else:
-            self.close(connection)
-
-    def send(self, connection: Connection) -> None:
-        """Send what the kernel takes, and ask for what matters next."""
-        before = connection.pending
-        try:
-            connection.pending = before[connection.socket.send(before) :]
+            if not pending:
+                data = connection.socket.recv(RECV_SIZE)
+                if not data:
+                    self.close(connection)  # its last byte was answered
+                    return
+                pending = connection.conversation.reply(data)
+            pending = pending[connection.socket.send(pending) :]
         except BlockingIOError:
             pass
         except OSError:
-            self.close(connection)
+            self.close(connection)  # reset
             return
-        wanted = select.POLLOUT if connection.pending else select.POLLIN
-        self.poll.modify(connection.socket, wanted)
+        if pending or waited:
+            connection.pending = pending
+            wanted = select.POLLOUT if pending else select.POLLIN
+            self.poll.modify(connection.socket, wanted)
 
     def close(self, connection: Connection) -> None:
         """Let a peer go."""

@@ -51,13 +51,11 @@ class SelectLoop:
         if self.accepts:
             reading.append(self.listener)
         readable, writable, _ = select.select(reading, list(self.pending), [])
-        for sock in writable:
-            self.send(sock, self.pending.pop(sock))
-        for sock in readable:
+        for sock in readable + writable:
             if sock is self.listener:
                 self.accept()
             else:
-                self.receive(sock)
+                self.go_on(sock)
 
     def accept(self) -> None:
         """Take one peer; the next one is there at the next turn."""
@@ -71,39 +69,37 @@ class SelectLoop:
             self.accepts = False  # until a peer leaves; the others wait in the kernel's queue
             return
         if sock.fileno() > LARGEST:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            sock.close()
-            if not self.told:
-                self.told = True
-                self.options.note(f"peers are turned away: select ends at descriptor {LARGEST:,}")
+            self.turn_away(sock)
             return
         sock.setblocking(False)
         self.conversations[sock] = self.options.conversation(peer)
 
-    def receive(self, sock: socket.socket) -> None:
-        """Answer what a peer has sent."""
-        try:
-            data = sock.recv(RECV_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""  # reset
-        if data:
-            self.send(sock, self.conversations[sock].reply(data))
-        else:
-            self.close(sock)
+    def turn_away(self, sock: socket.socket) -> None:
+        """Reset a peer that select() cannot be asked about, and say so once."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        sock.close()
+        if not self.told:
+            self.options.note(f"peers are turned away: select ends at descriptor {LARGEST:,}")
+        self.told = True
 
-    def send(self, sock: socket.socket, data: bytes) -> None:
-        """Send what the kernel takes; the rest when there is room for it."""
+    def go_on(self, sock: socket.socket) -> None:
+        """Send what waits, or answer what has come; no more is read while something waits."""
+        pending = self.pending.pop(sock, b"")
         try:
-            data = data[sock.send(data) :]
+            if not pending:
+                data = sock.recv(RECV_SIZE)
+                if not data:
+                    self.close(sock)  # its last byte was answered
+                    return
+                pending = self.conversations[sock].reply(data)
+            pending = pending[sock.send(pending) :]
         except BlockingIOError:
             pass
         except OSError:
-            self.close(sock)
+            self.close(sock)  # reset
             return
-        if data:
-            self.pending[sock] = data
+        if pending:
+            self.pending[sock] = pending
 
     def close(self, sock: socket.socket) -> None:
         """Let a peer go."""
