@@ -1,13 +1,9 @@
 # cython: language_level=3
 """The server's core: workers that echo without the GIL.
 
-Lives here: the loop of a worker, and Core, the one object that server.py talks to. Does not live
-here: bytes (_stream.pxd), connections (_connection.pxd), newcomers (_accept.pxd), what mailbox
-messages do (_orders.pxd), anything that a user configures (config.py) or sees (server.py).
-
-An iteration: wait, then events (mailbox, newcomers, connections), then the ready list, then
-timers, then the closed connections are given back. While the ready list holds anything,
-waiting does not block.
+Lives here: Core, the one object that server.py talks to. Does not live here: the loop (_loop.pxd),
+bytes (_stream.pxd), connections (_connection.pxd), newcomers (_accept.pxd), what mailbox messages
+do (_orders.pxd), anything that a user configures (config.py) or sees (server.py).
 
 Core imports nothing of ours from Python. Configuration arrives as plain numbers, statistics
 leave as plain numbers, errors as OSError.
@@ -22,21 +18,19 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fastecho._accept cimport accept_event, accept_timer_expired, accept_watch
+from fastecho._accept cimport accept_watch
 from fastecho._cdefs cimport *
-from fastecho._connection cimport connection_event, connection_expired, connection_go_on
 from fastecho._log cimport log_wake
-from fastecho._orders cimport end_all, mail_read
+from fastecho._loop cimport worker_fail, worker_run
 from fastecho._poll cimport (
-    Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_close_if_empty,
-    mailbox_free, mailbox_open, mailbox_post, mailbox_take, poll_wait, pthread_cond_timedwait,
-    pthread_cond_wait, pthread_mutex_lock, pthread_mutex_unlock,
+    Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
+    mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock,
 )
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, TAG_LISTENER, TAG_MAILBOX, Limits, Listener, Shared,
-    Worker, reap_all, ready_remove, shared_close_locks, shared_open_locks, worker_clock,
-    worker_close_descriptors, worker_free, worker_open,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Limits, Listener, Shared, Worker, shared_close_locks,
+    shared_open_locks, worker_close_descriptors, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
 
@@ -46,116 +40,8 @@ cdef extern from "<stdlib.h>" nogil:
 
 
 cdef enum:
-    # Events of one wait; more stay ready for the next.
-    EVENTS_MAX = 256
-    # Failures of epoll_wait in a row that a worker survives.
-    WAIT_FAILURES_MAX = 100
-    # Longest wait in ms: a heap of far deadlines does not overflow epoll's int.
-    WAIT_MAX_MS = 3600 * 1000
     # Entries of the access log that become Python objects at a time.
     LOG_ENTRIES_MAX = 1000
-
-
-# --- dispatch ------------------------------------------------------------------------------
-
-cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nogil:
-    """One event of epoll_wait. Tags of connections that are gone are ignored."""
-    cdef uint64_t tag = event.data.u64
-    cdef uint32_t slot = <uint32_t>tag
-    cdef fe_connection *c
-    if slot < TAG_LISTENER:
-        c = fe_slab_find(&w.connections, slot, tag >> 32)
-        if c != NULL and c.state != FE_REAP:
-            connection_event(w, c, event.events)
-    elif slot == TAG_MAILBOX:
-        mail_read(w)
-    elif w.accepting and not w.accept_paused:
-        accept_event(w, slot - TAG_LISTENER)
-
-
-cdef void ready_run(Worker *w) noexcept nogil:
-    """Gives every connection on the ready list one turn; who comes back waits for the next."""
-    cdef uint32_t last = w.ready_last
-    cdef uint32_t slot
-    while w.ready_first != FE_NO_SLOT:
-        slot = w.ready_first
-        ready_remove(w, fe_slab_at(&w.connections, slot))
-        connection_go_on(w, fe_slab_at(&w.connections, slot))
-        if slot == last:
-            return
-
-
-cdef void timers_run(Worker *w) noexcept nogil:
-    """Acts on every timer that has expired by now_ms."""
-    cdef fe_timer *timer
-    # Fixed: what is armed on the way is later, or the round might never end.
-    cdef uint64_t now_ms = w.now_ms
-    while True:
-        timer = fe_timers_expired(&w.timers, now_ms)
-        if timer == NULL:
-            return
-        if timer == &w.drain_timer:
-            end_all(w, True)
-        elif timer == &w.accept_timer:
-            accept_timer_expired(w)
-        else:
-            connection_expired(w, fe_connection_of(timer))
-
-
-cdef bint is_finished(Worker *w) noexcept nogil:
-    """Told to accept no more, nothing left to serve, and nobody who could hand something over."""
-    return (
-        not w.accepting
-        and w.connections.live == 0
-        and fe_atomic_load(&w.shared.accepting) == 0
-        and mailbox_close_if_empty(&w.mailbox)
-    )
-
-
-cdef void worker_fail(Worker *w) noexcept nogil:
-    """Without epoll nothing can be served: ends what it has, and takes nothing over any more."""
-    end_all(w, False)
-    while not mailbox_close_if_empty(&w.mailbox):
-        mail_read(w)
-    reap_all(w)
-
-
-cdef int worker_run(Worker *w) noexcept nogil:
-    """The loop. 0 when the worker has done what it was told; -errno when epoll itself failed."""
-    cdef _sys.epoll_event events[EVENTS_MAX]
-    cdef int n, i, timeout_ms, failures = 0
-    while not is_finished(w):
-        if w.ready_first != FE_NO_SLOT:
-            timeout_ms = 0
-        else:
-            if w.timers.count:
-                worker_clock(w)
-            timeout_ms = fe_timers_wait_ms(&w.timers, w.now_ms, WAIT_MAX_MS)
-        n = poll_wait(&w.spin, w.epfd, events, EVENTS_MAX, timeout_ms)
-        if n < 0:
-            fe_count_errno(&w.counters, n)
-            failures += 1
-            if failures == WAIT_FAILURES_MAX:
-                worker_fail(w)
-                return n
-            n = 0
-        else:
-            failures = 0
-        fe_count(&w.counters.iterations, 1)
-        fe_count(&w.counters.events, n)
-        if w.tracks_activity or w.timers.count:
-            worker_clock(w)
-        for i in range(n):
-            dispatch(w, &events[i])
-        if w.ready_first != FE_NO_SLOT:
-            ready_run(w)
-        if w.timers.count:
-            timers_run(w)
-        reap_all(w)
-        if w.has_news:
-            w.has_news = False
-            log_wake(w.shared)
-    return 0
 
 
 # --- Python --------------------------------------------------------------------------------
