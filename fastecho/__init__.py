@@ -9,6 +9,7 @@ from fastecho._version import __version__
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from fastecho._core import Connection
     from fastecho.client import Client
     from fastecho.errors import (
         ConfigError,
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
         StartError,
     )
     from fastecho.peer import Peer
+    from fastecho.reason import Reason
     from fastecho.server import Server
     from fastecho.stats import Stats
 
 __all__ = [
     "Client",
     "ConfigError",
+    "Connection",
     "ExtensionMissingError",
     "FastechoError",
     "ForkedError",
     "Peer",
+    "Reason",
     "Server",
     "StartError",
     "Stats",
@@ -37,15 +41,17 @@ __all__ = [
 _HOMES = {
     "Client": "client",
     "ConfigError": "errors",
+    "Connection": "_core",
     "ExtensionMissingError": "errors",
     "FastechoError": "errors",
     "ForkedError": "errors",
     "Peer": "peer",
+    "Reason": "reason",
     "Server": "server",
     "StartError": "errors",
     "Stats": "stats",
 }
-_NEEDS_CORE = frozenset({"server"})
+_NEEDS_CORE = frozenset({"_core", "server"})
 
 
 def _find(name: str) -> object:

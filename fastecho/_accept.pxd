@@ -13,12 +13,13 @@
 
 from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport connection_end, connection_handle, connection_refused
 from fastecho._log cimport log_begin, log_refused, log_trouble
+from fastecho._messages cimport Link, link_new
 from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
@@ -70,7 +71,9 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     """Makes the record of a newcomer that was placed here, and serves it or asks for a verdict."""
     cdef fe_connection *c = fe_slab_take(&w.connections)
     if c != NULL and (
-        peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0 or log_begin(w, c.slot, newcomer) < 0
+        peer_keep(w, c.slot, <uint32_t>newcomer.value2) < 0
+        or log_begin(w, c.slot, newcomer) < 0
+        or link_begin(w, c, newcomer) < 0
     ):
         fe_slab_give(&w.connections, c)
         c = NULL
@@ -87,6 +90,8 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     c.number = newcomer.number
     c.listener = <uint16_t>newcomer.listener
     c.path = FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
+    if w.messages != NULL:
+        c.path = FE_PATH_CALLBACKS
     if w.aborting:
         connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
     elif not w.shared.admits:
@@ -97,6 +102,27 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
         newcomer.generation = c.generation
         if mailbox_post(&w.shared.admissions, newcomer) < 0:
             connection_refused(w, c, -ENOMEM)
+
+
+cdef inline int link_begin(Worker *w, const fe_connection *c,
+                           const Message *newcomer) noexcept nogil:
+    """With message callbacks: what they will know of it. 0 or -ENOMEM."""
+    cdef Link *link
+    if w.messages == NULL:
+        return 0
+    link = link_new(w.messages, c.slot)
+    if link == NULL:
+        return -ENOMEM
+    link.number = newcomer.number
+    link.worker = w.index
+    link.slot = c.slot
+    link.generation = c.generation
+    link.listener = <uint16_t>newcomer.listener
+    link.queue_wait_ms = newcomer.value if w.shared.admits else -1
+    link.thread = w.messages.thread
+    link.address_size = newcomer.address_size
+    memcpy(link.address, newcomer.address, newcomer.address_size)
+    return 0
 
 
 cdef inline bint is_raw(const fe_framing *f) noexcept nogil:
@@ -177,7 +203,7 @@ cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexce
     newcomer.listener = index
     if w.shared.log_sample:
         newcomer.began_ns = _sys.sys_now_ns()
-    elif not w.shared.admits and not w.limits.max_per_ip:
+    elif not w.shared.admits and not w.limits.max_per_ip and w.messages == NULL:
         newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, NULL, NULL)
         return newcomer.fd
     newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, newcomer.address, &size)

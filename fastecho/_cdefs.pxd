@@ -43,6 +43,7 @@ cdef extern from "frame.h" nogil:
         FE_FRAMES_MORE
         FE_FRAMES_NEED_INPUT
         FE_FRAMES_TOO_LONG
+    const size_t FE_LENGTH_HEADER
 
     ctypedef struct fe_framing:
         const unsigned char *prefix
@@ -52,12 +53,21 @@ cdef extern from "frame.h" nogil:
         size_t max_frame
         int kind
 
+    ctypedef struct fe_frame:
+        size_t payload
+        size_t size
+        size_t line_end
+        size_t total
+
     ctypedef struct fe_replies:
         size_t consumed
         size_t produced
         size_t frames
         int status
 
+    int fe_frame_next(const fe_framing *f, const unsigned char *data, size_t n, size_t *scanned,
+                      bint eof, fe_frame *frame) noexcept
+    void fe_store_be32(unsigned char *p, uint32_t v) noexcept
     size_t fe_frame_max_input(const fe_framing *f) noexcept
     size_t fe_reply_max(const fe_framing *f, size_t n) noexcept
     fe_replies fe_frame_replies(const fe_framing *f, const unsigned char *data, size_t n,
@@ -99,6 +109,10 @@ cdef extern from "connection.h" nogil:
         FE_BY_ABORT
         FE_BY_NO_MEMORY
         FE_BY_FIRST_BYTE_TIMEOUT
+        FE_BY_CLOSE
+        FE_BY_RESET
+        FE_BY_CALLBACK_ERROR
+        FE_BY_MAX_PENDING
         FE_BY_MAX_CONNECTIONS
         FE_BY_MAX_PER_IP
         FE_BY_ACCEPT_RATE
@@ -115,6 +129,18 @@ cdef extern from "connection.h" nogil:
 
         FE_PATH_RAW
         FE_PATH_FRAMES
+        FE_PATH_CALLBACKS
+
+        FE_HOLDS
+        FE_KEEPS_OPEN
+        FE_WANTS_FIN
+        FE_SENT_FIN
+        FE_AWAITS_CALLBACK
+        FE_OWES_DRAIN
+        FE_OWES_EOF
+        FE_IS_TO_FLUSH
+
+        FE_REASONS
 
         FE_LINGER_MS
         FE_LINGER_BYTES
@@ -143,6 +169,7 @@ cdef extern from "connection.h" nogil:
         uint8_t interest
         uint8_t flags
         uint8_t reason
+        uint8_t wishes
 
     const char *fe_reason_name(int reason) noexcept
     fe_connection *fe_connection_of(fe_timer *timer) noexcept
@@ -173,6 +200,11 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_drain
         uint64_t ended_by_abort
         uint64_t ended_by_no_memory
+        uint64_t ended_by_close
+        uint64_t ended_by_reset
+        uint64_t ended_by_callback_error
+        uint64_t ended_by_max_pending
+        uint64_t callback_errors
         uint64_t linger_timeouts
         uint64_t shed_max_connections
         uint64_t shed_max_per_ip
@@ -257,6 +289,7 @@ cdef extern from "atomics.h" nogil:
     int64_t fe_atomic_load(const int64_t *number) noexcept
     void fe_atomic_store(int64_t *number, int64_t value) noexcept
     int64_t fe_atomic_add(int64_t *number, int64_t n) noexcept
+    int64_t fe_atomic_swap(int64_t *number, int64_t value) noexcept
     bint fe_atomic_raise_from(int64_t *number, int64_t expected) noexcept
     bint fe_place_reserve(int64_t *places, int64_t limit) noexcept
 

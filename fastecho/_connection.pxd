@@ -2,7 +2,7 @@
 #
 # Lives here: the actions that src_c/connection.h's table names, and the rule that derives from
 # a connection's bytes and state what to ask epoll for. Does not live here: the bytes
-# themselves (_stream.pxd), the loop (_core.pyx), accepting (_accept.pxd).
+# themselves (_stream.pxd), the loop (_loop.pxd), accepting (_accept.pxd), time (_quiet.pxd).
 #
 # Every entry point below ends in connection_settle() or in a transition; none frees a record.
 # After any of them the connection may be in state REAP: callers look again before they go on.
@@ -13,14 +13,18 @@ from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._log cimport log_connection, log_error
+from fastecho._messages cimport (
+    ARENA_MIN, ARENA_SIZE, JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, Link, Messages, job_add,
+    job_room, link_end, link_of,
+)
 from fastecho._stream cimport (
     STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_count_dropped, stream_count_in,
-    stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_room,
-    stream_send,
+    stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_keep,
+    stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, Worker, peer_leave, peer_of, place_give, ready_add, ready_remove, reap_add, tag_of,
-    worker_clock, worker_deadline,
+    READ_SIZE, WISH_CLOSE, WISH_FULL, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, peer_leave, peer_of,
+    place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -28,8 +32,6 @@ from fastecho._worker cimport (
 # until the buffer is full or nothing is left.
 cdef enum:
     BULK_MIN = 32 * 1024
-    # How often a drain looks at a connection that still has replies to send, at the most.
-    DRAIN_LOOK_MS = 10
 
 
 # --- ending --------------------------------------------------------------------------------
@@ -58,6 +60,14 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
         by_reason = &n.ended_by_abort
     elif c.reason == FE_BY_NO_MEMORY:
         by_reason = &n.ended_by_no_memory
+    elif c.reason == FE_BY_CLOSE:
+        by_reason = &n.ended_by_close
+    elif c.reason == FE_BY_RESET:
+        by_reason = &n.ended_by_reset
+    elif c.reason == FE_BY_CALLBACK_ERROR:
+        by_reason = &n.ended_by_callback_error
+    elif c.reason == FE_BY_MAX_PENDING:
+        by_reason = &n.ended_by_max_pending
     else:
         by_reason = &n.ended_by_error
     fe_count(by_reason, 1)
@@ -78,6 +88,8 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
     log_connection(w, c)
+    if w.messages != NULL:
+        link_end(w.messages, c.slot, c.reason)
     if c.flags & FE_IS_REGISTERED:
         _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, fd, 0, 0)
         c.flags &= <uint8_t>~FE_IS_REGISTERED
@@ -95,7 +107,10 @@ cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexc
     if t.actions & FE_DO_SERVE:
         connection_serve(w, c)
     if t.actions & FE_DO_LAST_FRAMES:
-        connection_answered(w, c, stream_answer(&w.stream, c))
+        if c.path == FE_PATH_CALLBACKS:
+            c.wishes |= FE_OWES_EOF
+        else:
+            connection_answered(w, c, stream_answer(&w.stream, c))
     if t.actions & FE_DO_LINGER_TIMER:
         connection_arm(w, c, FE_LINGER_MS)
     if t.actions & FE_DO_FIN:
@@ -116,6 +131,7 @@ cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reas
         c.reason = <uint8_t>reason
     if event == FE_ON_END:
         stream_drop_input(&w.stream, c)
+        c.wishes &= <uint8_t>~(FE_KEEPS_OPEN | FE_OWES_EOF)
     connection_handle(w, c, event)
     connection_settle(w, c)
 
@@ -142,11 +158,16 @@ cdef inline void connection_arm(Worker *w, fe_connection *c, uint64_t ms) noexce
 
 # --- what to ask epoll for -----------------------------------------------------------------
 
+cdef inline bint is_held(const fe_connection *c) noexcept nogil:
+    """Whether nothing is read and no frame answered: for what is pending, or as callbacks wish."""
+    return c.flags & FE_IS_PAUSED or c.wishes & FE_HOLDS
+
+
 cdef inline uint32_t wanted_interest(const fe_connection *c) noexcept nogil:
     """EPOLLIN while it may read, EPOLLOUT while something is pending."""
     cdef uint32_t interest = _sys.EPOLLOUT if c.pending != NULL else 0
     if c.state == FE_OPEN:
-        return interest if c.flags & FE_IS_PAUSED else interest | _sys.EPOLLIN
+        return interest if is_held(c) else interest | _sys.EPOLLIN
     if c.state == FE_LINGER or (c.state == FE_ENDING and not c.flags & FE_HAS_EOF):
         return interest | _sys.EPOLLIN
     return interest
@@ -184,10 +205,16 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
             c.flags &= <uint8_t>~FE_IS_PAUSED
     elif pending >= w.stream.high_water:
         c.flags |= FE_IS_PAUSED
+    if c.path == FE_PATH_CALLBACKS and not messages_settle(w, c, pending):
+        return
     if c.flags & FE_HAS_FRAMES:
-        if not c.flags & FE_IS_PAUSED:
+        if not is_held(c) and not c.wishes & FE_AWAITS_CALLBACK:
             ready_add(w, c)
-    elif pending == 0 and (c.state == FE_PEER_EOF or c.state == FE_ENDING):
+    elif (
+        pending == 0
+        and (c.state == FE_PEER_EOF or c.state == FE_ENDING)
+        and not c.wishes & (FE_AWAITS_CALLBACK | FE_OWES_EOF | FE_KEEPS_OPEN)
+    ):
         connection_handle(w, c, FE_ON_FLUSHED)
         if c.state == FE_LINGER and c.flags & FE_HAS_EOF:
             connection_handle(w, c, FE_ON_EOF)
@@ -196,10 +223,122 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
     connection_ask(w, c, wanted_interest(c))
 
 
+# --- callbacks -----------------------------------------------------------------------------
+
+cdef inline void messages_due(Worker *w, fe_connection *c, int kind, size_t offset=0,
+                              size_t size=0) noexcept nogil:
+    """A callback is due; until it has returned, nothing more is read from this peer."""
+    if job_add(w.messages, kind, c, offset, size) < 0:
+        connection_refused(w, c, -ENOMEM)
+    else:
+        c.wishes |= FE_AWAITS_CALLBACK
+
+
+cdef inline bint messages_settle(Worker *w, fe_connection *c, size_t pending) noexcept nogil:
+    """What follows from pending bytes where there are callbacks: FIN, on_drain, on_eof, too much.
+    False: it was ended here."""
+    cdef Link *link = link_of(w.messages, c.slot)
+    fe_atomic_store(&link.pending, <int64_t>pending)
+    if <int64_t>pending > w.messages.max_pending and c.state != FE_ENDING:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_MAX_PENDING)
+        return False
+    if c.wishes & FE_AWAITS_CALLBACK or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
+        return True
+    if c.wishes & FE_OWES_DRAIN and pending <= w.stream.low_water:
+        c.wishes &= <uint8_t>~FE_OWES_DRAIN
+        messages_due(w, c, JOB_DRAIN)
+    elif c.wishes & FE_OWES_EOF and not c.wishes & FE_HOLDS and not c.flags & FE_HAS_FRAMES:
+        c.wishes &= <uint8_t>~FE_OWES_EOF
+        messages_due(w, c, JOB_EOF)
+    if c.state == FE_REAP:
+        return False
+    if c.wishes & FE_WANTS_FIN and pending == 0:
+        # Of a peer that has sent its FIN, ours is the end.
+        c.wishes = (c.wishes | FE_SENT_FIN) & <uint8_t>~(FE_WANTS_FIN | FE_KEEPS_OPEN)
+        if c.state == FE_OPEN:
+            _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
+    return True
+
+
+cdef inline void messages_read(Worker *w, fe_connection *c) noexcept nogil:
+    """EPOLLIN: receives once, into the arena; who finds it full, or waits for a callback, shows
+    again."""
+    cdef Messages *m = w.messages
+    cdef size_t room = ARENA_SIZE - m.used
+    cdef ssize_t n
+    if c.wishes & FE_AWAITS_CALLBACK or room < ARENA_MIN:
+        return
+    if job_room(m) < 0:
+        connection_refused(w, c, -ENOMEM)
+        return
+    n = _sys.sys_recv(c.fd, m.arena + m.used, min(room, stream_room(&w.stream, c, READ_SIZE)))
+    if n <= 0:
+        connection_read_failed(w, c, n)
+        return
+    if w.tracks_activity:
+        c.active_ms = <uint32_t>w.now_ms
+    c.flags &= <uint8_t>~(FE_WAS_REFUSED | FE_AWAITS_FIRST)
+    stream_count_in(&w.stream, c, n)
+    messages_due(w, c, JOB_INPUT, m.used, n)
+    m.used += n
+
+
+cdef inline void messages_go_on(Worker *w, fe_connection *c) noexcept nogil:
+    """Its turn on the ready list: offers what other threads wrote, then frames are due."""
+    if c.wishes & FE_IS_TO_FLUSH:
+        c.wishes &= <uint8_t>~FE_IS_TO_FLUSH
+        connection_writable(w, c)
+        if c.state == FE_REAP:
+            return
+    if c.flags & FE_HAS_FRAMES and not is_held(c) and not c.wishes & FE_AWAITS_CALLBACK:
+        ready_remove(w, c)
+        messages_due(w, c, JOB_FRAMES)
+
+
+cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned char *data, size_t n,
+                                  bint is_full) noexcept nogil:
+    """Another thread has written; all that it writes in one go is offered to the kernel at once."""
+    cdef int rc
+    if (c.state != FE_OPEN and c.state != FE_PEER_EOF) or c.wishes & (FE_WANTS_FIN | FE_SENT_FIN):
+        return
+    if is_full:
+        c.wishes |= FE_OWES_DRAIN
+    stream_count_out(&w.stream, c, n)
+    rc = stream_keep(&w.stream, c, data, n)
+    if rc != 0:
+        connection_answered(w, c, rc)
+        return
+    if c.interest & _sys.EPOLLOUT:
+        connection_settle(w, c)
+    else:
+        c.wishes |= FE_IS_TO_FLUSH
+        ready_add(w, c)
+
+
+cdef inline void messages_wish(Worker *w, fe_connection *c, int wish) noexcept nogil:
+    """A Connection asks for something, in its turn among what was written."""
+    if wish == WISH_RESET:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_RESET)
+    elif wish == WISH_FULL:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_MAX_PENDING)
+    elif wish == WISH_CLOSE:
+        connection_end(w, c, FE_ON_END, FE_BY_CLOSE)
+    else:
+        if wish == WISH_PAUSE:
+            c.wishes |= FE_HOLDS
+        elif wish == WISH_RESUME:
+            c.wishes &= <uint8_t>~FE_HOLDS
+        elif not c.wishes & FE_SENT_FIN:
+            c.wishes |= FE_WANTS_FIN
+        connection_settle(w, c)
+
+
 # --- events --------------------------------------------------------------------------------
 
 cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
     """The action SERVE: into epoll, idle timer."""
+    if w.messages != NULL:
+        link_of(w.messages, c.slot).served = True
     if w.tracks_activity:
         c.active_ms = <uint32_t>worker_clock(w)
     if w.limits.first_byte_timeout_ms:
@@ -315,6 +454,9 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
         if n >= BULK_MIN:
             n = read_bulk(w, c, n)
+    elif c.path == FE_PATH_CALLBACKS:
+        messages_read(w, c)
+        return
     else:
         n = _sys.sys_recv(c.fd, w.buffer, stream_room(&w.stream, c, READ_SIZE))
     if n <= 0:
@@ -380,30 +522,11 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
 
 cdef inline void connection_go_on(Worker *w, fe_connection *c) noexcept nogil:
     """Its turn on the ready list: one more round of frames that were read already."""
+    if c.path == FE_PATH_CALLBACKS:
+        messages_go_on(w, c)
+        return
     connection_answered(w, c, stream_answer(&w.stream, c))
     connection_settle(w, c)
-
-
-cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
-    """Its timer has expired: linger, idle, or quiet during a drain."""
-    cdef uint32_t unsent
-    if c.state == FE_LINGER:
-        unsent = linger_unsent(c)
-        linger_look(w, c, unsent < c.unsent)
-        if c.state == FE_LINGER:
-            c.unsent = unsent
-            connection_arm(w, c, FE_LINGER_MS)
-    elif c.state == FE_ENDING:
-        fe_count(&w.counters.linger_timeouts, 1)
-        connection_handle(w, c, FE_ON_OVERDUE)
-    elif not w.draining and quiet_span(w, c) == 0:
-        return  # the first byte came in time, and nothing else is timed
-    elif not is_quiet(w, c):
-        if c.pending == NULL:
-            c.unsent = 0
-        connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
-    else:
-        connection_quiet(w, c)
 
 
 cdef inline uint64_t quiet_span(const Worker *w, const fe_connection *c) noexcept nogil:
@@ -420,70 +543,3 @@ cdef inline bint is_late_with_first(const Worker *w, const fe_connection *c) noe
     cdef uint64_t idle_ms = w.limits.idle_timeout_ms
     cdef uint64_t first_ms = w.limits.first_byte_timeout_ms
     return c.flags & FE_AWAITS_FIRST != 0 and first_ms and (idle_ms == 0 or first_ms <= idle_ms)
-
-
-cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept nogil:
-    """Milliseconds since its last byte."""
-    return <uint32_t>w.now_ms - c.active_ms
-
-
-cdef inline bint is_quiet(const Worker *w, const fe_connection *c) noexcept nogil:
-    return quiet_for(w, c) > quiet_span(w, c)
-
-
-cdef inline bint is_still_taking(fe_connection *c) noexcept nogil:
-    """Whether the kernel has got rid of bytes since the last look, or this is the first look.
-
-    EPOLLOUT comes only when a third of the send buffer is free: a slow reader of a buffer of
-    some MB goes without for many seconds, and all the time it is not idle.
-    """
-    cdef uint32_t before = c.unsent
-    c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
-    return c.unsent < before or (before == 0 and c.unsent and c.pending == NULL)
-
-
-cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
-    """No byte was seen for so long. One more look: this process may have been stopped (SIGSTOP,
-    a suspended machine), and then its timers expire before its events are looked at."""
-    if c.interest & _sys.EPOLLOUT:
-        connection_writable(w, c)
-    if c.state == FE_OPEN and c.interest & _sys.EPOLLIN and not c.flags & FE_HAS_FRAMES:
-        connection_readable(w, c)
-    if c.state != FE_OPEN and c.state != FE_PEER_EOF:
-        return
-    if (
-        not is_quiet(w, c)
-        or (c.flags & FE_HAS_FRAMES and not c.flags & FE_IS_PAUSED)
-        or (not w.draining and is_still_taking(c))
-    ):
-        if w.draining or quiet_span(w, c):
-            connection_arm(w, c, quiet_span(w, c))
-    elif not w.draining:
-        connection_end(
-            w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
-            FE_BY_FIRST_BYTE_TIMEOUT if is_late_with_first(w, c) else FE_BY_IDLE_TIMEOUT)
-    elif c.pending == NULL and c.state == FE_OPEN:
-        connection_end(w, c, FE_ON_END, FE_BY_DRAIN)
-    else:
-        connection_arm(w, c, max(quiet_span(w, c), <uint64_t>DRAIN_LOOK_MS))
-
-
-cdef inline void connection_limits(Worker *w, fe_connection *c) noexcept nogil:
-    """The limits have changed: its time without a byte counts from now, if it was not counted."""
-    if w.draining or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
-        return
-    if not fe_timer_is_set(&c.timer):
-        c.active_ms = <uint32_t>w.now_ms
-    if quiet_span(w, c) == 0:
-        fe_timers_clear(&w.timers, &c.timer)
-    elif is_quiet(w, c):
-        connection_arm(w, c, 0)
-    else:
-        connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
-
-
-cdef inline void connection_drain(Worker *w, fe_connection *c) noexcept nogil:
-    """A drain has begun: quiet from now on for drain_idle ends it."""
-    if c.state == FE_OPEN or c.state == FE_PEER_EOF:
-        c.active_ms = <uint32_t>w.now_ms
-        connection_arm(w, c, w.drain_idle_ms)

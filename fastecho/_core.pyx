@@ -19,29 +19,28 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastecho._accept cimport accept_watch
+from fastecho._callbacks cimport block_release, callbacks_call, callbacks_open
 from fastecho._cdefs cimport *
+from fastecho._handle cimport ask, is_here, write_here, write_there
 from fastecho._log cimport log_wake
 from fastecho._loop cimport worker_fail, worker_run
+from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link
+from fastecho._objects cimport counters_of, entries_of, newcomers_of, troubles_of
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
     mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock,
+    pthread_mutex_unlock, pthread_self,
 )
 from fastecho._worker cimport (
-    MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Limits, Listener, Shared, Worker, shared_close_locks,
-    shared_open_locks, worker_close_descriptors, worker_free, worker_open,
+    MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_STOP_ACCEPTING,
+    MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET, WISH_RESUME, Limits, Listener, Shared, Worker,
+    shared_close_locks, shared_open_locks, worker_close_descriptors, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
 
 
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
-
-
-cdef enum:
-    # Entries of the access log that become Python objects at a time.
-    LOG_ENTRIES_MAX = 1000
 
 
 # --- Python --------------------------------------------------------------------------------
@@ -67,24 +66,18 @@ cdef object os_error(int rc, str what):
     return OSError(-rc, f"{what}: {os.strerror(-rc)}")
 
 
-cdef dict named_counters(const fe_counters *n):
-    """Every counter by its name."""
-    cdef int i
-    values = {}
-    for i in range(FE_COUNTER_COUNT):
-        values[fe_counter_name(i).decode("ascii")] = fe_counter_get(n, i)
-    return values
+cdef object make_connection(object core, Link *link):
+    """The handle of a link, which is its from now on."""
+    cdef Connection connection = Connection.__new__(Connection)
+    connection.core = <Core>core
+    connection.link = link
+    return connection
 
 
-cdef dict counted_errnos(const fe_counters *n):
-    """Number to count, of those that were seen."""
+def reason_names():
+    """Why connections end, by number: the names of src_c/connection.h."""
     cdef int i
-    values = {}
-    for i in range(FE_ERRNOS):
-        count = fe_counter_read(&n.errnos[i])
-        if count:
-            values[i] = count
-    return values
+    return [fe_reason_name(i).decode("ascii") for i in range(FE_REASONS)]
 
 
 @cython.final
@@ -104,6 +97,7 @@ cdef class Core:
         limits: the keywords of set_limits().
         log_sample: of so many connections one has an entry in the access log; 0: none has.
         log_rate: entries a second; 0: no limit.
+        calls: a callbacks.Callbacks, or None: then no worker ever takes the GIL.
     Raises:
         OSError: epoll, eventfd or memory was refused; nothing is left behind.
     Thread: any thread may call any method; run() once for each worker.
@@ -113,10 +107,12 @@ cdef class Core:
     cdef bint is_copy
     cdef bytes prefix
     cdef bytes suffix
+    cdef object calls
 
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
                   size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us,
-                  bint admits, bint queues, dict limits not None, uint64_t log_sample, uint64_t log_rate):
+                  bint admits, bint queues, dict limits not None, uint64_t log_sample,
+                  uint64_t log_rate, object calls):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -126,6 +122,7 @@ cdef class Core:
         self.shared = shared
         self.prefix = prefix
         self.suffix = suffix
+        self.calls = calls
         shared.admissions.wake_fd = -1
         shared_open_locks(shared)
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
@@ -155,12 +152,14 @@ cdef class Core:
             w.stream.framing.suffix_size = len(suffix)
             w.stream.framing.max_frame = max_frame
             # Raw echo stops reading while anything is pending: reading on gained nothing.
-            raw = frame == FE_FRAME_RECV and not prefix and not suffix
+            raw = frame == FE_FRAME_RECV and not prefix and not suffix and calls is None
             w.stream.high_water = 1 if raw else high_water
             w.stream.low_water = 0 if raw else low_water
             w.spin.span_ns = spin_us * 1000
             shared.worker_count = i + 1
-            rc = worker_open(w, shared, i)
+            rc = 0 if calls is None else callbacks_open(w, calls)
+            if rc == 0:
+                rc = worker_open(w, shared, i)
             if rc < 0:
                 raise os_error(rc, "could not prepare a worker")
         for i in range(threads):
@@ -201,8 +200,22 @@ cdef class Core:
         cdef int rc
         if not fe_atomic_raise_from(&w.claimed, 0):
             return False
-        with nogil:
-            rc = worker_run(w)
+        if w.messages != NULL:
+            w.messages.thread = pthread_self()
+        while True:
+            with nogil:
+                rc = worker_run(w)
+            if rc == 0 or w.messages == NULL:
+                break
+            if not callbacks_call(w, self, make_connection, self.calls) and rc == 1:
+                rc = -ENOMEM
+                with nogil:
+                    worker_fail(w)
+                callbacks_call(w, self, make_connection, self.calls)
+            if self.is_copy:
+                return False  # a callback has forked, and this is the child
+            if rc < 0:
+                break
         if rc < 0:
             raise os_error(rc, "epoll_wait")
         return True
@@ -319,20 +332,12 @@ cdef class Core:
         Thread: one thread, the one that runs the accept callback.
         """
         cdef Message *messages
-        cdef Message *m
-        cdef uint32_t i, n
+        cdef uint32_t n
         cdef int fd = self.shared.admissions.wake_fd
         with nogil:
             _sys.sys_wait_readable(fd, timeout_ms)
             n = mailbox_take(&self.shared.admissions, &messages)
-        newcomers = []
-        for i in range(n):
-            m = &messages[i]
-            if m.kind == MESSAGE_CONNECTION:
-                address = PyBytes_FromStringAndSize(<char *>m.address, m.address_size)
-                newcomers.append((m.worker, m.slot, m.generation, m.listener, m.number, address,
-                                  m.value))
-        return newcomers
+        return newcomers_of(messages, n)
 
     def wake(self):
         """Makes admissions() return."""
@@ -368,7 +373,7 @@ cdef class Core:
         """
         cdef Shared *shared = self.shared
         cdef _sys.timespec until = time_in(max(timeout_ms, 0))
-        cdef int i, rc = 0
+        cdef int rc = 0
         with nogil:
             pthread_mutex_lock(&shared.news_lock)
             while not shared.has_news and rc == 0:
@@ -378,12 +383,7 @@ cdef class Core:
                     rc = pthread_cond_timedwait(&shared.news, &shared.news_lock, &until)
             shared.has_news = False
             pthread_mutex_unlock(&shared.news_lock)
-        shed = pauses = dropped = 0
-        for i in range(shared.worker_count):
-            shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
-            pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
-            dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
-        return shed, pauses, dropped
+        return troubles_of(shared)
 
     def log_entries(self, int worker):
         """Entries of the access log that a worker has finished, oldest first, at most 1,000.
@@ -395,14 +395,7 @@ cdef class Core:
             monotonic clock.
         Thread: as news().
         """
-        cdef fe_log_ring *ring = &self.shared.workers[worker].log
-        cdef fe_log_entry e
-        entries = []
-        while len(entries) < LOG_ENTRIES_MAX and fe_log_take(ring, &e):
-            address = PyBytes_FromStringAndSize(<char *>e.address, e.address_size)
-            entries.append((e.number, address, e.listener, e.began_ns, e.ended_ns, e.bytes_in,
-                            e.bytes_out, fe_reason_name(e.reason).decode("ascii"), e.error))
-        return entries
+        return entries_of(&self.shared.workers[worker].log)
 
     def wake_log(self):
         """Makes news() return."""
@@ -416,21 +409,7 @@ cdef class Core:
             bytes_pending, connections_placed, and errnos, a dict of number to count.
         Thread: any; no worker is disturbed.
         """
-        cdef fe_counters *n
-        cdef int i
-        # Closed first: what closed was accepted before, so open never turns negative.
-        closed = [fe_counter_read(&self.shared.workers[i].counters.connections_closed)
-                  for i in range(self.shared.worker_count)]
-        result = []
-        for i in range(self.shared.worker_count):
-            n = &self.shared.workers[i].counters
-            values = named_counters(n)
-            values["connections_closed"] = closed[i]
-            values["bytes_pending"] = fe_counter_read(&n.bytes_pending)
-            values["connections_placed"] = fe_atomic_load(&self.shared.workers[i].placed)
-            values["errnos"] = counted_errnos(n)
-            result.append(values)
-        return result
+        return counters_of(self.shared)
 
     def release(self):
         """Gives back the workers' buffers and descriptors; counters() goes on working.
@@ -442,6 +421,7 @@ cdef class Core:
     cdef void _release(self) noexcept:
         cdef int i
         for i in range(self.shared.worker_count):
+            block_release(self.shared.workers[i].messages)
             worker_free(&self.shared.workers[i])
             close_once(&self.shared.workers[i].mailbox.wake_fd)
 
@@ -466,3 +446,100 @@ cdef class Core:
             worker_close_descriptors(&self.shared.workers[i])
             close_once(&self.shared.workers[i].mailbox.wake_fd)
         close_once(&self.shared.admissions.wake_fd)
+
+
+@cython.final
+cdef class Connection:
+    """A connection as message callbacks see it: writing to it, ending it, asking about it.
+
+    One object for a connection's whole life; it stays good, and without effect, after the end.
+
+    Attributes:
+        id: its number among all that the server has accepted, from 1.
+        peer: the remote end, a Peer.
+        context: yours; None at first.
+    Thread: every method may be called from any thread. In a callback of the same worker nothing
+    is locked, and what is written leaves when the callbacks of this round have returned; elsewhere
+    the worker is woken, once for many calls.
+    """
+    cdef Link *link
+    cdef Core core
+    cdef object _peer
+    cdef public object context
+
+    def __dealloc__(self):
+        free(self.link)
+
+    def __repr__(self):
+        state = ("open", "half-closed", "closing")[fe_atomic_load(&self.link.state)]
+        return f"<fastecho.Connection {self.link.number} {state}>"
+
+    @property
+    def id(self):
+        return self.link.number
+
+    @property
+    def peer(self):
+        if self._peer is None:
+            address = PyBytes_FromStringAndSize(<char *>self.link.address, self.link.address_size)
+            self._peer = self.core.calls.peer(address, self.link.listener, self.link.queue_wait_ms)
+        return self._peer
+
+    def is_closing(self):
+        """Tell whether it has ended, or close() or abort() was called."""
+        return fe_atomic_load(&self.link.state) == LINK_CLOSING
+
+    def write(self, data):
+        """Send bytes behind all that was written before; with length frames, one frame.
+
+        Args:
+            data: bytes-like; copied.
+        Returns:
+            bool: False if high water is reached: better wait for on_drain. It was taken all the
+            same, unless the connection is closing: then it is dropped, since every writer races
+            with the peer.
+        Raises:
+            RuntimeError: write_eof() was called before.
+            TypeError: it is not bytes-like.
+        """
+        if self.core.is_copy:
+            return False
+        if is_here(self.link):
+            return write_here(self._worker(), self.link, data)
+        return write_there(self._worker(), self.link, data)
+
+    def writelines(self, lines):
+        """Send each of an iterable of bytes-like, as write() does; the result is the last one's."""
+        result = not self.is_closing()
+        for line in lines:
+            result = self.write(line)
+        return result
+
+    def write_eof(self):
+        """Send FIN behind what was written; the peer may go on sending."""
+        if fe_atomic_raise_from(&self.link.state, LINK_OPEN):
+            self._ask(WISH_EOF)
+
+    def close(self):
+        """End it in order: what was written is sent, then FIN. No more is received."""
+        if fe_atomic_swap(&self.link.state, LINK_CLOSING) != LINK_CLOSING:
+            self._ask(WISH_CLOSE)
+
+    def abort(self):
+        """End it at once, by RST; what the kernel has not taken is lost. After close() as well."""
+        fe_atomic_store(&self.link.state, LINK_CLOSING)
+        self._ask(WISH_RESET)
+
+    def pause_reading(self):
+        """Deliver no further message, and receive none, until resume_reading()."""
+        self._ask(WISH_PAUSE)
+
+    def resume_reading(self):
+        """Go on where pause_reading() has stopped; what was received meanwhile comes first."""
+        self._ask(WISH_RESUME)
+
+    cdef Worker *_worker(self) noexcept:
+        return &self.core.shared.workers[self.link.worker]
+
+    cdef int _ask(self, int wish) except -1:
+        return 0 if self.core.is_copy else ask(self._worker(), self.link, wish)

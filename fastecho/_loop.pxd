@@ -10,11 +10,14 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from fastecho._accept cimport accept_event, accept_timer_expired
+from fastecho._callbacks cimport callbacks_done
 from fastecho._cdefs cimport *
-from fastecho._connection cimport connection_event, connection_expired, connection_go_on
+from fastecho._connection cimport connection_event, connection_go_on
 from fastecho._log cimport log_wake
 from fastecho._orders cimport end_all, mail_read
+from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
+from fastecho._quiet cimport connection_expired
 from fastecho._worker cimport (
     TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
 )
@@ -95,11 +98,15 @@ cdef inline void worker_fail(Worker *w) noexcept nogil:
 
 
 cdef inline int worker_run(Worker *w) noexcept nogil:
-    """The loop. 0 when the worker has done what it was told; -errno when epoll itself failed."""
+    """The loop. 0 when the worker has done what it was told; 1 when callbacks are due: to be called
+    again after them; -errno when epoll itself failed."""
     cdef _sys.epoll_event events[EVENTS_MAX]
-    cdef int n, i, timeout_ms, failures = 0
-    while not is_finished(w):
-        if w.ready_first != FE_NO_SLOT:
+    cdef int n, i, timeout_ms
+    if w.messages != NULL:
+        callbacks_done(w)
+        reap_all(w)
+    while messages_wait(w.messages) or not is_finished(w):
+        if w.ready_first != FE_NO_SLOT or messages_wait(w.messages):
             timeout_ms = 0
         else:
             if w.timers.count:
@@ -108,13 +115,13 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
         n = poll_wait(&w.spin, w.epfd, events, EVENTS_MAX, timeout_ms)
         if n < 0:
             fe_count_errno(&w.counters, n)
-            failures += 1
-            if failures == WAIT_FAILURES_MAX:
+            w.wait_failures += 1
+            if w.wait_failures == WAIT_FAILURES_MAX:
                 worker_fail(w)
                 return n
             n = 0
         else:
-            failures = 0
+            w.wait_failures = 0
         fe_count(&w.counters.iterations, 1)
         fe_count(&w.counters.events, n)
         if w.tracks_activity or w.timers.count:
@@ -129,4 +136,6 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
         if w.has_news:
             w.has_news = False
             log_wake(w.shared)
+        if messages_wait(w.messages):
+            return 1
     return 0

@@ -1,21 +1,24 @@
 # What a worker is told: the messages of its mailbox, and what they do.
 #
 # Lives here: serving a newcomer that was placed here, verdicts of the accept callback, the end of
-# accepting, drain, abort, changed limits. Does not live here: the mailbox (_poll.pxd), what
+# accepting, drain, abort, changed limits, writes and wishes of other threads. Does not live here: the mailbox (_poll.pxd), what
 # happens to one connection (_connection.pxd), who sends a message (_core.pyx, _accept.pxd).
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from fastecho._accept cimport accept_end, accept_look, accept_stop, connection_begin
 from fastecho._cdefs cimport *
 from fastecho._connection cimport (
-    connection_drain, connection_end, connection_handle, connection_limits,
+    connection_end, connection_handle, messages_wish, messages_written,
 )
+from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
+from fastecho._quiet cimport connection_drain, connection_limits
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, Worker, worker_clock, worker_deadline,
-    worker_take_limits,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, Worker, worker_clock,
+    worker_deadline, worker_take_limits,
 )
 
 
@@ -64,6 +67,25 @@ cdef inline void limits_all(Worker *w) noexcept nogil:
         connection_limits(w, fe_slab_at(&w.connections, slot))
 
 
+# --- callbacks -----------------------------------------------------------------------------
+
+cdef inline void write_read(Worker *w, const Message *m) noexcept nogil:
+    """What another thread wrote to a connection, if that is still there. The block is ours."""
+    cdef fe_connection *c = fe_slab_find(&w.connections, m.slot, m.generation)
+    cdef unsigned char *block = <unsigned char *>m.value
+    if c != NULL and c.state != FE_REAP:
+        fe_atomic_add(&link_of(w.messages, m.slot).posted, -m.value2)
+        messages_written(w, c, block, <size_t>m.value2, m.number != 0)
+    free(block)
+
+
+cdef inline void wish_read(Worker *w, const Message *m) noexcept nogil:
+    """What another thread wants of a connection, if that is still served."""
+    cdef fe_connection *c = fe_slab_find(&w.connections, m.slot, m.generation)
+    if c != NULL and (c.state == FE_OPEN or c.state == FE_PEER_EOF):
+        messages_wish(w, c, <int>m.value)
+
+
 # --- the mailbox ---------------------------------------------------------------------------
 
 cdef inline void mail_read(Worker *w) noexcept nogil:
@@ -97,3 +119,7 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
             accept_look(w)
         elif m.kind == MESSAGE_ROOM:
             accept_look(w)
+        elif m.kind == MESSAGE_WRITE:
+            write_read(w, m)
+        elif m.kind == MESSAGE_WISH:
+            wish_read(w, m)

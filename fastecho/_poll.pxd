@@ -27,6 +27,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    unsigned long pthread_self()
     ctypedef struct pthread_cond_t:
         pass
     ctypedef struct pthread_condattr_t:

@@ -16,6 +16,7 @@ from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
+from fastecho._messages cimport Messages, messages_free
 from fastecho._poll cimport (
     Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_destroy, pthread_cond_init,
     pthread_cond_t, pthread_condattr_destroy, pthread_condattr_init, pthread_condattr_setclock,
@@ -46,6 +47,19 @@ cdef enum MessageKind:
     MESSAGE_LIMITS                  # shared.limits has changed
     MESSAGE_ROOM                    # a place under max_connections is free again
     MESSAGE_LOOK                    # something shared has changed
+    MESSAGE_WRITE                   # slot, generation, value: a block that malloc gave, value2:
+                                    # its bytes, number: 1 if the writer was told that it is full
+    MESSAGE_WISH                    # slot, generation, value: enum Wish
+
+
+# What a Connection can ask for from any thread.
+cdef enum Wish:
+    WISH_EOF = 1                    # FIN behind what is pending
+    WISH_CLOSE
+    WISH_RESET
+    WISH_PAUSE
+    WISH_RESUME
+    WISH_FULL                       # more than max_pending waits
 
 
 cdef struct Listener:
@@ -126,6 +140,8 @@ cdef struct Worker:
     bint tracks_activity
     StreamShare stream
     Spin spin
+    # Of epoll_wait, in a row.
+    int wait_failures
     # First and last slot of the ready list, first of the reap list; FE_NO_SLOT: empty.
     uint32_t ready_first
     uint32_t ready_last
@@ -151,6 +167,8 @@ cdef struct Worker:
     fe_timer drain_timer
     fe_timers timers
     fe_slab connections
+    # With message callbacks: what waits for Python; NULL otherwise.
+    Messages *messages
     Mailbox mailbox
     fe_counters counters
     # Lines for the access log, and whether the thread that writes them is to be told after this
@@ -400,6 +418,8 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     free(w.buffer)
     free(w.stream.out)
     free(w.peer_of)
+    messages_free(w.messages)
+    w.messages = NULL
     fe_log_table_free(&w.stream.log)
     w.peer_of = NULL
     w.buffer = NULL

@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["change_limits", "limits_of", "milliseconds"]
+__all__ = ["change_limits", "limits_of", "milliseconds", "seconds"]
 
 
 def change_limits(config: Config, limits: Mapping[str, object]) -> Config:
@@ -36,6 +36,13 @@ def limits_of(config: Config) -> dict[str, int]:
         "idle_timeout_ms": milliseconds(config.idle_timeout or 0),
         "first_byte_timeout_ms": milliseconds(config.first_byte_timeout or 0),
     }
+
+
+def seconds(timeout: float) -> float:
+    """Return a timeout in seconds, or raise ValueError."""
+    if not timeout >= 0:
+        raise ValueError(f"timeout {timeout!r} must be seconds, 0 or more")
+    return min(timeout, 1_000_000.0)
 
 
 def milliseconds(seconds: float) -> int:

@@ -31,7 +31,7 @@ from .config import Config
 from .crew import Crew
 from .errors import ForkedError
 from .latch import Latch
-from .limits import change_limits, limits_of, milliseconds
+from .limits import change_limits, limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
 from .reporter import write_log
 from .signals import block_signals, ending_signals
@@ -39,10 +39,10 @@ from .stats import Stats
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
     from typing import Any, Literal
 
+    from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
     from .config import AtLimit, Bind, Bytes, Frame, LogFormat
     from .peer import Peer
 
@@ -98,6 +98,16 @@ class Server:
         on_accept: called with a Peer for each newcomer, on a thread of its own, one at a time;
             the connection is served after it returned. None or True accepts, False resets.
             An exception is logged and resets that newcomer.
+        on_message: called with a Connection and each frame, bytes, instead of echoing it. A
+            bytes-like result is the reply; Connection.write() sends at any time. Lines have their
+            line end, length frames no header. This and the next three run on the connection's
+            worker, one at a time; an exception resets its connection and no other.
+        on_drain: called with a Connection whose write() returned False, at low water.
+        on_eof: called at the peer's FIN. Unless it returns a true value, ours follows.
+        on_close: called with a Connection and a Reason at the end of each that was served.
+        memoryviews: on_message gets memoryviews, which may be kept, instead of bytes.
+        max_pending: bytes that may wait for a peer before it is reset.
+        slow_callback_duration: seconds from which a callback is logged; None for never.
     Raises:
         ConfigError: a value is wrong; the text names it.
     Thread: every method may be called from any thread.
@@ -135,12 +145,20 @@ class Server:
         access_log_rate: int | None = None,
         log_format: LogFormat = "text",
         on_accept: OnAccept | None = None,
+        on_message: OnMessage | None = None,
+        on_drain: OnConnection | None = None,
+        on_eof: OnConnection | None = None,
+        on_close: OnClose | None = None,
+        memoryviews: bool = False,
+        max_pending: int = 67108864,
+        slow_callback_duration: float | None = None,
     ) -> None:
         given = locals()
         self.config = Config(**{name: given[name] for name in Config.__slots__})
         if on_accept is not None and not callable(on_accept):
             raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
         self._on_accept = on_accept
+        self._calls = self._callbacks(given)
         self._pid = os.getpid()
         # Reentrant: a signal handler may call stop() in the middle of another method.
         self._lock = threading.RLock()
@@ -152,6 +170,14 @@ class Server:
         self._accepting = False
         self._admitting = False
         self._ended = Latch()
+
+    def _callbacks(self, given: dict[str, Any]) -> Callbacks | None:
+        """Return the message callbacks among the arguments, if there are any."""
+        if all(given[name] is None for name in ("on_message", "on_drain", "on_eof", "on_close")):
+            return None
+        from .callbacks import SETTINGS, Callbacks
+
+        return Callbacks(self.config, self.stop, **{name: given[name] for name in SETTINGS})
 
     def __repr__(self) -> str:
         if self._accepting:
@@ -220,6 +246,8 @@ class Server:
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
+        if self._calls is not None:
+            self._calls.listeners = listeners
         return _core.Core(
             config.threads,
             [
@@ -244,6 +272,7 @@ class Server:
             limits_of(config),
             config.access_log_sample if config.access_log else 0,
             config.access_log_rate or 0,
+            self._calls,
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -265,7 +294,8 @@ class Server:
 
     def _work(self, core: _core.Core, worker: int) -> None:
         """A worker's thread."""
-        block_signals()
+        if self._calls is None:  # a callback may start processes, which inherit what is blocked
+            block_signals()
         try:
             if not core.run(worker):
                 return
@@ -401,7 +431,7 @@ class Server:
         Thread: any; a second call waits for the same end.
         """
         self._check_process()
-        timeout = self.config.graceful_timeout if timeout is None else _seconds(timeout)
+        timeout = self.config.graceful_timeout if timeout is None else seconds(timeout)
         core = self._started()
         if core is None:
             return True
@@ -445,7 +475,7 @@ class Server:
         self._check_process()
         if not self._may_wait():
             raise RuntimeError("wait() in a callback would wait for itself")
-        return self._wait_ended(None if timeout is None else _seconds(timeout))
+        return self._wait_ended(None if timeout is None else seconds(timeout))
 
     def _wait_ended(self, timeout: float | None) -> bool:
         """Wait for the end, and then for the threads: who asks may look for what is left behind."""
@@ -524,41 +554,22 @@ class Server:
             raise
 
     async def __aenter__(self) -> Server:
-        import asyncio
+        from .awaiting import enter
 
-        try:
-            await asyncio.to_thread(self.start)
-        except asyncio.CancelledError:  # the thread goes on
-            await asyncio.to_thread(self.abort)
-            raise
+        await enter(self)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        import asyncio
+        from .awaiting import leave
 
-        try:
-            await asyncio.to_thread(self.__exit__, kind)
-        except asyncio.CancelledError:
-            await asyncio.to_thread(self.abort)
-            raise
+        await leave(self, kind)
 
     async def wait_closed(self) -> None:
         """Wait in a coroutine until the server has ended."""
-        import asyncio
+        from .awaiting import wait_open
 
         self._check_process()
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(_set_done, ended)
-            except RuntimeError:
-                pass  # that loop was closed: nobody waits any more
-
-        with self._ended.calling(wake):
-            if not self._ended.is_open():
-                await ended
+        await wait_open(self._ended)
 
     # --- fork ------------------------------------------------------------------------------
 
@@ -587,14 +598,3 @@ class Server:
             self._begin_drain(self._core, timeout, 0.0)
         else:
             self._ended.open()
-
-
-def _seconds(timeout: float) -> float:
-    if not timeout >= 0:
-        raise ValueError(f"timeout {timeout!r} must be seconds, 0 or more")
-    return min(timeout, 1_000_000.0)
-
-
-def _set_done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

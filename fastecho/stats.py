@@ -40,6 +40,10 @@ class WorkerStats:
         ended_by_drain: quiet during a drain.
         ended_by_abort: reset at a drain's deadline, or by abort().
         ended_by_no_memory: memory for its bytes or its registration was refused.
+        ended_by_close, ended_by_reset: Connection.close(), Connection.abort().
+        ended_by_callback_error: a callback raised, or returned what is no reply.
+        ended_by_max_pending: more than max_pending waited for a peer that does not read.
+        callback_errors: exceptions and wrong replies of callbacks, on_close's too.
         linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
         shed_max_connections, shed_max_per_ip, shed_accept_rate, shed_no_descriptors: accepted and
             reset at once, never served.
@@ -60,18 +64,23 @@ class WorkerStats:
         "bytes_in",
         "bytes_out",
         "bytes_pending",
+        "callback_errors",
         "connections_accepted",
         "connections_closed",
         "connections_open",
         "ended_by_abort",
+        "ended_by_callback_error",
+        "ended_by_close",
         "ended_by_denial",
         "ended_by_drain",
         "ended_by_error",
         "ended_by_first_byte_timeout",
         "ended_by_frame_too_long",
         "ended_by_idle_timeout",
+        "ended_by_max_pending",
         "ended_by_no_memory",
         "ended_by_peer",
+        "ended_by_reset",
         "errors",
         "events",
         "frames_incomplete",
@@ -93,18 +102,23 @@ class WorkerStats:
     bytes_in: int
     bytes_out: int
     bytes_pending: int
+    callback_errors: int
     connections_accepted: int
     connections_closed: int
     connections_open: int
     ended_by_abort: int
+    ended_by_callback_error: int
+    ended_by_close: int
     ended_by_denial: int
     ended_by_drain: int
     ended_by_error: int
     ended_by_first_byte_timeout: int
     ended_by_frame_too_long: int
     ended_by_idle_timeout: int
+    ended_by_max_pending: int
     ended_by_no_memory: int
     ended_by_peer: int
+    ended_by_reset: int
     errors: dict[str, int]
     events: int
     frames_incomplete: int

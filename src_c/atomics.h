@@ -29,6 +29,12 @@ static inline int fe_atomic_raise_from(int64_t *number, int64_t expected)
                                        __ATOMIC_RELAXED);
 }
 
+/* Stores value. Result: what was there. */
+static inline int64_t fe_atomic_swap(int64_t *number, int64_t value)
+{
+    return __atomic_exchange_n(number, value, __ATOMIC_ACQ_REL);
+}
+
 /* Takes a place below limit (limit < 0: no limit). Result: 1, or 0: all taken. */
 static inline int fe_place_reserve(int64_t *places, int64_t limit)
 {

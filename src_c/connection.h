@@ -150,6 +150,13 @@ enum fe_reason {
     FE_BY_NO_MEMORY,
     /* Not one byte came within first_byte_timeout. */
     FE_BY_FIRST_BYTE_TIMEOUT,
+    /* A callback's side called close(), or abort(). */
+    FE_BY_CLOSE,
+    FE_BY_RESET,
+    /* A callback raised, or returned what is no reply. */
+    FE_BY_CALLBACK_ERROR,
+    /* More bytes than max_pending waited for a peer that does not read. */
+    FE_BY_MAX_PENDING,
     FE_BY_MAX_CONNECTIONS,
     FE_BY_MAX_PER_IP,
     FE_BY_ACCEPT_RATE,
@@ -171,6 +178,10 @@ static inline const char *fe_reason_name(int reason)
         [FE_BY_ABORT] = "abort",
         [FE_BY_NO_MEMORY] = "no_memory",
         [FE_BY_FIRST_BYTE_TIMEOUT] = "first_byte_timeout",
+        [FE_BY_CLOSE] = "close",
+        [FE_BY_RESET] = "reset",
+        [FE_BY_CALLBACK_ERROR] = "callback_error",
+        [FE_BY_MAX_PENDING] = "max_pending",
         [FE_BY_MAX_CONNECTIONS] = "max_connections",
         [FE_BY_MAX_PER_IP] = "max_per_ip",
         [FE_BY_ACCEPT_RATE] = "accept_rate",
@@ -197,6 +208,25 @@ enum fe_connection_flag {
     FE_AWAITS_FIRST = 128
 };
 
+/* What callbacks want of a connection; 0 where there are none. */
+enum fe_wish {
+    /* No frame is to be delivered, and nothing to be read. */
+    FE_HOLDS = 1,
+    /* The peer's FIN does not end it. */
+    FE_KEEPS_OPEN = 2,
+    /* Our FIN is to follow what is pending, or has been sent. */
+    FE_WANTS_FIN = 4,
+    FE_SENT_FIN = 8,
+    /* A callback is due: nothing is read until it has returned. */
+    FE_AWAITS_CALLBACK = 16,
+    /* A write() was told that high water is reached, and on_drain is owed for it. */
+    FE_OWES_DRAIN = 32,
+    /* The peer's FIN was read and is to be told. */
+    FE_OWES_EOF = 64,
+    /* Pending bytes that were not offered to the kernel yet. */
+    FE_IS_TO_FLUSH = 128
+};
+
 /* No slot: the end of a list of slots. */
 #define FE_NO_SLOT UINT32_MAX
 
@@ -205,7 +235,9 @@ enum fe_path {
     /* What comes in goes out. */
     FE_PATH_RAW = 0,
     /* Frames, prefix, suffix. */
-    FE_PATH_FRAMES = 1
+    FE_PATH_FRAMES = 1,
+    /* Callbacks get the frames. */
+    FE_PATH_CALLBACKS = 2
 };
 
 typedef struct fe_connection {
@@ -247,7 +279,8 @@ typedef struct fe_connection {
     uint8_t flags;
     /* enum fe_reason. */
     uint8_t reason;
-    uint8_t unused;
+    /* enum fe_wish. */
+    uint8_t wishes;
 } fe_connection;
 
 _Static_assert(sizeof(fe_connection) == 64, "a connection is one cache line");

@@ -44,6 +44,12 @@
     X(ended_by_drain)                                                                              \
     X(ended_by_abort)                                                                              \
     X(ended_by_no_memory)                                                                          \
+    X(ended_by_close)                                                                              \
+    X(ended_by_reset)                                                                              \
+    X(ended_by_callback_error)                                                                     \
+    X(ended_by_max_pending)                                                                        \
+    /* Exceptions and wrong replies of callbacks. */                                               \
+    X(callback_errors)                                                                             \
     /* We ended first, and gave up waiting for the peer's FIN. */                                   \
     X(linger_timeouts)                                                                             \
     /* Accepted and aborted at once: max_connections. */                                           \

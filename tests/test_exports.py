@@ -21,10 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = {
     "Client",
     "ConfigError",
+    "Connection",
     "ExtensionMissingError",
     "FastechoError",
     "ForkedError",
     "Peer",
+    "Reason",
     "Server",
     "StartError",
     "Stats",

@@ -28,9 +28,11 @@ LEAVES: dict[str, set[str]] = {
 }
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
-    "__init__": {"_core", "_version", "client", "errors", "peer", "server", "stats"},
+    "__init__": {"_core", "_version", "client", "errors", "peer", "reason", "server", "stats"},
     "__main__": {"cli"},
     "admission": {"_core", "listener", "peer", "signals"},
+    "awaiting": {"latch", "server"},
+    "callbacks": {"_core", "config", "errors", "listener", "peer", "reason"},
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
@@ -39,10 +41,11 @@ ARROWS: dict[str, set[str]] = {
     "listener": {"address", "config", "errors", "limits"},
     "peer": {"address", "listener"},
     "process": {"server"},
+    "reason": set(),
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "config", "crew", "errors", "latch", "limits", "listener",
-        "peer", "process", "reporter", "signals", "stats",
+        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "errors",
+        "latch", "limits", "listener", "peer", "process", "reason", "reporter", "signals", "stats",
     },
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.

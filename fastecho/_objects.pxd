@@ -1,0 +1,92 @@
+# What leaves the core as Python objects: newcomers, entries of the access log, counters.
+#
+# Lives here: turning structs into tuples and dicts. Does not live here: who asks for them
+# (_core.pyx), what they mean (src_c, stats.py, reporter.py).
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint32_t
+
+from fastecho._cdefs cimport *
+from fastecho._poll cimport Message
+from fastecho._worker cimport MESSAGE_CONNECTION, Shared
+
+
+cdef enum:
+    # Entries of the access log that become Python objects at a time.
+    LOG_ENTRIES_MAX = 1000
+
+
+cdef inline list newcomers_of(const Message *messages, uint32_t n):
+    """Those that wait for a verdict: (worker, slot, generation, listener, number, address,
+    queue_wait_ms) each."""
+    cdef const Message *m
+    cdef uint32_t i
+    newcomers = []
+    for i in range(n):
+        m = &messages[i]
+        if m.kind == MESSAGE_CONNECTION:
+            address = PyBytes_FromStringAndSize(<const char *>m.address, m.address_size)
+            newcomers.append((m.worker, m.slot, m.generation, m.listener, m.number, address,
+                              m.value))
+    return newcomers
+
+
+cdef inline tuple troubles_of(Shared *shared):
+    """Newcomers shed for want of a descriptor, times that accepting rested, lines dropped."""
+    cdef int i
+    shed = pauses = dropped = 0
+    for i in range(shared.worker_count):
+        shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
+        pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
+        dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
+    return shed, pauses, dropped
+
+
+cdef inline list entries_of(fe_log_ring *ring):
+    """Entries of the access log, taken out of their ring."""
+    cdef fe_log_entry e
+    entries = []
+    while len(entries) < LOG_ENTRIES_MAX and fe_log_take(ring, &e):
+        address = PyBytes_FromStringAndSize(<char *>e.address, e.address_size)
+        entries.append((e.number, address, e.listener, e.began_ns, e.ended_ns, e.bytes_in,
+                        e.bytes_out, fe_reason_name(e.reason).decode("ascii"), e.error))
+    return entries
+
+
+cdef inline dict named_counters(const fe_counters *n):
+    """Every counter by its name."""
+    cdef int i
+    values = {}
+    for i in range(FE_COUNTER_COUNT):
+        values[fe_counter_name(i).decode("ascii")] = fe_counter_get(n, i)
+    return values
+
+
+cdef inline dict counted_errnos(const fe_counters *n):
+    """Number to count, of those that were seen."""
+    cdef int i
+    values = {}
+    for i in range(FE_ERRNOS):
+        count = fe_counter_read(&n.errnos[i])
+        if count:
+            values[i] = count
+    return values
+
+
+cdef inline list counters_of(Shared *shared):
+    """A dict for each worker."""
+    cdef fe_counters *n
+    cdef int i
+    # Closed first: what closed was accepted before, so open never turns negative.
+    closed = [fe_counter_read(&shared.workers[i].counters.connections_closed)
+              for i in range(shared.worker_count)]
+    result = []
+    for i in range(shared.worker_count):
+        n = &shared.workers[i].counters
+        values = named_counters(n)
+        values["connections_closed"] = closed[i]
+        values["bytes_pending"] = fe_counter_read(&n.bytes_pending)
+        values["connections_placed"] = fe_atomic_load(&shared.workers[i].placed)
+        values["errnos"] = counted_errnos(n)
+        result.append(values)
+    return result

@@ -1,0 +1,111 @@
+"""Callbacks: the user's functions for messages, and what is said when one of them fails.
+
+Lives here: checking them, naming reasons and peers for them, the log of their failures. Does not
+live here: calling them (_callbacks.pxd, on the workers' threads), the accept callback
+(admission.py), Connection (_core.pyx).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ._core import reason_names
+from .errors import ConfigError
+from .peer import read_peer
+from .reason import Reason
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ._core import Connection
+    from .config import Config
+    from .listener import Listener
+    from .peer import Peer
+
+    OnMessage = Callable[[Connection, Any], object]
+    OnConnection = Callable[[Connection], object]
+    OnClose = Callable[[Connection, Reason], object]
+
+__all__ = ["SETTINGS", "Callbacks"]
+
+log = logging.getLogger("fastecho")
+
+NAMES = ("on_message", "on_drain", "on_eof", "on_close")
+SETTINGS = (*NAMES, "memoryviews", "max_pending", "slow_callback_duration")
+"""The arguments of Server() that this module takes."""
+
+
+class Callbacks:
+    """The callbacks of one server, as the core takes them.
+
+    Args:
+        config: of the server.
+        stop: ends the server in order, and does not wait when it is called from a callback.
+        on_message, on_drain, on_eof, on_close: as in Server(), the first of them not None.
+        memoryviews, max_pending, slow_callback_duration: as in Server().
+    Raises:
+        ConfigError: a setting says what a reply is, which a callback does; or a value is wrong.
+        TypeError: one of the callbacks cannot be called.
+    Thread: the core calls failed(), slow() and peer() on the workers' threads.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        stop: Callable[[], object],
+        *,
+        on_message: OnMessage | None,
+        on_drain: OnConnection | None,
+        on_eof: OnConnection | None,
+        on_close: OnClose | None,
+        memoryviews: bool,
+        max_pending: int,
+        slow_callback_duration: float | None,
+    ) -> None:
+        self.on_message = on_message
+        self.on_drain = on_drain
+        self.on_eof = on_eof
+        self.on_close = on_close
+        for name in NAMES:
+            one = getattr(self, name)
+            if one is not None and not callable(one):
+                raise TypeError(f"{name} must be callable, not {type(one).__name__}")
+            if one is not None and on_message is None:
+                raise TypeError(f"{name} needs on_message beside it")
+        for name in ("prefix", "suffix"):
+            if value := getattr(config, name):
+                raise ConfigError(
+                    name, value, "cannot be used with on_message: it makes the replies"
+                )
+        if not max_pending >= config.high_water:
+            raise ConfigError(
+                "max_pending", max_pending, f"is below high_water {config.high_water}"
+            )
+        if slow_callback_duration is not None and not slow_callback_duration > 0:
+            raise ConfigError("slow_callback_duration", slow_callback_duration, "must be above 0 s")
+        self.memoryviews = memoryviews
+        self.max_pending = max_pending
+        self.slow_ns = int((slow_callback_duration or 0) * 1e9)
+        known = set(Reason)
+        # By number; a reason for which no connection is ever served has none.
+        self.reasons = [Reason(one) if one in known else None for one in reason_names()]
+        self.listeners: Sequence[Listener] = ()
+        self._stop = stop
+
+    def peer(self, address: bytes, listener: int, queue_wait_ms: int) -> Peer:
+        """Return the Peer of a connection, from its raw sockaddr."""
+        return read_peer(address, self.listeners[listener], queue_wait_ms)
+
+    def failed(self, name: str, connection: Connection | None, error: BaseException) -> None:
+        """Tell of an exception; its connection is reset. One that asks for the end stops it all."""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            log.info("%s raised %s: the server stops", name, type(error).__name__)
+            self._stop()
+        else:
+            log.error("%s failed for %r: the connection is reset", name, connection, exc_info=error)
+
+    def slow(self, name: str, connection: Connection, seconds: float) -> None:
+        """Tell of a callback that held up its worker."""
+        log.warning("%s took %.3f s for %r: its worker waited", name, seconds, connection)
