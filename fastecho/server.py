@@ -493,6 +493,10 @@ class Server:
 
     def _close_listeners(self, core: _core.Core) -> None:
         """Close the listeners once no worker uses them; frees the port before connections end."""
+        if self._calls is not None and self._crew.has_current():
+            # The worker that runs this callback is one of them.
+            threading.Thread(target=self._close_listeners, args=[core], daemon=True).start()
+            return
         if core.wait_not_accepting(milliseconds(CLOSE_WAIT)):
             for listener in self._listeners:
                 listener.close()

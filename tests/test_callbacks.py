@@ -231,6 +231,7 @@ def test_an_exception_that_asks_for_the_end_stops_the_server_in_order(
     culprit.sendall(b"end")
     assert is_reset(culprit)
     assert read_to_eof(bystander) == b""
+    bystander.close()
     assert server.wait(DEADLINE)
     assert server.stats().ended_by_drain == 1
 
@@ -463,7 +464,7 @@ def test_callbacks_run_during_a_drain_and_the_end_waits_for_the_last(
     stopper.join()
     assert [diary.next() for _ in range(2)] == [("message", b"before"), ("message", b"during")]
     rest = [diary.next()]
-    while not rest[-1][0] == "close":
+    while rest[-1][0] != "close":
         rest.append(diary.next())
     assert rest[-1] == ("close", Reason.DRAIN)
 
@@ -564,7 +565,7 @@ def test_callbacks_of_a_connection_are_of_one_thread_and_never_overlap(
         for peer in peers:
             assert recv_exactly(peer, 4) == b"a\nb\n"
     assert len(threads) == 9
-    assert all(len(one) == 1 for one in threads.values())
+    assert all(len(idents) == 1 for idents in threads.values())
     assert len(set.union(*threads.values())) == 3
     assert server.stats().callback_errors == 0
 
@@ -573,10 +574,10 @@ def test_a_fork_in_a_callback_leaves_the_server_to_the_parent(
     make_server: MakeServer, join: Join
 ) -> None:
     def answer(_: Connection, data: bytes) -> bytes:
-        child = os.fork()
-        if child == 0:
+        pid = os.fork()
+        if pid == 0:
             os._exit(7)
-        _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(pid, 0)
         return b"%d" % os.waitstatus_to_exitcode(status)
 
     server = make_server(on_message=answer)
