@@ -90,10 +90,16 @@ def changed_handlers() -> str:
 
 
 def play(scene: Scene, stage: Stage, number: int) -> tuple[Interruption, str]:
-    """Play a scene with an interruption; how it ended: "", "raised" or what was wrong."""
+    """Play a scene with an interruption; how it ended: "", "raised" or what was wrong.
+
+    The collector rests meanwhile: it runs finalizers between any two instructions, so the same
+    number would not be the same moment; and CPython 3.11 loses its place in a `with` statement
+    whose trace ends in one of them ("TypeError: 'traceback' object is not callable").
+    """
     scene.before(stage)
     interruption = Interruption(number, scene.folder)
     ended = ""
+    gc.disable()
     try:
         with interruption:
             scene.act(stage)
@@ -101,6 +107,8 @@ def play(scene: Scene, stage: Stage, number: int) -> tuple[Interruption, str]:
         ended = "raised"
     except Exception as error:
         ended = f"{type(error).__name__}: {error}"
+    finally:
+        gc.enable()
     scene.after(stage)
     stage.others.close()
     stage.runner.close()
