@@ -90,7 +90,7 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     c.number = newcomer.number
     c.listener = <uint16_t>newcomer.listener
     c.path = FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
-    if w.messages != NULL:
+    if w.messages != NULL and w.messages.delivers:
         c.path = FE_PATH_CALLBACKS
     if w.aborting:
         connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)

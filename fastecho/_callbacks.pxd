@@ -23,7 +23,7 @@ from fastecho._connection cimport (
 )
 from fastecho._messages cimport (
     ARENA_SIZE, ASKED_CLOSE, ASKED_RESET, ASKED_TOO_LONG, FRAMES_EACH_MAX, FRAMES_MAX, JOB_ASKED,
-    JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, LINK_WROTE_EOF, OUT_SIZE, PHASE_NS, Chunk, Job, Link, Messages, job_add,
+    JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, LINK_WROTE_EOF, OUT_SIZE, PHASE_NS, Chunk, Job, Link, Maker, Messages, job_add,
     jobs_forget, link_of, messages_new, out_forget, reply_put,
 )
 from fastecho._stream cimport (
@@ -35,9 +35,6 @@ from fastecho._worker cimport Worker
 cdef extern from "Python.h":
     Py_ssize_t getrefcount "Py_REFCNT"(object o)
 
-
-# Makes Python's Connection of a link.
-ctypedef object (*Maker)(object core, Link *link)
 
 # What a phase needs, in one place. `calls` is callbacks.Callbacks; borrowed for the phase.
 cdef struct Phase:
@@ -399,11 +396,14 @@ cdef inline void block_release(Messages *m) noexcept:
 
 cdef inline int callbacks_open(Worker *w, object calls) noexcept:
     """What callbacks need of a worker; 0 or -ENOMEM. Freed with the worker."""
-    cdef Messages *m = messages_new(calls.on_close is not None, calls.max_pending)
+    cdef Messages *m = messages_new(calls.on_message is not None, calls.on_close is not None,
+                                    calls.max_pending)
     w.messages = m
     if m == NULL:
         return -ENOMEM
     m.slow_ns = calls.slow_ns
+    if not m.delivers:
+        return 0
     if calls.memoryviews:
         return block_take(m)
     m.arena = <unsigned char *>malloc(ARENA_SIZE)

@@ -8,22 +8,25 @@
 # After any of them the connection may be in state REAP: callers look again before they go on.
 
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._log cimport log_connection, log_error
 from fastecho._messages cimport (
     ARENA_MIN, ARENA_SIZE, JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, Link, Messages, job_add,
-    job_room, link_end, link_of,
+    job_room, link_ended, link_of, link_take,
 )
+from fastecho._poll cimport Message, mailbox_post
 from fastecho._stream cimport (
     STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_count_dropped, stream_count_in,
     stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_keep,
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    READ_SIZE, WISH_CLOSE, WISH_FULL, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, peer_leave, peer_of,
+    MESSAGE_ENDED, READ_SIZE, WISH_CLOSE, WISH_FULL, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, peer_leave, peer_of,
     place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
@@ -77,6 +80,24 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
     place_give(w.shared)
 
 
+cdef inline void link_end(Worker *w, const fe_connection *c) noexcept nogil:
+    """on_close is due: in the next phase of callbacks, or, without on_message, on the thread that
+    runs the accept callback."""
+    cdef Link *link = link_take(w.messages, c.slot, c.reason)
+    cdef Message message
+    if link == NULL:
+        return
+    if w.messages.delivers:
+        link_ended(w.messages, link)
+        return
+    memset(&message, 0, sizeof(message))
+    message.kind = MESSAGE_ENDED
+    message.fd = -1
+    message.value = <int64_t>link
+    if mailbox_post(&w.shared.admissions, &message, True) < 0:
+        free(link)
+
+
 cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     """Out of epoll, closed, on the reap list. DEL first: a forked child may hold a duplicate.
 
@@ -89,7 +110,7 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     stream_drop(&w.stream, c)
     log_connection(w, c)
     if w.messages != NULL:
-        link_end(w.messages, c.slot, c.reason)
+        link_end(w, c)
     if c.flags & FE_IS_REGISTERED:
         _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, fd, 0, 0)
         c.flags &= <uint8_t>~FE_IS_REGISTERED

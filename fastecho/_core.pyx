@@ -25,7 +25,7 @@ from fastecho._handle cimport ask, is_here, write_here, write_there
 from fastecho._log cimport log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link
-from fastecho._objects cimport counters_of, entries_of, newcomers_of, troubles_of
+from fastecho._objects cimport counters_of, ended_of, entries_of, newcomers_of, troubles_of
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
     mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
@@ -152,7 +152,8 @@ cdef class Core:
             w.stream.framing.suffix_size = len(suffix)
             w.stream.framing.max_frame = max_frame
             # Raw echo stops reading while anything is pending: reading on gained nothing.
-            raw = frame == FE_FRAME_RECV and not prefix and not suffix and calls is None
+            raw = frame == FE_FRAME_RECV and not prefix and not suffix
+            raw = raw and (calls is None or calls.on_message is None)
             w.stream.high_water = 1 if raw else high_water
             w.stream.low_water = 0 if raw else low_water
             w.spin.span_ns = spin_us * 1000
@@ -327,8 +328,10 @@ cdef class Core:
         """Newcomers that wait for a verdict, oldest first; empty after the timeout or wake().
 
         Returns:
-            list of (worker, slot, generation, listener, number, address, queue_wait_ms):
-            address is the raw sockaddr as bytes, queue_wait_ms is negative where unknown.
+            tuple: a list of (worker, slot, generation, listener, number, address, queue_wait_ms),
+            where address is the raw sockaddr as bytes and queue_wait_ms negative where unknown;
+            and, where on_close has no on_message beside it, a list of (Connection, reason) of those
+            that have ended, reason by its number.
         Thread: one thread, the one that runs the accept callback.
         """
         cdef Message *messages
@@ -337,7 +340,7 @@ cdef class Core:
         with nogil:
             _sys.sys_wait_readable(fd, timeout_ms)
             n = mailbox_take(&self.shared.admissions, &messages)
-        return newcomers_of(messages, n)
+        return newcomers_of(messages, n), ended_of(self, make_connection, messages, n)
 
     def wake(self):
         """Makes admissions() return."""

@@ -88,6 +88,10 @@ cdef struct Link:
     uint8_t address[112]
 
 
+# Makes Python's Connection of a link, which is its from then on.
+ctypedef object (*Maker)(object core, Link *link)
+
+
 cdef enum JobKind:
     # Input in the arena.
     JOB_INPUT = 1
@@ -143,7 +147,8 @@ cdef struct Messages:
     # Ended, oldest first.
     Link *ended_first
     Link *ended_last
-    # on_close is wanted.
+    # on_message is wanted: connections are served by it; and on_close is.
+    bint delivers
     bint tells_end
     # Bytes that may wait for a peer.
     int64_t max_pending
@@ -164,10 +169,12 @@ cdef inline void *grown(void *items, uint32_t *capacity, size_t size) noexcept n
     return items
 
 
-cdef inline Messages *messages_new(bint tells_end, int64_t max_pending) noexcept nogil:
+cdef inline Messages *messages_new(bint delivers, bint tells_end,
+                                   int64_t max_pending) noexcept nogil:
     """An empty one, or NULL. The caller gives it an arena: malloc's, or a bytes object's."""
     cdef Messages *m = <Messages *>calloc(1, sizeof(Messages))
     if m != NULL:
+        m.delivers = delivers
         m.tells_end = tells_end
         m.max_pending = max_pending
     return m
@@ -218,17 +225,23 @@ cdef inline Link *link_new(Messages *m, uint32_t slot) noexcept nogil:
     return link
 
 
-cdef inline void link_end(Messages *m, uint32_t slot, uint8_t reason) noexcept nogil:
-    """The connection in a slot has ended: its record goes, and on_close is due for the link."""
+cdef inline Link *link_take(Messages *m, uint32_t slot, uint8_t reason) noexcept nogil:
+    """The connection in a slot has ended: its record goes. The link, if on_close is due for it or
+    Python knows it; NULL otherwise."""
     cdef Link *link = m.links[slot]
     m.links[slot] = NULL
     if link == NULL:
-        return
+        return NULL
     link.reason = reason
     fe_atomic_store(&link.state, LINK_CLOSING)
     if link.handle == NULL and not (link.served and m.tells_end):
         free(link)
-        return
+        return NULL
+    return link
+
+
+cdef inline void link_ended(Messages *m, Link *link) noexcept nogil:
+    """on_close is due, in the next phase."""
     link.next = NULL
     if m.ended_first == NULL:
         m.ended_first = link

@@ -7,8 +7,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 
 from fastecho._cdefs cimport *
+from fastecho._messages cimport Link, Maker
 from fastecho._poll cimport Message
-from fastecho._worker cimport MESSAGE_CONNECTION, Shared
+from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Shared
 
 
 cdef enum:
@@ -29,6 +30,18 @@ cdef inline list newcomers_of(const Message *messages, uint32_t n):
             newcomers.append((m.worker, m.slot, m.generation, m.listener, m.number, address,
                               m.value))
     return newcomers
+
+
+cdef inline list ended_of(object core, Maker make, const Message *messages, uint32_t n):
+    """Those that have ended: (Connection, reason) each. Their links are the handles' from now on."""
+    cdef Link *link
+    cdef uint32_t i
+    ended = []
+    for i in range(n):
+        if messages[i].kind == MESSAGE_ENDED:
+            link = <Link *>messages[i].value
+            ended.append((make(core, link), link.reason))
+    return ended
 
 
 cdef inline tuple troubles_of(Shared *shared):

@@ -49,6 +49,7 @@ cdef enum MessageKind:
     MESSAGE_LOOK                    # something shared has changed
     MESSAGE_WRITE                   # slot, generation, value: a block that malloc gave, value2:
                                     # its bytes, number: 1 if the writer was told that it is full
+    MESSAGE_ENDED                   # value: the Link of a connection that has ended
     MESSAGE_WISH                    # slot, generation, value: enum Wish
 
 

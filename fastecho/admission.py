@@ -1,7 +1,7 @@
-"""Admission: the thread that asks the accept callback about each newcomer.
+"""Admission: the thread that asks the accept callback about each newcomer, and tells of ends.
 
 Lives here: running the callback, and what counts as its answer. Does not live here: what becomes
-of the newcomer (the core), what a callback is told (peer.py).
+of the newcomer (the core), what a callback is told (peer.py), message callbacks (callbacks.py).
 
 The callback runs on a thread of its own and never on a worker: taking the GIL back beside a busy
 Python thread costs milliseconds, and would stall every connection of that worker. Newcomers come
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._core import Core
+    from .callbacks import Callbacks
     from .listener import Listener
 
 __all__ = ["ask_for_each"]
@@ -33,23 +34,33 @@ NO_MEMORY_WAIT = 0.01
 
 def ask_for_each(
     core: Core,
-    on_accept: Callable[[Peer], object],
+    on_accept: Callable[[Peer], object] | None,
+    calls: Callbacks | None,
     listeners: Sequence[Listener],
     has_ended: Callable[[], bool],
 ) -> None:
     """Ask the accept callback about every newcomer until the server has ended.
+
+    on_close, where there is no on_message, is called from here as well.
 
     Thread: the body of one daemon thread. It is not waited for: a callback that never returns
     keeps nobody but its own newcomer and those behind it.
     """
     block_signals()
     try:
-        while not has_ended():
-            for worker, slot, generation, listener, _, address, wait in core.admissions(-1):
+        over = False
+        while not over:
+            over = has_ended()  # looked at before: what came until then is still told
+            newcomers, ended = core.admissions(0 if over else -1)
+            for worker, slot, generation, listener, _, address, wait in newcomers:
+                assert on_accept is not None
                 peer = read_peer(address, listeners[listener], wait)
                 accept = _is_accepted(on_accept, peer)
                 while not core.verdict(worker, slot, generation, accept):
                     time.sleep(NO_MEMORY_WAIT)
+            for connection, reason in ended:
+                assert calls is not None
+                calls.ended(connection, reason)
     finally:
         core.end_admissions()
 

@@ -16,13 +16,12 @@ from .reason import Reason
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from ._core import Connection
-    from .config import Config
-    from .listener import Listener
     from .peer import Peer
+    from .server import Server
 
     OnMessage = Callable[[Connection, Any], object]
     OnConnection = Callable[[Connection], object]
@@ -41,8 +40,7 @@ class Callbacks:
     """The callbacks of one server, as the core takes them.
 
     Args:
-        config: of the server.
-        stop: ends the server in order, and does not wait when it is called from a callback.
+        server: whose they are; called from a callback, its stop() does not wait.
         on_message, on_drain, on_eof, on_close: as in Server(), the first of them not None.
         memoryviews, max_pending, slow_callback_duration: as in Server().
     Raises:
@@ -53,8 +51,7 @@ class Callbacks:
 
     def __init__(
         self,
-        config: Config,
-        stop: Callable[[], object],
+        server: Server,
         *,
         on_message: OnMessage | None,
         on_drain: OnConnection | None,
@@ -68,13 +65,14 @@ class Callbacks:
         self.on_drain = on_drain
         self.on_eof = on_eof
         self.on_close = on_close
+        config = server.config
         for name in NAMES:
             one = getattr(self, name)
             if one is not None and not callable(one):
                 raise TypeError(f"{name} must be callable, not {type(one).__name__}")
-            if one is not None and on_message is None:
+            if one is not None and on_message is None and name != "on_close":
                 raise TypeError(f"{name} needs on_message beside it")
-        for name in ("prefix", "suffix"):
+        for name in ("prefix", "suffix") if on_message is not None else ():
             if value := getattr(config, name):
                 raise ConfigError(
                     name, value, "cannot be used with on_message: it makes the replies"
@@ -85,26 +83,38 @@ class Callbacks:
             )
         if slow_callback_duration is not None and not slow_callback_duration > 0:
             raise ConfigError("slow_callback_duration", slow_callback_duration, "must be above 0 s")
+        # Where on_message runs; on_close alone has the accept callback's thread.
+        self.on_workers = on_message is not None
         self.memoryviews = memoryviews
         self.max_pending = max_pending
         self.slow_ns = int((slow_callback_duration or 0) * 1e9)
         known = set(Reason)
         # By number; a reason for which no connection is ever served has none.
         self.reasons = [Reason(one) if one in known else None for one in reason_names()]
-        self.listeners: Sequence[Listener] = ()
-        self._stop = stop
+        self._server = server
 
     def peer(self, address: bytes, listener: int, queue_wait_ms: int) -> Peer:
         """Return the Peer of a connection, from its raw sockaddr."""
-        return read_peer(address, self.listeners[listener], queue_wait_ms)
+        return read_peer(address, self._server.listeners[listener], queue_wait_ms)
+
+    def ended(self, connection: Connection, reason: int) -> None:
+        """Call on_close, on the thread of the accept callback: there is no on_message."""
+        assert self.on_close is not None
+        known = self.reasons[reason]
+        assert known is not None
+        try:
+            self.on_close(connection, known)
+        except BaseException as error:
+            self.failed("on_close", connection, error)
 
     def failed(self, name: str, connection: Connection | None, error: BaseException) -> None:
         """Tell of an exception; its connection is reset. One that asks for the end stops it all."""
         if isinstance(error, KeyboardInterrupt | SystemExit):
             log.info("%s raised %s: the server stops", name, type(error).__name__)
-            self._stop()
+            self._server.stop()
         else:
-            log.error("%s failed for %r: the connection is reset", name, connection, exc_info=error)
+            then = "" if name == "on_close" else ": the connection is reset"
+            log.error("%s failed for %r%s", name, connection, then, exc_info=error)
 
     def slow(self, name: str, connection: Connection, seconds: float) -> None:
         """Tell of a callback that held up its worker."""

@@ -177,7 +177,7 @@ class Server:
             return None
         from .callbacks import SETTINGS, Callbacks
 
-        return Callbacks(self.config, self.stop, **{name: given[name] for name in SETTINGS})
+        return Callbacks(self, **{name: given[name] for name in SETTINGS})
 
     def __repr__(self) -> str:
         if self._accepting:
@@ -246,8 +246,6 @@ class Server:
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
         config = self.config
-        if self._calls is not None:
-            self._calls.listeners = listeners
         return _core.Core(
             config.threads,
             [
@@ -280,21 +278,21 @@ class Server:
             self._crew.add(partial(self._work, core, worker), f"fastecho-{worker}")
         write = partial(write_log, core, self.config, self._listeners, self._ended.is_open)
         self._crew.add(write, "fastecho-log", LOG_WAIT)
-        if self._on_accept is not None:
-            self._crew.add(partial(self._ask, core, self._on_accept), "fastecho-accept")
+        if self._on_accept is not None or (self._calls and not self._calls.on_workers):
+            self._crew.add(partial(self._ask, core), "fastecho-accept")
         try:
             self._crew.start()
         except RuntimeError as error:
             raise OSError(f"a worker's thread could not be started: {error}") from None
 
-    def _ask(self, core: _core.Core, on_accept: OnAccept) -> None:
+    def _ask(self, core: _core.Core) -> None:
         """The accept callback's thread."""
         self._admitting = True
-        ask_for_each(core, on_accept, self._listeners, self._ended.is_open)
+        ask_for_each(core, self._on_accept, self._calls, self._listeners, self._ended.is_open)
 
     def _work(self, core: _core.Core, worker: int) -> None:
         """A worker's thread."""
-        if self._calls is None:  # a callback may start processes, which inherit what is blocked
+        if not (self._calls and self._calls.on_workers):  # processes that they start inherit it
             block_signals()
         try:
             if not core.run(worker):
@@ -386,9 +384,8 @@ class Server:
     def set_limits(self, **limits: Any) -> None:
         """Change limits of a server, running or not; no connection is ended for that at once.
 
-        What is open stays open, also above a lower max_connections. A connection of which no
-        time was measured so far has the whole of a new timeout. max_per_ip counts connections
-        that came while there was such a limit.
+        A connection of which no time was measured so far has the whole of a new timeout.
+        max_per_ip counts connections that came while there was such a limit.
 
         Args:
             limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, first_byte_timeout,
@@ -493,8 +490,7 @@ class Server:
 
     def _close_listeners(self, core: _core.Core) -> None:
         """Close the listeners once no worker uses them; frees the port before connections end."""
-        if self._calls is not None and self._crew.has_current():
-            # The worker that runs this callback is one of them.
+        if self._calls and self._crew.has_current():  # the worker that runs a callback uses them
             threading.Thread(target=self._close_listeners, args=[core], daemon=True).start()
             return
         if core.wait_not_accepting(milliseconds(CLOSE_WAIT)):

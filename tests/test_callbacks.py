@@ -573,7 +573,7 @@ def test_callbacks_of_a_connection_are_of_one_thread_and_never_overlap(
 def test_a_fork_in_a_callback_leaves_the_server_to_the_parent(
     make_server: MakeServer, join: Join
 ) -> None:
-    def answer(_: Connection, data: bytes) -> bytes:
+    def answer(connection: Connection, data: bytes) -> bytes:
         pid = os.fork()
         if pid == 0:
             os._exit(7)
@@ -610,3 +610,24 @@ def test_without_message_callbacks_none_of_their_modules_is_imported() -> None:
         f"{sys.executable} -c 'import sys, fastecho\n"
         'with fastecho.Server(): assert not {"fastecho.callbacks", "enum"} & set(sys.modules), 1\''
     ) in (0, 256)
+
+
+def test_on_close_alone_leaves_echoing_to_the_core(make_server: MakeServer, join: Join) -> None:
+    diary = Diary()
+    server = make_server(on_close=diary.on_close, prefix=b"<", frame="line", threads=2)
+    peers = [join(server) for _ in range(4)]
+    for peer in peers:
+        assert exchange(peer, b"a\n") == b"<a\n"
+    peers[0].shutdown(socket.SHUT_WR)
+    assert read_to_eof(peers[0]) == b""
+    _, connection, reason = diary.notes.get(timeout=DEADLINE)
+    assert (connection.id, reason) == (1, Reason.PEER)
+    assert (connection.peer.host, connection.peer.port) == peers[0].getsockname()
+    assert connection.is_closing()
+    assert not connection.write(b"too late")
+    connection.close()
+    server.abort()
+    assert {diary.next() for _ in range(3)} == {("close", Reason.ABORT)}
+    assert server.wait(DEADLINE)
+    assert diary.notes.empty()
+    assert server.stats().callback_errors == 0
