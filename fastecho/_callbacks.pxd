@@ -352,6 +352,7 @@ cdef inline void job_keep(Worker *w, Job *job) noexcept nogil:
         connection_refused(w, c, -ENOMEM)
     else:
         c.flags |= FE_HAS_FRAMES
+    job.size = 0
 
 
 cdef inline void callbacks_done(Worker *w) noexcept nogil:

@@ -404,6 +404,41 @@ def test_many_frames_of_one_peer_do_not_keep_another_waiting(
     assert when < lines
 
 
+@pytest.mark.parametrize("memoryviews", [False, True], ids=["bytes", "memoryviews"])
+@pytest.mark.parametrize("frame", ["recv", "line", "length"])
+def test_more_than_one_round_of_callbacks_holds_is_answered_exactly(
+    make_server: MakeServer, join: Join, frame: str, memoryviews: bool
+) -> None:
+    """All have sent before the first callback returns: the budgets of a round are used up."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def answer(_: Connection, data: bytes) -> bytes:
+        if b"wait" in bytes(data[:8]):
+            inside.set()
+            assert go_on.wait(DEADLINE)
+        return data
+
+    server = make_server(on_message=answer, frame=frame, memoryviews=memoryviews)
+    first, *peers = [join(server) for _ in range(60)]
+    end = b"\n" if frame == "line" else b""
+
+    def framed(payload: bytes) -> bytes:
+        payload += end
+        return struct.pack(">I", len(payload)) + payload if frame == "length" else payload
+
+    first.sendall(framed(b"wait"))
+    assert inside.wait(DEADLINE)
+    sent = []
+    for number, peer in enumerate(peers):
+        size = 2_000 if number % 20 == 7 else 5
+        sent.append(b"".join(framed(b"%d %d" % (number, one) + b"." * size) for one in range(100)))
+        peer.sendall(sent[-1])
+    go_on.set()
+    assert recv_exactly(first, len(framed(b"wait"))) == framed(b"wait")
+    for peer, data in zip(peers, sent, strict=True):
+        assert same(recv_exactly(peer, len(data)), data)
+
+
 def test_memoryviews_may_be_kept_and_never_change(make_server: MakeServer, join: Join) -> None:
     kept: list[tuple[memoryview, bytes]] = []
 

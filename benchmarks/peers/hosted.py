@@ -1,7 +1,7 @@
 """A Python program that holds an echo server and is told over stdin what to do beside it.
 
 It serves the figures that need a program around the server: a pure-Python busy loop in another
-thread, an accept callback, the workers' own counts. The server is `fastecho.Server`, or an
+thread, callbacks, the workers' own counts. The server is `fastecho.Server`, or an
 asyncio.Protocol on asyncio or uvloop in a thread of its own. Each command is a line; its answer
 is one line of JSON on stdout:
 
@@ -9,6 +9,9 @@ is one line of JSON on stdout:
     idle        end it; answers how often it went round, and in how many seconds
     workers     answer the open connections of each worker (fastecho)
     accepts     answer how often the accept callback ran
+    write RATE CORE   write 16 bytes RATE times a second to the connection that said "here I am",
+                from a thread pinned to CORE (fastecho, --writes)
+    still       end that; answers how often it wrote, and in how many seconds
 
 The process ends when its stdin does.
 
@@ -29,7 +32,7 @@ from benchmarks.peers._listen import announce, announce_listener, arguments, lis
 from benchmarks.peers.protocol import Echo
 
 if TYPE_CHECKING:
-    from fastecho import Peer, Server
+    from fastecho import Connection, Peer, Server
 
 
 class BusyLoop:
@@ -75,6 +78,62 @@ class AcceptCount:
         self.count += 1
 
 
+class Writer:
+    """A thread that writes to one connection, some hundred times each millisecond."""
+
+    SPAN = 0.001
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.count = 0
+        self.full = 0
+        self.started = 0.0
+        self.stopping = False
+        self.thread: threading.Thread | None = None
+
+    def on_message(self, connection: Connection, data: bytes) -> bytes | None:
+        """Echo; but who says that it is the reader gets what is written."""
+        if data == b"here I am\n":
+            self.connection = connection
+            return None
+        return data
+
+    def start(self, rate: float, core: int) -> None:
+        """Write on `core` until stop()."""
+        if self.thread is not None or self.connection is None:
+            raise RuntimeError("write: nobody has said where to")
+        self.stopping = False
+        self.count = self.full = 0
+        self.started = time.monotonic()
+        self.thread = threading.Thread(target=self._run, args=(rate, core), daemon=True)
+        self.thread.start()
+
+    def _run(self, rate: float, core: int) -> None:
+        os.sched_setaffinity(0, {core})
+        assert self.connection is not None
+        write = self.connection.write
+        while not self.stopping:
+            due = int((time.monotonic() - self.started) * rate)
+            for _ in range(due - self.count):
+                self.full += not write(b"sixteen bytes...")
+            self.count = max(due, self.count)
+            time.sleep(self.SPAN)
+
+    def stop(self) -> dict[str, float]:
+        """End it and tell how much it wrote, and how often it was told to wait."""
+        if self.thread is not None:
+            self.stopping = True
+            self.thread.join()
+            self.thread = None
+        seconds = time.monotonic() - self.started
+        return {"writes": self.count, "full": self.full, "seconds": seconds}
+
+
+def echo(_: Connection, data: bytes) -> bytes:
+    """Be the least that a message callback can be."""
+    return data
+
+
 def serve_protocol(loop_name: str, ready_fd: int) -> None:
     """Serve an asyncio.Protocol in this thread until the process ends."""
 
@@ -93,7 +152,7 @@ def serve_protocol(loop_name: str, ready_fd: int) -> None:
         asyncio.run(serve())
 
 
-def obey(busy: BusyLoop, accepts: AcceptCount, server: Server | None) -> None:
+def obey(busy: BusyLoop, accepts: AcceptCount, writer: Writer, server: Server | None) -> None:
     """Carry out one command for each line of stdin, until it ends."""
     for line in sys.stdin:
         command, *operands = line.split()
@@ -103,6 +162,11 @@ def obey(busy: BusyLoop, accepts: AcceptCount, server: Server | None) -> None:
             answer = True
         elif command == "idle":
             answer = busy.stop()
+        elif command == "write":
+            writer.start(float(operands[0]), int(operands[1]))
+            answer = True
+        elif command == "still":
+            answer = writer.stop()
         elif command == "accepts":
             answer = accepts.count
         elif command == "workers" and server is not None:
@@ -117,23 +181,32 @@ def main() -> None:
     parser.add_argument("--server", choices=("fastecho", "asyncio", "uvloop"), required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--on-accept", action="store_true", help="set an accept callback")
+    parser.add_argument("--on-message", action="store_true", help="set one that echoes")
+    parser.add_argument("--writes", action="store_true", help="the same, for the command write")
+    parser.add_argument("--frame", choices=("recv", "line"), default="recv")
     options = parser.parse_args()
-    busy = BusyLoop()
-    accepts = AcceptCount()
+    busy, accepts, writer = BusyLoop(), AcceptCount(), Writer()
     if options.server != "fastecho":
         threading.Thread(
             target=serve_protocol, args=(options.server, options.ready_fd), daemon=True
         ).start()
-        obey(busy, accepts, None)
+        obey(busy, accepts, writer, None)
         return
     import fastecho
 
-    callback = accepts if options.on_accept else None
-    server = fastecho.Server("127.0.0.1:0", threads=options.threads, on_accept=callback)
+    on_message = writer.on_message if options.writes else echo if options.on_message else None
+    server = fastecho.Server(
+        "127.0.0.1:0",
+        threads=options.threads,
+        frame=options.frame,
+        on_accept=accepts if options.on_accept else None,
+        on_message=on_message,
+    )
     server.start()
     announce(server.address, options.ready_fd)
-    obey(busy, accepts, server)
+    obey(busy, accepts, writer, server)
     busy.stop()
+    writer.stop()
     server.abort()
 
 

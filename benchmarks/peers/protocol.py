@@ -2,7 +2,8 @@
 
 `--frame line --prefix TEXT` answers each line with the prefix before it, as cheaply as a Protocol
 can: one rfind, one replace and one write for all lines that a read gave. With `--each` it goes
-through the lines one by one, as a server must that looks at them.
+through the lines one by one, as a server must that looks at them; with `--call` each goes to a
+function, which returns the reply.
 
 Example: python -m benchmarks.peers.protocol --loop uvloop --ready-fd 1
 """
@@ -100,12 +101,33 @@ class EachLine(PrefixedLines):
             self.transport.abort()
 
 
+class CalledLine(PrefixedLines):
+    """Each line, with its line end, is given to a function; one write for all their replies."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        lines = (self.rest + data).split(b"\n")
+        self.rest = lines.pop()
+        if lines:
+            self.transport.write(b"".join([answer(line + b"\n") for line in lines]))
+        if len(self.rest) > MAX_LINE:
+            self.transport.abort()
+
+
+def answer(line: bytes) -> bytes:
+    """Return the reply to a line."""
+    return line
+
+
 def factory(
-    frame: str, prefix: bytes, *, buffered: bool, each: bool
+    frame: str, prefix: bytes, *, buffered: bool, each: bool, call: bool
 ) -> Callable[[], asyncio.BaseProtocol]:
     """Return what makes a protocol for each connection."""
     if buffered:
         return BufferedEcho
+    if call:
+        return lambda: CalledLine(prefix)
     if each:
         return lambda: EachLine(prefix)
     if frame == "line":
@@ -128,9 +150,14 @@ def main() -> None:
     parser.add_argument("--prefix", default="")
     parser.add_argument("--buffered", action="store_true", help="raw echo by BufferedProtocol")
     parser.add_argument("--each", action="store_true", help="lines one by one")
+    parser.add_argument("--call", action="store_true", help="a function answers each line")
     options = parser.parse_args()
     make = factory(
-        options.frame, options.prefix.encode(), buffered=options.buffered, each=options.each
+        options.frame,
+        options.prefix.encode(),
+        buffered=options.buffered,
+        each=options.each,
+        call=options.call,
     )
     serving = serve(make, options.ready_fd)
     if options.loop == "uvloop":
