@@ -1,9 +1,9 @@
 """Whatever callbacks and other threads do to connections, in any order, peers see what is due.
 
 A state machine of hypothesis. A peer's frames are orders, which the callback obeys: write, reply,
-pause, half-close, close, abort, raise. Between them the test itself writes, resumes and ends through
-the handle, from another thread than the callbacks'. The model knows what each peer must receive, and
-which callbacks must have been called.
+pause, half-close, close, abort, raise. Between them the test itself writes, resumes and ends
+through the handle, from another thread than the callbacks'. The model knows what each peer must
+receive, and which callbacks must have been called.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def obey(connection: Connection, data: Any) -> bytes | None:
     if order == b"p":
         connection.pause_reading()
         return b"paused\n"
-    elif order == b"e":
+    if order == b"e":
         connection.write(text)
         connection.write_eof()
         return None
-    elif order == b"c":
+    if order == b"c":
         connection.write(text)
         connection.close()
     elif order == b"a":
