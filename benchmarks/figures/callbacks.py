@@ -15,7 +15,7 @@ from functools import partial
 from benchmarks._compare import Against, enter, figure
 from benchmarks._figures import Figure
 from benchmarks._plan import Plan
-from benchmarks._programs import UVLOOP, fastecho, hosted, peer
+from benchmarks._programs import ASYNCIO, STREAMS, UVLOOP, fastecho, hosted, peer
 from benchmarks._ratios import at_least, at_most
 from benchmarks._servers import Server
 from benchmarks._turns import Contender, interleave
@@ -35,6 +35,8 @@ UVLOOP_CALLS = peer(
     "line",
     "--call",
 )
+HANDING = hosted("fastecho", "--hand-over", name="fastecho")
+MESSAGES_TOO = hosted("fastecho", "--on-message", name="fastecho, answered in on_message")
 WRITING = hosted("fastecho", "--writes", name="fastecho")
 ACCEPTING = hosted("fastecho", "--on-accept", name="fastecho")
 NOT_ACCEPTING = hosted("fastecho", name="fastecho, no on_accept")
@@ -141,6 +143,28 @@ def writes(plan: Plan) -> Figure:
         return made
 
 
+def hand_over(plan: Plan) -> Figure:
+    """Return the figure of messages that a coroutine of a running event loop answers."""
+    with plan.stage() as stage:
+        contenders = enter(
+            stage, [HANDING, MESSAGES_TOO, STREAMS, ASYNCIO], [], [], connections=64, size=64
+        )
+        taken = interleave(contenders, plan.rounds(20), plan.seconds(0.1))
+        return figure(
+            "messages-asyncio",
+            "each message is handed to a coroutine of an event loop in another thread, which writes"
+            " the reply: 64 B, 64 connections",
+            contenders,
+            taken,
+            [],
+            [
+                Against("cpu_us", MESSAGES_TOO.name, None),
+                Against("cpu_us", STREAMS.name, None),
+                Against("cpu_us", ASYNCIO.name, None),
+            ],
+        )
+
+
 def accepts(plan: Plan) -> Figure:
     """Return the figure of what an accept callback costs those who connect."""
     with plan.stage() as stage:
@@ -170,5 +194,6 @@ FIGURES: dict[str, Callable[[Plan], Figure]] = {
     "messages-1000": partial(identity, connections=1000, rounds=60, uvloop_bar=1.08),
     "messages-lines": lines,
     "messages-writes": writes,
+    "messages-asyncio": hand_over,
     "accepts": accepts,
 }

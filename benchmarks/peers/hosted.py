@@ -26,12 +26,15 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from benchmarks.peers._listen import announce, announce_listener, arguments, listen
 from benchmarks.peers.protocol import Echo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastecho import Connection, Peer, Server
 
 
@@ -134,6 +137,38 @@ def echo(_: Connection, data: bytes) -> bytes:
     return data
 
 
+class HandOver:
+    """Hands each message to a coroutine of a running event loop, which writes the reply.
+
+    Those that come while the loop is at work are handed over in one go: it is woken once.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.waiting: deque[tuple[Connection, bytes]] = deque()
+        self.queue: asyncio.Queue[tuple[Connection, bytes]] = asyncio.Queue()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._answer())
+
+    async def _answer(self) -> None:
+        while True:
+            connection, data = await self.queue.get()
+            connection.write(data)
+
+    def _take(self) -> None:
+        while self.waiting:
+            self.queue.put_nowait(self.waiting.popleft())
+
+    def on_message(self, connection: Connection, data: bytes) -> None:
+        """Put it where the loop finds it."""
+        self.waiting.append((connection, data))
+        if len(self.waiting) == 1:
+            self.loop.call_soon_threadsafe(self._take)
+
+
 def serve_protocol(loop_name: str, ready_fd: int) -> None:
     """Serve an asyncio.Protocol in this thread until the process ends."""
 
@@ -183,6 +218,7 @@ def main() -> None:
     parser.add_argument("--on-accept", action="store_true", help="set an accept callback")
     parser.add_argument("--on-message", action="store_true", help="set one that echoes")
     parser.add_argument("--writes", action="store_true", help="the same, for the command write")
+    parser.add_argument("--hand-over", action="store_true", help="a coroutine answers")
     parser.add_argument("--frame", choices=("recv", "line"), default="recv")
     options = parser.parse_args()
     busy, accepts, writer = BusyLoop(), AcceptCount(), Writer()
@@ -194,7 +230,13 @@ def main() -> None:
         return
     import fastecho
 
-    on_message = writer.on_message if options.writes else echo if options.on_message else None
+    on_message: Callable[[Connection, bytes], bytes | None] | None = None
+    if options.on_message:
+        on_message = echo
+    elif options.writes:
+        on_message = writer.on_message
+    elif options.hand_over:
+        on_message = HandOver().on_message
     server = fastecho.Server(
         "127.0.0.1:0",
         threads=options.threads,
