@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ForkedError,
         StartError,
     )
+    from fastecho.faults import Fault
     from fastecho.peer import Peer
     from fastecho.reason import Reason
     from fastecho.server import Server
@@ -29,6 +30,7 @@ __all__ = [
     "Connection",
     "ExtensionMissingError",
     "FastechoError",
+    "Fault",
     "ForkedError",
     "Peer",
     "Reason",
@@ -44,6 +46,7 @@ _HOMES = {
     "Connection": "_core",
     "ExtensionMissingError": "errors",
     "FastechoError": "errors",
+    "Fault": "faults",
     "ForkedError": "errors",
     "Peer": "peer",
     "Reason": "reason",

@@ -17,7 +17,8 @@ from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
-from fastecho._connection cimport connection_end, connection_handle, connection_refused
+from fastecho._connection cimport connection_end, connection_refused
+from fastecho._faulty cimport connection_admit
 from fastecho._log cimport log_begin, log_refused, log_trouble
 from fastecho._messages cimport Link, link_new
 from fastecho._poll cimport (
@@ -95,7 +96,7 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     if w.aborting:
         connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
     elif not w.shared.admits:
-        connection_handle(w, c, FE_ON_ADMITTED)
+        connection_admit(w, c, NULL)
     else:
         newcomer.worker = w.index
         newcomer.slot = c.slot
@@ -372,10 +373,30 @@ cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nog
     return True
 
 
+cdef inline void accept_rest(Worker *w, uint64_t ms) noexcept nogil:
+    """A fault: newcomers wait in the kernel's queue, and are accepted together after so long."""
+    accept_unwatch(w)
+    w.accept_paused = w.accept_rests = True
+    fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, ms))
+
+
+cdef inline void accept_rested(Worker *w) noexcept nogil:
+    """The rest is over: accepts all who have come meanwhile."""
+    cdef int i
+    w.accept_rests = False
+    accept_resume(w)
+    for i in range(w.shared.listener_count):
+        if is_mine(w, &w.shared.listeners[i]) and not w.accept_paused:
+            accept_some(w, i, ACCEPT_LAST_MAX)
+
+
 cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
     """A listener has newcomers. One is accepted without asking whether there is a second; a
     worker that finds the listener ready again takes twice as many, up to the budget."""
-    if accept_some(w, index, w.accept_budget):
+    cdef int64_t delay_ms = fe_atomic_load(&w.shared.accept_delay_ms)
+    if delay_ms and not w.accept_ending:
+        accept_rest(w, delay_ms)
+    elif accept_some(w, index, w.accept_budget):
         if w.accept_budget < ACCEPT_BUDGET_MAX:
             w.accept_budget *= 2
     else:
@@ -430,5 +451,7 @@ cdef inline void accept_stop(Worker *w, uint64_t grace_ms) noexcept nogil:
 cdef inline void accept_timer_expired(Worker *w) noexcept nogil:
     if w.accept_ending:
         accept_end(w, ACCEPT_LAST_MAX)
+    elif w.accept_rests:
+        accept_rested(w)
     elif w.accept_paused:
         accept_resume(w)

@@ -22,7 +22,11 @@ cdef extern from "timers.h" nogil:
     ctypedef struct fe_timer:
         uint32_t place
 
+    ctypedef struct fe_deadline:
+        uint64_t at_ms
+
     ctypedef struct fe_timers:
+        fe_deadline *heap
         uint32_t count
 
     int fe_timers_init(fe_timers *t, uint32_t spare) noexcept
@@ -113,6 +117,7 @@ cdef extern from "connection.h" nogil:
         FE_BY_RESET
         FE_BY_CALLBACK_ERROR
         FE_BY_MAX_PENDING
+        FE_BY_FAULT
         FE_BY_MAX_CONNECTIONS
         FE_BY_MAX_PER_IP
         FE_BY_ACCEPT_RATE
@@ -130,6 +135,7 @@ cdef extern from "connection.h" nogil:
         FE_PATH_RAW
         FE_PATH_FRAMES
         FE_PATH_CALLBACKS
+        FE_PATH_FAULT
 
         FE_HOLDS
         FE_KEEPS_OPEN
@@ -176,6 +182,60 @@ cdef extern from "connection.h" nogil:
     fe_transition fe_transition_for(int state, int event) noexcept
 
 
+cdef extern from "fault.h" nogil:
+    enum:
+        FE_FAULT_NO_READ
+        FE_FAULT_DENY
+        FE_FAULT_HALF_CLOSE
+        FE_FAULT_GOES_ON
+        FE_FAULT_RESETS
+    const uint64_t FE_FAULT_NEVER
+
+    ctypedef struct fe_fault:
+        uint64_t delay_ns
+        uint64_t jitter_ns
+        uint32_t distribution
+        uint32_t flags
+        uint64_t bandwidth
+        uint64_t slice
+        uint64_t gap_ns
+        uint64_t stall_after
+        uint64_t close_after
+        uint64_t reset_after
+        uint64_t corrupt
+        uint64_t duplicate
+        uint64_t probability
+        uint64_t seed
+        uint64_t fail_first
+        uint64_t base
+
+    ctypedef struct fe_faulty:
+        fe_fault fault
+        uint64_t queued
+        uint32_t slot
+        uint64_t look_ns
+        fe_timer timer
+        uint8_t has_ended
+
+    ctypedef struct fe_release:
+        uint64_t bytes
+        uint64_t at_ns
+
+    bint fe_fault_is_for(const fe_fault *f, uint64_t number) noexcept
+    bint fe_fault_is_timed(const fe_fault *f) noexcept
+    void fe_faulty_init(fe_faulty *f, const fe_fault *fault, uint64_t number) noexcept
+    void fe_faulty_free(fe_faulty *f) noexcept
+    size_t fe_faulty_room(const fe_faulty *f, size_t n) noexcept
+    bint fe_faulty_is_twice(const fe_faulty *f) noexcept
+    size_t fe_faulty_corrupt(const fe_faulty *f, unsigned char *bytes, size_t n) noexcept
+    int fe_faulty_take(fe_faulty *f, size_t n, uint64_t now_ns) noexcept
+    bint fe_faulty_is_full(const fe_faulty *f) noexcept
+    fe_release fe_faulty_release(fe_faulty *f, uint64_t now_ns) noexcept
+    void fe_faulty_sent(fe_faulty *f, uint64_t n, uint64_t now_ns) noexcept
+    int fe_faulty_end(const fe_faulty *f) noexcept
+    fe_faulty *fe_faulty_of(fe_timer *timer) noexcept
+
+
 cdef extern from "counters.h" nogil:
     enum:
         FE_COUNTER_COUNT
@@ -204,6 +264,10 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_reset
         uint64_t ended_by_callback_error
         uint64_t ended_by_max_pending
+        uint64_t ended_by_fault
+        uint64_t connections_faulty
+        uint64_t bytes_corrupted
+        uint64_t frames_duplicated
         uint64_t callback_errors
         uint64_t linger_timeouts
         uint64_t shed_max_connections

@@ -14,6 +14,10 @@ from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
+from fastecho._fault cimport (
+    fault_answer, fault_feed, fault_flush, fault_forget, fault_of, fault_set_timer,
+    is_pending_full,
+)
 from fastecho._log cimport log_connection, log_error
 from fastecho._messages cimport (
     ARENA_MIN, ARENA_SIZE, JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, Link, Messages, job_add,
@@ -26,8 +30,7 @@ from fastecho._stream cimport (
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, WISH_CLOSE, WISH_FULL, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, peer_leave, peer_of,
-    place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    MESSAGE_ENDED, READ_SIZE, Worker, peer_leave, peer_of, place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -35,6 +38,12 @@ from fastecho._worker cimport (
 # until the buffer is full or nothing is left.
 cdef enum:
     BULK_MIN = 32 * 1024
+
+
+# How often it is looked whether all has arrived, before a fault's RST: at first after 50
+# microseconds, then half as often each time, down to this.
+cdef enum:
+    FAULT_LOOK_NS = 20 * 1000 * 1000
 
 
 # --- ending --------------------------------------------------------------------------------
@@ -71,6 +80,8 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
         by_reason = &n.ended_by_callback_error
     elif c.reason == FE_BY_MAX_PENDING:
         by_reason = &n.ended_by_max_pending
+    elif c.reason == FE_BY_FAULT:
+        by_reason = &n.ended_by_fault
     else:
         by_reason = &n.ended_by_error
     fe_count(by_reason, 1)
@@ -108,6 +119,8 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     ready_remove(w, c)
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
+    if c.path == FE_PATH_FAULT:
+        fault_forget(w.faults, c)
     log_connection(w, c)
     if w.messages != NULL:
         link_end(w, c)
@@ -131,7 +144,7 @@ cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexc
         if c.path == FE_PATH_CALLBACKS:
             c.wishes |= FE_OWES_EOF
         else:
-            connection_answered(w, c, stream_answer(&w.stream, c))
+            connection_answer(w, c)
     if t.actions & FE_DO_LINGER_TIMER:
         connection_arm(w, c, FE_LINGER_MS)
     if t.actions & FE_DO_FIN:
@@ -187,6 +200,8 @@ cdef inline bint is_held(const fe_connection *c) noexcept nogil:
 cdef inline uint32_t wanted_interest(const fe_connection *c) noexcept nogil:
     """EPOLLIN while it may read, EPOLLOUT while something is pending."""
     cdef uint32_t interest = _sys.EPOLLOUT if c.pending != NULL else 0
+    if c.path == FE_PATH_FAULT and c.wishes & FE_IS_TO_FLUSH:
+        interest = 0
     if c.state == FE_OPEN:
         return interest if is_held(c) else interest | _sys.EPOLLIN
     if c.state == FE_LINGER or (c.state == FE_ENDING and not c.flags & FE_HAS_EOF):
@@ -221,7 +236,10 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
     if c.state == FE_REAP or c.state == FE_ADMIT:
         return
     pending = fe_buffer_size(c.pending)
-    if c.flags & FE_IS_PAUSED:
+    if c.path == FE_PATH_FAULT:
+        if not faulty_settle(w, c, pending):
+            return
+    elif c.flags & FE_IS_PAUSED:
         if pending <= w.stream.low_water:
             c.flags &= <uint8_t>~FE_IS_PAUSED
     elif pending >= w.stream.high_water:
@@ -242,6 +260,37 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
         if c.state == FE_REAP:
             return
     connection_ask(w, c, wanted_interest(c))
+
+
+# --- faults --------------------------------------------------------------------------------
+
+cdef inline bint faulty_settle(Worker *w, fe_connection *c, size_t pending) noexcept nogil:
+    """What follows from pending bytes where there is a fault: pause, resume, the end that it asks
+    for. False: that was begun here."""
+    cdef fe_faulty *f = fault_of(w.faults, c)
+    cdef int end = fe_faulty_end(f)
+    if is_pending_full(w.faults, c, f):
+        c.flags |= FE_IS_PAUSED
+    elif pending <= w.faults.low_water:
+        c.flags &= <uint8_t>~FE_IS_PAUSED
+    if end == FE_FAULT_GOES_ON or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
+        return True
+    if end == FE_FAULT_RESETS and _sys.sys_unsent(c.fd) > 0:
+        # An RST now would take what has not arrived from the peer.
+        c.wishes |= FE_KEEPS_OPEN
+        f.look_ns = min(2 * f.look_ns, <uint64_t>FAULT_LOOK_NS) if f.look_ns else 50000
+        if fault_set_timer(w.faults, f, _sys.sys_now_ns() + f.look_ns) < 0:
+            connection_refused(w, c, -ENOMEM)
+            return False
+        return True
+    f.has_ended = True
+    connection_end(w, c, FE_ON_ABORT if end == FE_FAULT_RESETS else FE_ON_END, FE_BY_FAULT)
+    return False
+
+
+cdef inline bint faulty_waits(const fe_connection *c) noexcept nogil:
+    """Whether its fault holds something back: then it is neither idle nor late."""
+    return c.path == FE_PATH_FAULT and c.pending != NULL and c.wishes & FE_IS_TO_FLUSH
 
 
 # --- callbacks -----------------------------------------------------------------------------
@@ -316,44 +365,6 @@ cdef inline void messages_go_on(Worker *w, fe_connection *c) noexcept nogil:
         messages_due(w, c, JOB_FRAMES)
 
 
-cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned char *data, size_t n,
-                                  bint is_full) noexcept nogil:
-    """Another thread has written; all that it writes in one go is offered to the kernel at once."""
-    cdef int rc
-    if (c.state != FE_OPEN and c.state != FE_PEER_EOF) or c.wishes & (FE_WANTS_FIN | FE_SENT_FIN):
-        return
-    if is_full:
-        c.wishes |= FE_OWES_DRAIN
-    stream_count_out(&w.stream, c, n)
-    rc = stream_keep(&w.stream, c, data, n)
-    if rc != 0:
-        connection_answered(w, c, rc)
-        return
-    if c.interest & _sys.EPOLLOUT:
-        connection_settle(w, c)
-    else:
-        c.wishes |= FE_IS_TO_FLUSH
-        ready_add(w, c)
-
-
-cdef inline void messages_wish(Worker *w, fe_connection *c, int wish) noexcept nogil:
-    """A Connection asks for something, in its turn among what was written."""
-    if wish == WISH_RESET:
-        connection_end(w, c, FE_ON_ABORT, FE_BY_RESET)
-    elif wish == WISH_FULL:
-        connection_end(w, c, FE_ON_ABORT, FE_BY_MAX_PENDING)
-    elif wish == WISH_CLOSE:
-        connection_end(w, c, FE_ON_END, FE_BY_CLOSE)
-    else:
-        if wish == WISH_PAUSE:
-            c.wishes |= FE_HOLDS
-        elif wish == WISH_RESUME:
-            c.wishes &= <uint8_t>~FE_HOLDS
-        elif not c.wishes & FE_SENT_FIN:
-            c.wishes |= FE_WANTS_FIN
-        connection_settle(w, c)
-
-
 # --- events --------------------------------------------------------------------------------
 
 cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
@@ -367,7 +378,7 @@ cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
     if w.draining or quiet_span(w, c):
         connection_arm(w, c, quiet_span(w, c))
     if c.state == FE_OPEN:
-        connection_ask(w, c, _sys.EPOLLIN)
+        connection_ask(w, c, wanted_interest(c))
 
 
 cdef inline void connection_eof(Worker *w, fe_connection *c) noexcept nogil:
@@ -391,6 +402,16 @@ cdef inline void connection_answered(Worker *w, fe_connection *c, int rc) noexce
     elif c.flags & FE_HAS_EOF and not c.flags & FE_HAS_FRAMES:
         # What is left now is no frame and never will be.
         stream_drop_input(&w.stream, c)
+
+
+cdef inline void connection_answer(Worker *w, fe_connection *c) noexcept nogil:
+    """Answers one round of what is kept in unparsed."""
+    cdef int rc
+    if c.path == FE_PATH_FAULT:
+        rc = fault_answer(w.faults, &w.stream, c)
+    else:
+        rc = stream_answer(&w.stream, c)
+    connection_answered(w, c, rc)
 
 
 cdef inline ssize_t read_bulk(Worker *w, fe_connection *c, ssize_t n) noexcept nogil:
@@ -492,6 +513,8 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         rc = stream_send(&w.stream, c, w.buffer, n)
         if rc == 0 and c.pending == NULL:
             return
+    elif c.path == FE_PATH_FAULT:
+        rc = fault_feed(w.faults, &w.stream, c, w.buffer, n)
     else:
         rc = stream_feed(&w.stream, c, w.buffer, n)
     connection_answered(w, c, rc)
@@ -513,9 +536,12 @@ cdef inline void connection_writable(Worker *w, fe_connection *c) noexcept nogil
     cdef int rc
     if c.pending == NULL:
         return
-    rc = stream_flush(&w.stream, c, &progress)
-    if rc < 0:
-        connection_failed(w, c, rc)
+    if c.path == FE_PATH_FAULT:
+        rc = fault_flush(w.faults, &w.stream, c, &progress)
+    else:
+        rc = stream_flush(&w.stream, c, &progress)
+    if rc != 0:
+        connection_answered(w, c, rc)
         return
     if progress:
         connection_took(w, c)
@@ -532,6 +558,9 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
             # Nothing may be read or written now, and it would be reported for ever.
             _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
             c.flags = (c.flags & <uint8_t>~FE_IS_REGISTERED) | FE_HAS_HUNG_UP
+            if c.path == FE_PATH_FAULT and c.wishes & FE_HOLDS:
+                # Nothing will ever be asked for, so nobody would notice.
+                connection_read_failed(w, c, _sys.sys_socket_error(c.fd))
             return
         events |= c.interest
     if events & _sys.EPOLLOUT and c.interest & _sys.EPOLLOUT:
@@ -546,7 +575,7 @@ cdef inline void connection_go_on(Worker *w, fe_connection *c) noexcept nogil:
     if c.path == FE_PATH_CALLBACKS:
         messages_go_on(w, c)
         return
-    connection_answered(w, c, stream_answer(&w.stream, c))
+    connection_answer(w, c)
     connection_settle(w, c)
 
 

@@ -15,7 +15,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from fastecho._accept cimport accept_watch
@@ -25,7 +25,9 @@ from fastecho._handle cimport ask, is_here, write_here, write_there
 from fastecho._log cimport log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link
-from fastecho._objects cimport counters_of, ended_of, entries_of, newcomers_of, troubles_of
+from fastecho._objects cimport (
+    counters_of, ended_of, entries_of, fault_into, newcomers_of, troubles_of,
+)
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
     mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
@@ -76,7 +78,6 @@ cdef object make_connection(object core, Link *link):
 
 def reason_names():
     """Why connections end, by number: the names of src_c/connection.h."""
-    cdef int i
     return [fe_reason_name(i).decode("ascii") for i in range(FE_REASONS)]
 
 
@@ -127,6 +128,8 @@ cdef class Core:
         shared_open_locks(shared)
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
+        shared.high_water = high_water
+        shared.low_water = low_water
         shared.admits = admits
         shared.queues = queues
         shared.log_sample = log_sample
@@ -278,6 +281,24 @@ cdef class Core:
         fe_rate_set(&shared.accept_rate, accept_rate)
         self._tell(MESSAGE_LIMITS, 0, 0)
 
+    def set_fault(self, dict numbers, int64_t accept_delay_ms):
+        """Changes the fault of connections that are served from now on.
+
+        Args:
+            numbers: what faults.py makes of a Fault; None for no fault.
+            accept_delay_ms: how long accepting rests before newcomers are accepted.
+        """
+        cdef Shared *shared = self.shared
+        cdef fe_fault fault
+        if numbers is not None:
+            fault_into(&fault, numbers)
+            fault.base = fe_atomic_load(&shared.last_number)
+            pthread_mutex_lock(&shared.limits_lock)
+            shared.fault = fault
+            pthread_mutex_unlock(&shared.limits_lock)
+        fe_atomic_store(&shared.has_fault, numbers is not None)
+        fe_atomic_store(&shared.accept_delay_ms, accept_delay_ms)
+
     def stop_accepting(self, int64_t grace_ms):
         """Ends accepting: connections established by then are accepted, new ones are not begun.
 
@@ -350,20 +371,36 @@ cdef class Core:
         message.fd = -1
         mailbox_post(&self.shared.admissions, &message, True)
 
-    def verdict(self, uint32_t worker, uint32_t slot, uint32_t generation, bint accept):
+    def verdict(self, uint32_t worker, uint32_t slot, uint32_t generation, bint accept,
+                dict numbers=None):
         """Serves or aborts a newcomer that admissions() gave; nothing happens when it is gone.
+
+        numbers: what faults.py makes of a Fault for it; None: the one in force, if any.
 
         Returns:
             bool: False if there was no memory to say so: to be called again.
         """
+        cdef fe_fault *fault = NULL
+        cdef fe_fault read
         cdef Message message
+        cdef int rc
+        if numbers is not None:
+            fault_into(&read, numbers)
+            fault = <fe_fault *>malloc(sizeof(fe_fault))
+            if fault == NULL:
+                return False
+            fault[0] = read
         memset(&message, 0, sizeof(message))
         message.kind = MESSAGE_VERDICT
         message.fd = -1
         message.slot = slot
         message.generation = generation
         message.value = accept
-        return mailbox_post(&self.shared.workers[worker].mailbox, &message) != -ENOMEM
+        message.value2 = <int64_t>fault
+        rc = mailbox_post(&self.shared.workers[worker].mailbox, &message)
+        if rc < 0:
+            free(fault)
+        return rc != -ENOMEM
 
     def news(self, int timeout_ms):
         """Waits until a worker has something for the log, wake_log() was called, or the timeout

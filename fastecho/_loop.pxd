@@ -13,13 +13,15 @@ from fastecho._accept cimport accept_event, accept_timer_expired
 from fastecho._callbacks cimport callbacks_done
 from fastecho._cdefs cimport *
 from fastecho._connection cimport connection_event, connection_go_on
+from fastecho._fault cimport faults_arm
+from fastecho._faulty cimport faults_run
 from fastecho._log cimport log_wake
 from fastecho._orders cimport end_all, mail_read
 from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
 from fastecho._quiet cimport connection_expired
 from fastecho._worker cimport (
-    TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
+    TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
 )
 cimport fastecho._sys as _sys
 
@@ -46,6 +48,8 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
             connection_event(w, c, event.events)
     elif slot == TAG_MAILBOX:
         mail_read(w)
+    elif slot == TAG_FAULTS:
+        faults_run(w)
     elif w.accepting and not w.accept_paused:
         accept_event(w, slot - TAG_LISTENER)
 
@@ -132,6 +136,8 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
             ready_run(w)
         if w.timers.count:
             timers_run(w)
+        if w.faults != NULL:
+            faults_arm(w.faults)
         reap_all(w)
         if w.has_news:
             w.has_news = False

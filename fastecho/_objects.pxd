@@ -1,4 +1,5 @@
-# What leaves the core as Python objects: newcomers, entries of the access log, counters.
+# What leaves the core as Python objects: newcomers, entries of the access log, counters; and what
+# comes in as such: a fault.
 #
 # Lives here: turning structs into tuples and dicts. Does not live here: who asks for them
 # (_core.pyx), what they mean (src_c, stats.py, reporter.py).
@@ -15,6 +16,31 @@ from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Shared
 cdef enum:
     # Entries of the access log that become Python objects at a time.
     LOG_ENTRIES_MAX = 1000
+
+
+cdef inline int fault_into(fe_fault *f, dict numbers) except -1:
+    """Reads what fastecho/faults.py makes of a Fault."""
+    f.delay_ns = numbers["delay_ns"]
+    f.jitter_ns = numbers["jitter_ns"]
+    f.distribution = numbers["distribution"]
+    f.flags = (
+        FE_FAULT_NO_READ * bool(numbers["no_read"])
+        | FE_FAULT_DENY * bool(numbers["deny"])
+        | FE_FAULT_HALF_CLOSE * bool(numbers["half_close"])
+    )
+    f.bandwidth = numbers["bandwidth"]
+    f.slice = numbers["slice"]
+    f.gap_ns = numbers["gap_ns"]
+    f.stall_after = numbers["stall_after"]
+    f.close_after = numbers["close_after"]
+    f.reset_after = numbers["reset_after"]
+    f.corrupt = numbers["corrupt"]
+    f.duplicate = numbers["duplicate"]
+    f.probability = numbers["probability"]
+    f.seed = numbers["seed"]
+    f.fail_first = numbers["fail_first"]
+    f.base = 0
+    return 0
 
 
 cdef inline list newcomers_of(const Message *messages, uint32_t n):

@@ -4,21 +4,24 @@
 # accepting, drain, abort, changed limits, writes and wishes of other threads. Does not live here: the mailbox (_poll.pxd), what
 # happens to one connection (_connection.pxd), who sends a message (_core.pyx, _accept.pxd).
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 
 from fastecho._accept cimport accept_end, accept_look, accept_stop, connection_begin
 from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
 from fastecho._connection cimport (
-    connection_end, connection_handle, messages_wish, messages_written,
+    connection_answered, connection_end, connection_handle, connection_settle,
 )
+from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
 from fastecho._quiet cimport connection_drain, connection_limits
+from fastecho._stream cimport stream_count_out, stream_keep
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, Worker, worker_clock,
-    worker_deadline, worker_take_limits,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
+    WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, ready_add, worker_clock, worker_deadline, worker_take_limits,
 )
 
 
@@ -69,6 +72,44 @@ cdef inline void limits_all(Worker *w) noexcept nogil:
 
 # --- callbacks -----------------------------------------------------------------------------
 
+cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned char *data, size_t n,
+                                  bint is_full) noexcept nogil:
+    """Another thread has written; all that it writes in one go is offered to the kernel at once."""
+    cdef int rc
+    if (c.state != FE_OPEN and c.state != FE_PEER_EOF) or c.wishes & (FE_WANTS_FIN | FE_SENT_FIN):
+        return
+    if is_full:
+        c.wishes |= FE_OWES_DRAIN
+    stream_count_out(&w.stream, c, n)
+    rc = stream_keep(&w.stream, c, data, n)
+    if rc != 0:
+        connection_answered(w, c, rc)
+        return
+    if c.interest & _sys.EPOLLOUT:
+        connection_settle(w, c)
+    else:
+        c.wishes |= FE_IS_TO_FLUSH
+        ready_add(w, c)
+
+
+cdef inline void messages_wish(Worker *w, fe_connection *c, int wish) noexcept nogil:
+    """A Connection asks for something, in its turn among what was written."""
+    if wish == WISH_RESET:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_RESET)
+    elif wish == WISH_FULL:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_MAX_PENDING)
+    elif wish == WISH_CLOSE:
+        connection_end(w, c, FE_ON_END, FE_BY_CLOSE)
+    else:
+        if wish == WISH_PAUSE:
+            c.wishes |= FE_HOLDS
+        elif wish == WISH_RESUME:
+            c.wishes &= <uint8_t>~FE_HOLDS
+        elif not c.wishes & FE_SENT_FIN:
+            c.wishes |= FE_WANTS_FIN
+        connection_settle(w, c)
+
+
 cdef inline void write_read(Worker *w, const Message *m) noexcept nogil:
     """What another thread wrote to a connection, if that is still there. The block is ours."""
     cdef fe_connection *c = fe_slab_find(&w.connections, m.slot, m.generation)
@@ -86,6 +127,18 @@ cdef inline void wish_read(Worker *w, const Message *m) noexcept nogil:
         messages_wish(w, c, <int>m.value)
 
 
+cdef inline void verdict_read(Worker *w, const Message *m) noexcept nogil:
+    """The accept callback's answer about a newcomer, if that is still there. The block is ours."""
+    cdef fe_connection *c = fe_slab_find(&w.connections, m.slot, m.generation)
+    cdef fe_fault *fault = <fe_fault *>m.value2
+    if c != NULL and c.state == FE_ADMIT:
+        if m.value:
+            connection_admit(w, c, fault)
+        else:
+            connection_end(w, c, FE_ON_ABORT, FE_BY_DENIAL)
+    free(fault)
+
+
 # --- the mailbox ---------------------------------------------------------------------------
 
 cdef inline void mail_read(Worker *w) noexcept nogil:
@@ -93,7 +146,6 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
     cdef Message *messages
     cdef Message *m
     cdef Message newcomer
-    cdef fe_connection *c
     cdef uint32_t i, n = mailbox_take(&w.mailbox, &messages)
     for i in range(n):
         m = &messages[i]
@@ -102,12 +154,7 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
             m.fd = -1  # from here on it has an owner: a forked child finds it there, not here
             connection_begin(w, &newcomer)
         elif m.kind == MESSAGE_VERDICT:
-            c = fe_slab_find(&w.connections, m.slot, m.generation)
-            if c != NULL and c.state == FE_ADMIT:
-                if m.value:
-                    connection_handle(w, c, FE_ON_ADMITTED)
-                else:
-                    connection_end(w, c, FE_ON_ABORT, FE_BY_DENIAL)
+            verdict_read(w, m)
         elif m.kind == MESSAGE_STOP_ACCEPTING:
             accept_stop(w, m.value)
         elif m.kind == MESSAGE_DRAIN:

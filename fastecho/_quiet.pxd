@@ -9,7 +9,7 @@ from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport (
     connection_arm, connection_end, connection_handle, connection_readable, connection_writable,
-    is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
+    faulty_waits, is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
 )
 from fastecho._worker cimport Worker
 
@@ -28,6 +28,8 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
         if c.state == FE_LINGER:
             c.unsent = unsent
             connection_arm(w, c, FE_LINGER_MS)
+    elif c.state == FE_ENDING and faulty_waits(c):
+        connection_arm(w, c, FE_LINGER_MS)
     elif c.state == FE_ENDING:
         fe_count(&w.counters.linger_timeouts, 1)
         connection_handle(w, c, FE_ON_OVERDUE)
@@ -73,6 +75,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
     if (
         not is_quiet(w, c)
         or (c.flags & FE_HAS_FRAMES and not is_held(c))
+        or (not w.draining and faulty_waits(c))
         or (not w.draining and is_still_taking(c))
     ):
         if w.draining or quiet_span(w, c):

@@ -38,6 +38,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SHUT_WR
         SOCK_NONBLOCK
         SOCK_CLOEXEC
+        MSG_EOR
         MSG_NOSIGNAL
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
@@ -157,6 +158,17 @@ cdef inline ssize_t sys_send(int fd, const void *buf, size_t n) noexcept nogil:
     cdef ssize_t rc
     while True:
         rc = send(fd, buf, n, MSG_NOSIGNAL)
+        if rc >= 0:
+            return rc
+        if errno != EINTR:
+            return -errno
+
+
+cdef inline ssize_t sys_send_record(int fd, const void *buf, size_t n) noexcept nogil:
+    """The same; what is sent next goes into a segment of its own."""
+    cdef ssize_t rc
+    while True:
+        rc = send(fd, buf, n, MSG_NOSIGNAL | MSG_EOR)
         if rc >= 0:
             return rc
         if errno != EINTR:

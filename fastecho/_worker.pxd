@@ -16,6 +16,7 @@ from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
+from fastecho._fault cimport Faults, faults_close, faults_free
 from fastecho._messages cimport Messages, messages_free
 from fastecho._poll cimport (
     Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_destroy, pthread_cond_init,
@@ -35,12 +36,14 @@ cdef enum:
 # epoll tags: slot and generation of a connection, or one of these in the slot's place.
 cdef enum:
     TAG_LISTENER = 0xFFFE0000       # + index of the listener
+    TAG_FAULTS = 0xFFFFFFFE         # the timerfd of faults
     TAG_MAILBOX = 0xFFFFFFFF
 
 # What a mailbox message says.
 cdef enum MessageKind:
     MESSAGE_CONNECTION = 1          # fd, listener, number, address: serve it
-    MESSAGE_VERDICT                 # slot, generation, value: 1 accept, 0 abort
+    MESSAGE_VERDICT                 # slot, generation, value: 1 accept, 0 abort; value2: a block
+                                    # that malloc gave with the fe_fault for it, or 0
     MESSAGE_STOP_ACCEPTING          # value: grace in ms
     MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
     MESSAGE_ABORT                   # end everything now
@@ -106,6 +109,14 @@ cdef struct Shared:
     int64_t running
     # An accept callback decides: newcomers go through admissions first.
     bint admits
+    # The fault in force, for newcomers; under limits_lock. Whether there is one, and how long
+    # accepting rests before newcomers are accepted, in ms: atomic.
+    fe_fault fault
+    int64_t has_fault
+    int64_t accept_delay_ms
+    # As configured.
+    size_t high_water
+    size_t low_water
     # Newcomers a second.
     fe_rate accept_rate
     # How many connections each address has, since there was a limit; under its lock (a leaf too).
@@ -150,6 +161,8 @@ cdef struct Worker:
     # Accepting: the worker's part of the listeners is in its epoll, or is paused.
     bint accepting
     bint accept_paused
+    # It is paused by a fault's accept_delay.
+    bint accept_rests
     # The same for want of a place under max_connections.
     bint accept_held
     # The listener that is put into epoll first, the next time: epoll tells of them in that order.
@@ -170,6 +183,8 @@ cdef struct Worker:
     fe_slab connections
     # With message callbacks: what waits for Python; NULL otherwise.
     Messages *messages
+    # Connections with a fault; NULL until there is one.
+    Faults *faults
     Mailbox mailbox
     fe_counters counters
     # Lines for the access log, and whether the thread that writes them is to be told after this
@@ -401,6 +416,7 @@ cdef inline void worker_close_descriptors(Worker *w) noexcept nogil:
     if w.reserve_fd >= 0:
         _sys.sys_close(w.reserve_fd)
         w.reserve_fd = -1
+    faults_close(w.faults)
     if w.epfd >= 0:
         _sys.sys_close(w.epfd)
         w.epfd = -1
@@ -421,6 +437,8 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     free(w.peer_of)
     messages_free(w.messages)
     w.messages = NULL
+    faults_free(w.faults)
+    w.faults = NULL
     fe_log_table_free(&w.stream.log)
     w.peer_of = NULL
     w.buffer = NULL

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 
+from .errors import ConfigError
 from .peer import Peer, read_peer
 from .signals import block_signals
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ._core import Core
     from .callbacks import Callbacks
+    from .faults import Fault
     from .listener import Listener
 
 __all__ = ["ask_for_each"]
@@ -37,10 +39,12 @@ def ask_for_each(
     on_accept: Callable[[Peer], object] | None,
     calls: Callbacks | None,
     listeners: Sequence[Listener],
+    check: Callable[[Fault], object],
     has_ended: Callable[[], bool],
 ) -> None:
     """Ask the accept callback about every newcomer until the server has ended.
 
+    `check` raises ConfigError for a fault that the server cannot have.
     on_close, where there is no on_message, is called from here as well.
 
     Thread: the body of one daemon thread. It is not waited for: a callback that never returns
@@ -55,8 +59,8 @@ def ask_for_each(
             for worker, slot, generation, listener, _, address, wait in newcomers:
                 assert on_accept is not None
                 peer = read_peer(address, listeners[listener], wait)
-                accept = _is_accepted(on_accept, peer)
-                while not core.verdict(worker, slot, generation, accept):
+                accept, fault = _answer(on_accept, check, peer)
+                while not core.verdict(worker, slot, generation, accept, fault):
                     time.sleep(NO_MEMORY_WAIT)
             for connection, reason in ended:
                 assert calls is not None
@@ -65,15 +69,26 @@ def ask_for_each(
         core.end_admissions()
 
 
-def _is_accepted(on_accept: Callable[[Peer], object], peer: Peer) -> bool:
-    """Return the callback's answer; whatever goes wrong in it is a no."""
+def _answer(
+    on_accept: Callable[[Peer], object], check: Callable[[Fault], object], peer: Peer
+) -> tuple[bool, dict[str, int] | None]:
+    """Return the callback's answer and the fault for this peer; whatever goes wrong is a no."""
     try:
         answer = on_accept(peer)
     except BaseException:
         log.exception("on_accept failed for %r: the connection is reset", peer)
-        return False
+        return False, None
     if answer is None or answer is True:
-        return True
+        return True, None
+    from .faults import Fault
+
+    if isinstance(answer, Fault):
+        try:
+            check(answer)
+        except ConfigError as error:
+            log.error("on_accept returned what cannot be: %s: reset", error)
+            return False, None
+        return True, answer.numbers()
     if answer is not False:
-        log.error("on_accept must return None, True or False, not %r: reset", answer)
-    return False
+        log.error("on_accept must return None, True, False or a Fault, not %r: reset", answer)
+    return False, None

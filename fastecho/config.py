@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal, NoReturn
 
     from .address import Address
+    from .faults import Fault
     from .settings import Setting
 
     AtLimit = Literal["reset", "queue"]
@@ -71,6 +72,7 @@ class Config:
     access_log_sample: int
     access_log_rate: int | None
     log_format: LogFormat
+    fault: Fault | None
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Config:
         access_log_sample: int = 1,
         access_log_rate: int | None = None,
         log_format: LogFormat = "text",
+        fault: Fault | str | None = None,
     ) -> None:
         given = locals()
         values = {s.name: s.check(given[s.name], s.name) for s in SETTINGS}
@@ -145,6 +148,10 @@ def _settle(values: dict[str, object], label: Callable[[str], str]) -> None:
         raise ConfigError(label("max_frame"), longest, f"is above {label('high_water')} {high}")
     if low >= high:
         raise ConfigError(label("low_water"), low, f"is not below {label('high_water')} {high}")
+    fault: Any = values["fault"]
+    if fault is not None and fault.duplicate and values["frame"] == "recv":
+        reason = f"duplicates frames, which {label('frame')} recv does not have"
+        raise ConfigError(label("fault"), str(fault), reason)
 
 
 class Merged:

@@ -19,7 +19,7 @@ __all__ = ["change_limits", "limits_of", "milliseconds", "seconds"]
 
 def change_limits(config: Config, limits: Mapping[str, object]) -> Config:
     """Return `config` with other limits, or raise ConfigError: wrong, or no limit at all."""
-    live = [setting.name for setting in SETTINGS if setting.live]
+    live = [one.name for one in SETTINGS if one.live and one.kind != "fault"]
     for name, value in limits.items():
         if name not in live:
             raise ConfigError(name, value, f"cannot change: {', '.join(live)} can")

@@ -18,6 +18,7 @@ class Reason(StrEnum):
         PEER: the peer's FIN came first.
         ERROR: recv, send or epoll_ctl failed; most often the peer has reset the connection.
         IDLE_TIMEOUT, FIRST_BYTE_TIMEOUT, FRAME_TOO_LONG, MAX_PENDING: the limit of that name.
+        FAULT: a fault's deny, close_after or reset_after.
         CLOSE, RESET: Connection.close(), Connection.abort().
         CALLBACK_ERROR: a callback raised, or returned what is not bytes-like.
         DRAIN: quiet while the server drained.
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     FRAME_TOO_LONG = "frame_too_long"
     MAX_PENDING = "max_pending"
+    FAULT = "fault"
     CLOSE = "close"
     RESET = "reset"
     CALLBACK_ERROR = "callback_error"

@@ -27,11 +27,12 @@ from functools import partial
 
 from . import _core, process
 from .admission import ask_for_each
+from .changing import Changing
 from .config import Config
 from .crew import Crew
 from .errors import ForkedError
 from .latch import Latch
-from .limits import change_limits, limits_of, milliseconds, seconds
+from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
 from .reporter import write_log
 from .signals import block_signals, ending_signals
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
     from .config import AtLimit, Bind, Bytes, Frame, LogFormat
+    from .faults import Fault
     from .peer import Peer
 
     OnAccept = Callable[[Peer], object]
@@ -59,7 +61,7 @@ LOG_WAIT = 2.0
 """Seconds that the last lines of the log have; nobody may read them."""
 
 
-class Server:
+class Server(Changing):
     """An echo server on the compiled core.
 
     It listens from start() to close(), stop() or abort(), and ends with its last connection.
@@ -95,8 +97,10 @@ class Server:
         access_log_sample: one connection in so many has a line.
         access_log_rate: lines a second; None for no limit. What is above is counted.
         log_format: "text" or "json": what the lines of the access log look like.
+        fault: what goes wrong on purpose, a Fault or its text; None for nothing.
         on_accept: called with a Peer for each newcomer, on a thread of its own, one at a time;
-            the connection is served after it returned. None or True accepts, False resets.
+            the connection is served after it returned. None or True accepts, False resets; a
+            Fault is that peer's, whatever `fault` says.
             An exception is logged and resets that newcomer.
         on_message: called with a Connection and each frame, bytes, instead of echoing it. A
             bytes-like result is the reply; Connection.write() sends at any time. Lines have their
@@ -144,6 +148,7 @@ class Server:
         access_log_sample: int = 1,
         access_log_rate: int | None = None,
         log_format: LogFormat = "text",
+        fault: Fault | str | None = None,
         on_accept: OnAccept | None = None,
         on_message: OnMessage | None = None,
         on_drain: OnConnection | None = None,
@@ -159,6 +164,7 @@ class Server:
             raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
         self._on_accept = on_accept
         self._calls = self._callbacks(given)
+        self._check_fault(self.config.fault)
         self._pid = os.getpid()
         # Reentrant: a signal handler may call stop() in the middle of another method.
         self._lock = threading.RLock()
@@ -225,6 +231,7 @@ class Server:
     def _start(self) -> None:
         self._listeners = open_listeners(self.config, self.config.threads)
         self._core = core = self._make_core(self._listeners)
+        self._tell_fault()
         if self._ended.is_open():  # a signal handler in this thread called stop()
             raise RuntimeError("the server was stopped while it was starting")
         self._accepting = True
@@ -288,7 +295,8 @@ class Server:
     def _ask(self, core: _core.Core) -> None:
         """The accept callback's thread."""
         self._admitting = True
-        ask_for_each(core, self._on_accept, self._calls, self._listeners, self._ended.is_open)
+        check, has_ended = self._check_fault, self._ended.is_open
+        ask_for_each(core, self._on_accept, self._calls, self._listeners, check, has_ended)
 
     def _work(self, core: _core.Core, worker: int) -> None:
         """A worker's thread."""
@@ -380,25 +388,6 @@ class Server:
         self._check_process()
         core = self._core
         return self._stats if core is None or self._ended.is_open() else Stats(core.counters())
-
-    def set_limits(self, **limits: Any) -> None:
-        """Change limits of a server, running or not; no connection is ended for that at once.
-
-        A connection of which no time was measured so far has the whole of a new timeout.
-        max_per_ip counts connections that came while there was such a limit.
-
-        Args:
-            limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, first_byte_timeout,
-                idle_timeout, graceful_timeout or drain_idle, as in Server().
-        Raises:
-            ConfigError: a value is wrong, or another setting is named; nothing has changed.
-        Thread: any.   Cost: each worker looks at all its connections once.
-        """
-        self._check_process()
-        with self._lock:
-            self.config = change_limits(self.config, limits)
-            if self._core is not None:
-                self._core.set_limits(**limits_of(self.config))
 
     # --- ending ----------------------------------------------------------------------------
 

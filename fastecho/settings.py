@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal, NoReturn
 
-    Kind = Literal["bind", "whole", "seconds", "bytes", "switch", "choice"]
+    from .faults import Fault
+
+    Kind = Literal["bind", "whole", "seconds", "bytes", "switch", "choice", "fault"]
 
 __all__ = ["DEFAULT_MAX_FRAME", "SETTINGS", "Setting"]
 
@@ -209,6 +211,16 @@ def _check_bind(setting: Setting, value: object, label: str) -> tuple[Address, .
     return tuple(addresses)
 
 
+def _check_fault(setting: Setting, value: object, label: str) -> Fault:
+    from .faults import Fault  # here: a server without a fault starts without it
+
+    if isinstance(value, Fault):
+        return value
+    if not isinstance(value, str):
+        setting.refuse(value, label, "a Fault or its text")
+    return Fault.parse(value, label)
+
+
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     "bind": _check_bind,
     "whole": _check_whole,
@@ -216,6 +228,7 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     "bytes": _check_bytes,
     "switch": _check_switch,
     "choice": _check_choice,
+    "fault": _check_fault,
 }
 
 SETTINGS: tuple[Setting, ...] = (
@@ -479,5 +492,17 @@ SETTINGS: tuple[Setting, ...] = (
         "lines of the log for people (text) or for machines (json)",
         choices=("text", "json"),
         metavar="FORM",
+    ),
+    Setting(
+        "fault",
+        "fault",
+        None,
+        "what goes wrong on purpose, for those who test a client: delay=50ms,jitter=10ms; "
+        "bandwidth=100k (bytes a second); slice=1,gap=1ms; stall_after=10 (bytes), close_after, "
+        "reset_after; corrupt=0.01, duplicate=0.1; silent, no_read, deny, half_close; "
+        "accept_delay=1s; with fail_first=3 (connections) or probability=0.1, and seed=1",
+        unset="none",
+        metavar="FAULT",
+        live=True,
     ),
 )

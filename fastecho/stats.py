@@ -28,7 +28,10 @@ class WorkerStats:
             reply finds it counted.
         bytes_pending: reply bytes that the kernel has not taken yet, now.
         bytes_dropped: of bytes_out, what the kernel never took because the connection ended.
-        bytes_discarded: input that came after we had decided to end the connection.
+        bytes_discarded: input that came after we had decided to end the connection, and replies
+            that a fault forbids.
+        connections_faulty: given a fault.
+        bytes_corrupted, frames_duplicated: what a fault did to replies.
         messages: frames answered; with recv framing, rounds of reading (bulk: several recv calls).
         frames_incomplete: connections that ended inside a frame which was not answered.
         short_writes: sends that took less than they were offered, or nothing.
@@ -42,6 +45,7 @@ class WorkerStats:
         ended_by_no_memory: memory for its bytes or its registration was refused.
         ended_by_close, ended_by_reset: Connection.close(), Connection.abort().
         ended_by_callback_error: a callback raised, or returned what is no reply.
+        ended_by_fault: a fault's deny, close_after or reset_after.
         ended_by_max_pending: more than max_pending waited for a peer that does not read.
         callback_errors: exceptions and wrong replies of callbacks, on_close's too.
         linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
@@ -59,6 +63,7 @@ class WorkerStats:
         "accept_errors",
         "accept_pauses",
         "access_log_dropped",
+        "bytes_corrupted",
         "bytes_discarded",
         "bytes_dropped",
         "bytes_in",
@@ -67,6 +72,7 @@ class WorkerStats:
         "callback_errors",
         "connections_accepted",
         "connections_closed",
+        "connections_faulty",
         "connections_open",
         "ended_by_abort",
         "ended_by_callback_error",
@@ -74,6 +80,7 @@ class WorkerStats:
         "ended_by_denial",
         "ended_by_drain",
         "ended_by_error",
+        "ended_by_fault",
         "ended_by_first_byte_timeout",
         "ended_by_frame_too_long",
         "ended_by_idle_timeout",
@@ -83,6 +90,7 @@ class WorkerStats:
         "ended_by_reset",
         "errors",
         "events",
+        "frames_duplicated",
         "frames_incomplete",
         "iterations",
         "linger_timeouts",
@@ -97,6 +105,7 @@ class WorkerStats:
     accept_errors: int
     accept_pauses: int
     access_log_dropped: int
+    bytes_corrupted: int
     bytes_discarded: int
     bytes_dropped: int
     bytes_in: int
@@ -105,6 +114,7 @@ class WorkerStats:
     callback_errors: int
     connections_accepted: int
     connections_closed: int
+    connections_faulty: int
     connections_open: int
     ended_by_abort: int
     ended_by_callback_error: int
@@ -112,6 +122,7 @@ class WorkerStats:
     ended_by_denial: int
     ended_by_drain: int
     ended_by_error: int
+    ended_by_fault: int
     ended_by_first_byte_timeout: int
     ended_by_frame_too_long: int
     ended_by_idle_timeout: int
@@ -121,6 +132,7 @@ class WorkerStats:
     ended_by_reset: int
     errors: dict[str, int]
     events: int
+    frames_duplicated: int
     frames_incomplete: int
     iterations: int
     linger_timeouts: int

@@ -157,6 +157,8 @@ enum fe_reason {
     FE_BY_CALLBACK_ERROR,
     /* More bytes than max_pending waited for a peer that does not read. */
     FE_BY_MAX_PENDING,
+    /* Its fault says so: denied, or so many bytes were sent. */
+    FE_BY_FAULT,
     FE_BY_MAX_CONNECTIONS,
     FE_BY_MAX_PER_IP,
     FE_BY_ACCEPT_RATE,
@@ -182,6 +184,7 @@ static inline const char *fe_reason_name(int reason)
         [FE_BY_RESET] = "reset",
         [FE_BY_CALLBACK_ERROR] = "callback_error",
         [FE_BY_MAX_PENDING] = "max_pending",
+        [FE_BY_FAULT] = "fault",
         [FE_BY_MAX_CONNECTIONS] = "max_connections",
         [FE_BY_MAX_PER_IP] = "max_per_ip",
         [FE_BY_ACCEPT_RATE] = "accept_rate",
@@ -208,7 +211,7 @@ enum fe_connection_flag {
     FE_AWAITS_FIRST = 128
 };
 
-/* What callbacks want of a connection; 0 where there are none. */
+/* What callbacks, or a fault, want of a connection; 0 where there are none. */
 enum fe_wish {
     /* No frame is to be delivered, and nothing to be read. */
     FE_HOLDS = 1,
@@ -223,7 +226,8 @@ enum fe_wish {
     FE_OWES_DRAIN = 32,
     /* The peer's FIN was read and is to be told. */
     FE_OWES_EOF = 64,
-    /* Pending bytes that were not offered to the kernel yet. */
+    /* Pending bytes that were not offered to the kernel yet; with a fault: that wait for its
+     * time. */
     FE_IS_TO_FLUSH = 128
 };
 
@@ -237,7 +241,9 @@ enum fe_path {
     /* Frames, prefix, suffix. */
     FE_PATH_FRAMES = 1,
     /* Callbacks get the frames. */
-    FE_PATH_CALLBACKS = 2
+    FE_PATH_CALLBACKS = 2,
+    /* Replies go through a fault; both kinds of echo. */
+    FE_PATH_FAULT = 3
 };
 
 typedef struct fe_connection {

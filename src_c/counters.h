@@ -25,7 +25,7 @@
     X(bytes_out)                                                                                   \
     /* Of bytes_out: never taken by the kernel, because the connection ended. */                   \
     X(bytes_dropped)                                                                               \
-    /* Input that came after we had decided to end the connection. */                              \
+    /* Input that came after we had decided to end the connection; replies that a fault forbids. */ \
     X(bytes_discarded)                                                                             \
     /* Frames answered; with recv framing: rounds of reading that gave bytes. */                   \
     X(messages)                                                                                    \
@@ -48,6 +48,13 @@
     X(ended_by_reset)                                                                              \
     X(ended_by_callback_error)                                                                     \
     X(ended_by_max_pending)                                                                        \
+    /* Ended: a fault's deny, close_after or reset_after. */                                       \
+    X(ended_by_fault)                                                                              \
+    /* Connections that were given a fault. */                                                     \
+    X(connections_faulty)                                                                          \
+    /* Reply bytes that a fault has changed, and frames that it sent twice. */                     \
+    X(bytes_corrupted)                                                                             \
+    X(frames_duplicated)                                                                           \
     /* Exceptions and wrong replies of callbacks. */                                               \
     X(callback_errors)                                                                             \
     /* We ended first, and gave up waiting for the peer's FIN. */                                   \

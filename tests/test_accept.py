@@ -112,7 +112,7 @@ def test_any_other_answer_is_logged_and_resets(
     server = make_server(on_accept=lambda peer: answer)
     with caplog.at_level(logging.ERROR, logger="fastecho"):
         assert is_turned_away(server)
-    assert f"on_accept must return None, True or False, not {answer!r}" in caplog.text
+    assert f"on_accept must return None, True, False or a Fault, not {answer!r}" in caplog.text
 
 
 def test_callback_that_is_none_of_these_is_refused_at_once() -> None:

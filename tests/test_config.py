@@ -68,6 +68,7 @@ def test_the_defaults() -> None:
         "access_log_sample": 1,
         "access_log_rate": None,
         "log_format": "text",
+        "fault": None,
     }
 
 

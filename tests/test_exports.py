@@ -24,6 +24,7 @@ PUBLIC = {
     "Connection",
     "ExtensionMissingError",
     "FastechoError",
+    "Fault",
     "ForkedError",
     "Peer",
     "Reason",

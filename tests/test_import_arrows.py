@@ -22,17 +22,21 @@ LEAVES: dict[str, set[str]] = {
     "logs": set(),
     "errors": set(),
     "address": {"errors"},
-    "config": {"address", "errors", "settings"},
-    "settings": {"address", "errors"},
+    "config": {"address", "errors", "faults", "settings"},
+    "faults": {"errors"},
+    "settings": {"address", "errors", "faults"},
     "stats": set(),
 }
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
-    "__init__": {"_core", "_version", "client", "errors", "peer", "reason", "server", "stats"},
+    "__init__": {
+        "_core", "_version", "client", "errors", "faults", "peer", "reason", "server", "stats",
+    },
     "__main__": {"cli"},
-    "admission": {"_core", "callbacks", "listener", "peer", "signals"},
+    "admission": {"_core", "callbacks", "errors", "faults", "listener", "peer", "signals"},
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server"},
+    "changing": {"_core", "callbacks", "config", "errors", "faults", "limits"},
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
@@ -44,8 +48,9 @@ ARROWS: dict[str, set[str]] = {
     "reason": set(),
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "errors",
-        "latch", "limits", "listener", "peer", "process", "reason", "reporter", "signals", "stats",
+        "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
+        "errors", "faults", "latch", "limits", "listener", "peer", "process", "reason",
+        "reporter", "signals", "stats",
     },
     "signals": set(),
     # "" are the public names. `measure` measures any server: it never imports ours.

@@ -63,7 +63,7 @@ or --suffix, cut into messages by --frame. The real addresses are printed on std
 
 SIGTERM and SIGINT (Ctrl-C) drain: no new connections, the open ones may finish within
 --graceful-timeout. A second signal stops at once. SIGHUP with --config reads the file
-again and takes the limits from it, without touching a connection; without --config it
+again and takes limits and fault from it, without touching a connection; without --config it
 drains. Exit code 0 after a clean drain, 1 if the time ran out, 2 for a wrong option, 4 if
 the server could not start.
 
@@ -76,6 +76,7 @@ examples:
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --access-log --log-format json
   fastecho serve --frame line --prefix 'you said: '
+  fastecho serve --fault delay=50ms,jitter=10ms,slice=1
   fastecho serve --model blocking --show-messages"""
 
 
@@ -261,9 +262,11 @@ class _Serving:
         old, new = server.config.keywords(), merged.config.keywords()
         changed = [setting for setting in SETTINGS if old[setting.name] != new[setting.name]]
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
-        server.set_limits(**limits)
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
-        if limits or not changed:
+        if "fault" in limits:
+            server.set_fault(limits.pop("fault"))
+        server.set_limits(**limits)
+        if now or not changed:
             self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
         for setting in changed:
             if not setting.live:
@@ -318,6 +321,7 @@ class _Serving:
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
             "connections reset": stats.ended_by_abort,
+            "connections with a fault": stats.connections_faulty,
             "access log lines left out": stats.access_log_dropped,
             **dict(sorted(stats.errors.items())),
         }
