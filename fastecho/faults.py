@@ -231,7 +231,11 @@ def _plain(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
     text = repr(value)
-    return f"{value:.20f}".rstrip("0") if "e" in text else text
+    if "e" in text:
+        from decimal import Decimal
+
+        text = f"{Decimal(text):f}"
+    return text
 
 
 def _no_option(name: str) -> str:
@@ -318,7 +322,7 @@ def _read(name: str, text: str, label: str) -> object:
 def _decimal(text: str) -> float:
     """Return a plain decimal number; ValueError for anything else (nan, 1e5, 1_0)."""
     digits = text.replace(".", "", 1)
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 60):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 400):
         raise ValueError(text)
     return float(text)
 

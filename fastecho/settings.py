@@ -111,6 +111,8 @@ class Setting:
             return self.check(os.fsencode(text), label)
         if self.kind == "bind":
             return self.check(text.split(","), label)
+        if self.kind == "fault":
+            return self.check(text, label)  # an error names the part that is wrong
         if self.kind == "switch":
             if text.lower() not in _SWITCH:
                 raise ConfigError(label, text, "must be yes or no")
