@@ -23,11 +23,13 @@ cdef inline int fault_into(fe_fault *f, dict numbers) except -1:
     f.delay_ns = numbers["delay_ns"]
     f.jitter_ns = numbers["jitter_ns"]
     f.distribution = numbers["distribution"]
-    f.flags = (
-        FE_FAULT_NO_READ * bool(numbers["no_read"])
-        | FE_FAULT_DENY * bool(numbers["deny"])
-        | FE_FAULT_HALF_CLOSE * bool(numbers["half_close"])
-    )
+    f.flags = 0
+    if numbers["no_read"]:
+        f.flags |= FE_FAULT_NO_READ
+    if numbers["deny"]:
+        f.flags |= FE_FAULT_DENY
+    if numbers["half_close"]:
+        f.flags |= FE_FAULT_HALF_CLOSE
     f.bandwidth = numbers["bandwidth"]
     f.slice = numbers["slice"]
     f.gap_ns = numbers["gap_ns"]
