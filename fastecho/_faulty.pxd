@@ -12,8 +12,8 @@ from fastecho._connection cimport (
     connection_end, connection_failed, connection_handle, connection_refused, connection_settle,
     connection_writable,
 )
-from fastecho._fault cimport fault_begin, fault_of, faults_new
-from fastecho._poll cimport pthread_mutex_lock, pthread_mutex_unlock
+from fastecho._fault cimport FAULT_EARLY_NS, fault_begin, faults_new
+from fastecho._poll cimport fe_cpu_relax, pthread_mutex_lock, pthread_mutex_unlock
 from fastecho._worker cimport TAG_FAULTS, Worker
 
 
@@ -71,6 +71,10 @@ cdef inline void faults_run(Worker *w) noexcept nogil:
     if w.faults == NULL:
         return
     w.faults.armed_ns = 1  # in the past: it is set again
+    if w.faults.timers.count:
+        while now_ns < w.faults.timers.heap[0].at_ms <= now_ns + FAULT_EARLY_NS:
+            fe_cpu_relax()
+            now_ns = _sys.sys_now_ns()
     # What is armed on the way has its turn in the next round.
     left = w.faults.timers.count
     while left:

@@ -22,6 +22,7 @@ from shimmed import has_compiler
 import benchmarks.echo
 import benchmarks.figures
 import benchmarks.figures.callbacks
+import benchmarks.figures.faults
 from benchmarks._build import compile_source
 from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
 from benchmarks._generators import CLoad
@@ -292,5 +293,5 @@ def test_open_loop_in_c_gives_a_message_to_the_connection_that_is_free_longest(
 def test_every_kind_of_figure_can_be_measured() -> None:
     for module in pkgutil.iter_modules(benchmarks.figures.__path__):
         figures = importlib.import_module(f"benchmarks.figures.{module.name}").FIGURES
-        known = benchmarks.echo.MAKERS.keys() | benchmarks.figures.callbacks.FIGURES.keys()
-        assert figures.keys() <= known
+        known = {*benchmarks.echo.MAKERS, *benchmarks.figures.callbacks.FIGURES}
+        assert figures.keys() <= known | {*benchmarks.figures.faults.FIGURES}
