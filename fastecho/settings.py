@@ -219,7 +219,7 @@ def _check_fault(setting: Setting, value: object, label: str) -> Fault:
     if isinstance(value, Fault):
         return value
     if not isinstance(value, str):
-        setting.refuse(value, label, "a Fault or its text")
+        setting.refuse(value, label, "a Fault, or text such as delay=50ms,slice=1")
     return Fault.parse(value, label)
 
 

@@ -155,7 +155,7 @@ static inline uint64_t fe_fault_key(const fe_fault *f, uint64_t number)
 /* Whether the connection with this number gets the fault. */
 static inline int fe_fault_is_for(const fe_fault *f, uint64_t number)
 {
-    if (number - f->base > f->fail_first)
+    if (f->fail_first != FE_FAULT_NEVER && number - f->base - 1 >= f->fail_first)
         return 0;
     return fe_fault_draw(fe_fault_key(f, number), FE_DRAW_CHOICE, 0) < f->probability;
 }

@@ -97,7 +97,12 @@ static void the_first_ones_get_it_and_no_other(void)
     a.fail_first = 3;
     assert(fe_fault_is_for(&a, 1) && fe_fault_is_for(&a, 3) && !fe_fault_is_for(&a, 4));
     a.base = 10;
-    assert(!fe_fault_is_for(&a, 9) && fe_fault_is_for(&a, 13) && !fe_fault_is_for(&a, 14));
+    assert(!fe_fault_is_for(&a, 9) && !fe_fault_is_for(&a, 10) && fe_fault_is_for(&a, 11));
+    assert(fe_fault_is_for(&a, 13) && !fe_fault_is_for(&a, 14));
+    a.fail_first = 0;
+    assert(!fe_fault_is_for(&a, 11));
+    a.fail_first = FE_FAULT_NEVER;
+    assert(fe_fault_is_for(&a, 10) && fe_fault_is_for(&a, 11));
 }
 
 static void only_what_takes_time_needs_a_timer(void)
