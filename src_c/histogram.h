@@ -205,10 +205,15 @@ static inline void fe_histogram_narrow(fe_histogram *h, int64_t min, int64_t max
 
     if (h->count == 0)
         return;
+    /* The last slot of values up to 1 h reaches a little beyond it. */
+    if (h->overflow == 0 && high > FE_HISTOGRAM_HIGHEST)
+        high = FE_HISTOGRAM_HIGHEST;
     if (min >= 0 && fe_histogram_place((uint64_t)min) == fe_histogram_place(low))
         low = (uint64_t)min;
     if (max >= 0 && fe_histogram_place((uint64_t)max) == fe_histogram_place(high))
         high = (uint64_t)max;
+    else
+        high = h->max;
     if (low > high)
         return;
     h->min = low;

@@ -404,13 +404,15 @@ def test_a_file_stays_as_it_was_until_there_is_a_result(tmp_path: Path) -> None:
     assert (old.read_text(), new.exists()) == ("kept", False)
 
 
-def test_json_needs_a_standard_output() -> None:
+@pytest.mark.parametrize("words", ["ping 127.0.0.1:7", "models"])
+def test_json_needs_a_standard_output(words: str) -> None:
     """Told before the first probe."""
-    code = f"exec {' '.join(COMMAND)} ping 127.0.0.1:7 --json >&-"
+    code = f"exec {' '.join(COMMAND)} {words} --json >&-"
     done = subprocess.run(
         ["sh", "-c", code], capture_output=True, text=True, env=environment(), timeout=DEADLINE
     )
-    assert_refused(done, 4, "fastecho ping: --json: standard output is closed")
+    command = words.partition(" ")[0]
+    assert_refused(done, 4, f"fastecho {command}: --json: standard output is closed")
 
 
 def test_json_to_a_full_disk_names_the_file(make_server: MakeServer) -> None:

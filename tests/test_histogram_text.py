@@ -216,6 +216,7 @@ def rows_of(table: str) -> list[list[float]]:
 @patient
 @given(RECORDED, st.lists(st.integers(HOUR + 1, 2**52), max_size=3))
 @example([], [HOUR + 1])  # below the edge of the text's last bucket
+@example([(HOUR - 817405952, 1)], [])  # that bucket, which reaches beyond the hour
 def test_extremes_that_are_kept_apart_come_back(
     recorded: list[tuple[int, int]], above: list[int]
 ) -> None:

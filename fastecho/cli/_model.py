@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from fastecho.cli._log import Log
     from fastecho.config import Merged
+    from fastecho.models.options import Options
 
-__all__ = ["chosen", "log_of", "run"]
+__all__ = ["check", "chosen", "log_of", "run"]
 
 HONOURED = frozenset({"bind", "backlog", "prefix", "log_format"})
 """The settings of a server that a model in pure Python honours as well."""
@@ -38,21 +39,30 @@ def log_of(merged: Merged) -> Log:
     return Log(str(merged.values["log_level"]), merged.config.log_format)
 
 
-def chosen(merged: Merged, log: Log) -> str:
-    """Return the model to serve by; without the compiled core one in pure Python, and say so.
+def check(merged: Merged) -> None:
+    """Refuse what the chosen model cannot honour.
 
     Raises:
-        ConfigError: a setting was given that the model cannot honour.
-        ExtensionMissingError: the core is missing, and was asked for or cannot be replaced.
+        ConfigError: it names the setting.
     """
     name = str(merged.values["model"])
     if name != "native":
         _check(name, merged)
-        return name
-    if merged.values["show_messages"]:
+    elif merged.values["show_messages"]:
         raise ConfigError(
             merged.labels["show_messages"], True, "is more than the core can do: choose a --model"
         )
+
+
+def chosen(merged: Merged, log: Log) -> str:
+    """Return the model to serve by; without the compiled core one in pure Python, and say so.
+
+    Raises:
+        ExtensionMissingError: the core is missing, and was asked for or cannot be replaced.
+    """
+    name = str(merged.values["model"])
+    if name != "native":
+        return name
     try:
         import fastecho
 
@@ -107,7 +117,9 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     asked, most = merged.config.backlog, _somaxconn()
 
     def listening(host: str, port: int) -> None:
-        _announce(host, port, asked, most, log)
+        # Every address of the machine is written as it was asked for: [::] would be IPv6 alone.
+        where = format_host_port(host, port) if address.host else f":{port}"
+        _announce(where, host, asked, most, log)
         log.say("info", f"model: {name} (fastecho/models/{models.FILES[name]}.py)")
         if ready_fd is not None:
             from fastecho.cli.serve import tell_ready
@@ -127,7 +139,7 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     serve = models.serving(name)
     signals = None
     try:
-        signals = _Signals()
+        signals = _Signals(options)
         serve(options)
     except KeyboardInterrupt:
         pass
@@ -142,8 +154,7 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     return 0
 
 
-def _announce(host: str, port: int, asked: int | None, most: int, log: Log) -> None:
-    where = format_host_port(host, port)
+def _announce(where: str, host: str, asked: int | None, most: int, log: Log) -> None:
     in_force = most if asked is None else min(asked, most)
     backlog = f"asked {'nothing' if asked is None else asked}, somaxconn {most}"
     log.say("info", f"listening on {where} (backlog: {backlog}, in force {in_force})")
@@ -152,12 +163,12 @@ def _announce(host: str, port: int, asked: int | None, most: int, log: Log) -> N
 
 
 class _Signals:
-    """What ends a server ends the model, by KeyboardInterrupt; ignored signals stay so (nohup).
+    """What ends a server ends the model, by KeyboardInterrupt or as the model wishes.
 
-    Once: it shall be able to clean up. But Python acts on a signal only between two of its own
-    steps, so one that comes just before a call that waits would wait with it; and an exception that
-    comes in the middle of a __del__ is dropped. So a timer interrupts what waits, and raises again
-    if the model goes on.
+    Ignored signals stay so (nohup). Once: it shall be able to clean up. But Python acts on a signal
+    only between two of its own steps, so one that comes just before a call that waits would wait
+    with it; and an exception that comes in the middle of a __del__ is dropped. So a timer
+    interrupts what waits, and raises again if the model goes on.
     """
 
     NUMBERS = (
@@ -166,7 +177,8 @@ class _Signals:
         *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
+        self._options = options
         self._asked_at: float | None = None
         for number in self.NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -176,16 +188,24 @@ class _Signals:
             signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
 
     def end(self) -> None:
-        """The model has ended."""
+        """The model has ended: from here on signals change nothing."""
+        if hasattr(signal, "pthread_sigmask"):
+            # What Python has noted is seen to here; it complains of one that is ignored only then.
+            signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
+        for number in self.NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        for number in self.NUMBERS:
-            signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN for the next one: Python may have noted it already, and complains.
+        if self._asked_at is not None:
+            return
         self._asked_at = time.monotonic()
-        raise KeyboardInterrupt
+        if self._options.stop is None:
+            raise KeyboardInterrupt
+        self._options.stop()
 
     def _look(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked_at is not None and time.monotonic() - self._asked_at > CLEAN_SECONDS:
@@ -196,7 +216,8 @@ def _put(line: str) -> None:
     """Write a line on stdout; one that is closed costs no connection."""
     if sys.stdout is not None:
         try:
-            print(line, flush=True)
+            sys.stdout.write(f"{line}\n")  # in one piece: threads take turns between two
+            sys.stdout.flush()
         except (OSError, ValueError):
             sys.stdout = None
 

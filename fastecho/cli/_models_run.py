@@ -7,6 +7,7 @@ list of the models (models.py).
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 
@@ -122,7 +123,7 @@ class _Progress:
     def __call__(self, text: str, is_step: bool) -> None:
         if self._line is not None:
             passed = time.monotonic() - self._began
-            self._line.put(f"{passed:.0f} s of at most {self._at_most:.0f} s: {text}")
+            self._line.put(f"{passed:.0f} s of at most {math.ceil(self._at_most)} s: {text}")
         elif is_step:
             put_line(text)
 

@@ -52,8 +52,6 @@ class Outputs:
                     raise ConfigError(f"--{flag}", path, f"is the file of --{other} as well")
         # Standard output belongs to a machine.
         self.takes_stdout = bool(wanting)
-        if wanting and sys.stdout is None:
-            raise StartError(0, f"--{wanting[0]}: standard output is closed")
         if "html" in self._paths:
             import fastecho.measure.page  # noqa: F401 (what it lacks is told before the run)
         # The first line replaces what the file held, the others are appended: a run that does not
@@ -146,6 +144,8 @@ def check_path(flag: str, path: str) -> None:
     """Refuse a path that could not be written after the run; what is there stays as it is."""
     folder = os.path.dirname(path) or "."
     if path == STDOUT:
+        if sys.stdout is None:
+            raise StartError(0, f"--{flag}: standard output is closed")
         return
     if not path:
         reason = "is no file: write its name, or - for stdout"

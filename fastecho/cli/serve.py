@@ -42,7 +42,8 @@ MODEL = Setting(
     "choice",
     "native",
     "how peers are served: native is the compiled core, the others are the I/O models of the "
-    "tutorial in pure Python, which take --bind, --backlog and --prefix (fastecho models)",
+    "tutorial in pure Python, which take --bind, --backlog and --prefix, and end at once at a "
+    "signal (fastecho models)",
     choices=NAMES,
     metavar="NAME",
 )
@@ -119,13 +120,14 @@ def run(args: argparse.Namespace) -> int:
             extra=EXTRA,
         )
 
+    from fastecho.cli import _model
+
     merged = read()
+    _model.check(merged)
     if args.print_config:
         if sys.stdout is not None:
             sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, *EXTRA)).encode())
         return 0
-    from fastecho.cli import _model
-
     log = _model.log_of(merged)
     model = _model.chosen(merged, log)
     if model == "native":

@@ -6,6 +6,8 @@ Does not live here: the figures (model_result.py), layout (cli, model_page.py).
 
 from __future__ import annotations
 
+import math
+
 from .words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -37,7 +39,7 @@ def announced(models: int, sizes: Iterable[int], at_most: float) -> str:
     number = "connection" if listed == ["1"] else "connections"
     return (
         f"{counted(models, 'model')} at {_joined(listed)} {number}, one after the other in short "
-        f"turns: takes at most {at_most:.0f} s"
+        f"turns: takes at most {math.ceil(at_most)} s"
     )
 
 
@@ -190,8 +192,9 @@ def _threads(runs: ModelRuns, size: int) -> list[str]:
     many = [one for one in runs.at(size) if (one.threads or 0) > max(size / 2, 4)]
     if not many:
         return []
-    needed = max(one.threads or 0 for one in many)
-    return [f"{_joined(one.model for one in many)} took {needed:,} threads for {size:,} peers."]
+    needed = sorted({one.threads or 0 for one in many})
+    threads = " to ".join(f"{one:,}" for one in (needed[0], needed[-1])[: len(needed)])
+    return [f"{_joined(one.model for one in many)} took {threads} threads for {size:,} peers."]
 
 
 def _busy_idlers(runs: ModelRuns) -> list[str]:

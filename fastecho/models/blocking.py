@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 import time
 
-from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Conversation, Model, Options, out_of_descriptors
 
 MODEL = Model(
     "blocking",
@@ -37,7 +37,7 @@ def serve(options: Options) -> None:
             except OSError as error:
                 if not out_of_descriptors(error):
                     raise
-                time.sleep(0.1)  # other programs may give some back
+                time.sleep(RETRY_SECONDS)  # other programs may give some back
                 continue
             with connection:
                 talk(connection, options.conversation(peer))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import select
 import socket
 
-from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Conversation, Model, Options, out_of_descriptors
 
 MODEL = Model(
     "epoll",
@@ -50,7 +50,11 @@ class EpollLoop:
 
     def turn(self) -> None:
         """Wait, and serve whoever is ready."""
-        for fd, _ in self.epoll.poll():
+        ready = self.epoll.poll(None if self.accepts else RETRY_SECONDS)
+        if not self.accepts:  # there may be a descriptor by now
+            self.epoll.register(self.listener, select.EPOLLIN)
+            self.accepts = True
+        for fd, _ in ready:
             if connection := self.connections.get(fd):
                 self.go_on(connection)
             elif fd == self.listener.fileno():
@@ -63,9 +67,9 @@ class EpollLoop:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if not out_of_descriptors(error) or not self.connections:
+            if not out_of_descriptors(error):
                 raise
-            self.epoll.unregister(self.listener)  # until a peer leaves
+            self.epoll.unregister(self.listener)  # for a moment: it would be ready all the time
             self.accepts = False
             return
         sock.setblocking(False)
@@ -100,9 +104,6 @@ class EpollLoop:
         self.epoll.unregister(connection.socket)
         connection.conversation.end()
         connection.socket.close()
-        if not self.accepts:
-            self.epoll.register(self.listener, select.EPOLLIN)
-            self.accepts = True
 
 
 def serve(options: Options) -> None:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Conversation, Model, Options, out_of_descriptors
 
 MODEL = Model(
     "callbacks",
@@ -38,6 +38,7 @@ class EventLoop:
         self.epoll = select.epoll()
         self.callbacks: dict[int, Callable[[], None]] = {}
         self.queue: deque[int] = deque()
+        self.later: list[Callable[[], None]] = []  # to be called a moment later
 
     def on(self, sock: socket.socket, event: int, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever `event` happens to the socket; it replaces another."""
@@ -47,13 +48,17 @@ class EventLoop:
 
     def off(self, sock: socket.socket) -> None:
         """Forget the socket."""
-        del self.callbacks[sock.fileno()]
-        self.epoll.unregister(sock)
+        if self.callbacks.pop(sock.fileno(), None) is not None:
+            self.epoll.unregister(sock)
 
     def run(self) -> None:
         """Wait for events, put them into the queue, call what is registered for each."""
         while True:
-            self.queue.extend(fd for fd, _ in self.epoll.poll())
+            self.queue.extend(
+                fd for fd, _ in self.epoll.poll(RETRY_SECONDS if self.later else None)
+            )
+            while self.later:
+                self.later.pop()()
             while self.queue:
                 # One that was forgotten meanwhile has none.
                 callback = self.callbacks.get(self.queue.popleft())
@@ -79,9 +84,10 @@ class EchoServer:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if not out_of_descriptors(error) or not self.open:
+            if not out_of_descriptors(error):
                 raise
-            self.loop.off(self.listener)  # until a peer leaves
+            self.loop.off(self.listener)  # for a moment: it would be ready all the time
+            self.loop.later.append(partial(self.loop.on, self.listener, READ, self.accept))
             return
         sock.setblocking(False)
         self.open[sock] = self.options.conversation(peer)
@@ -115,12 +121,10 @@ class EchoServer:
             self.loop.on(sock, READ, partial(self.receive, sock))
 
     def close(self, sock: socket.socket) -> None:
-        """Let a peer go; there is a descriptor for another one now."""
-        self.loop.off(sock)
+        """Let a peer go."""
         self.open.pop(sock).end()
+        self.loop.off(sock)
         sock.close()
-        if self.listener.fileno() not in self.loop.callbacks:
-            self.loop.on(self.listener, READ, self.accept)
 
 
 def serve(options: Options) -> None:

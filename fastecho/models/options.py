@@ -4,7 +4,7 @@ Lives here: all that is not the lesson of a model, so that each model's file hol
 Does not live here: how peers are served (the files beside this one, one model each), flags and
 signals (cli/_model.py). A model is a function `serve(options)`. It ends by KeyboardInterrupt, which
 the command raises in the main thread at SIGINT and SIGTERM, once: what a model does in a `finally`
-is not interrupted again.
+is not interrupted again. One with a loop that is not its own sets Options.stop instead.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
     from fastecho.address import Address
 
-__all__ = ["RECV_SIZE", "Conversation", "Model", "Options", "out_of_descriptors"]
+__all__ = ["RECV_SIZE", "RETRY_SECONDS", "Conversation", "Model", "Options", "out_of_descriptors"]
 
 RECV_SIZE = 65536
 """Bytes of one recv: as much as a peer's send usually brings at once on loopback."""
+
+RETRY_SECONDS = 0.1
+"""How soon accept() is tried again when no descriptor was left; newcomers wait in the kernel's
+queue meanwhile."""
 
 ENGLISH = ("peer (ip: {}, port: {}) sent: {}", "peer (ip: {}, port: {}) has disconnected")
 CHINESE = ("客户端(ip: {}, port: {}) 发来消息: {}", "客户端(ip: {}, port: {}) 已经断开连接")
@@ -100,6 +104,8 @@ class Options:
         self.on_listening = on_listening
         self.note = note
         self.put = put
+        self.stop: Callable[[], object] | None = None
+        """What a signal calls instead of raising KeyboardInterrupt; for the model to set."""
 
     def bound(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
         """Return the family and socket address to bind; a name's first one counts."""

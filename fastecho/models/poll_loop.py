@@ -16,7 +16,7 @@ from __future__ import annotations
 import select
 import socket
 
-from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Conversation, Model, Options, out_of_descriptors
 
 MODEL = Model(
     "poll",
@@ -49,7 +49,11 @@ class PollLoop:
 
     def turn(self) -> None:
         """Wait, and serve whoever is ready."""
-        for fd, _ in self.poll.poll():
+        ready = self.poll.poll(None if self.accepts else RETRY_SECONDS * 1000)
+        if not self.accepts:  # there may be a descriptor by now
+            self.poll.register(self.listener, select.POLLIN)
+            self.accepts = True
+        for fd, _ in ready:
             # An error or a hang-up is told as well: then the calls below say which.
             if connection := self.connections.get(fd):
                 self.go_on(connection)
@@ -63,9 +67,9 @@ class PollLoop:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if not out_of_descriptors(error) or not self.connections:
+            if not out_of_descriptors(error):
                 raise
-            self.poll.unregister(self.listener)  # until a peer leaves
+            self.poll.unregister(self.listener)  # for a moment: it would be ready all the time
             self.accepts = False
             return
         sock.setblocking(False)
@@ -99,9 +103,6 @@ class PollLoop:
         self.poll.unregister(connection.socket)
         connection.conversation.end()
         connection.socket.close()
-        if not self.accepts:
-            self.poll.register(self.listener, select.POLLIN)
-            self.accepts = True
 
 
 def serve(options: Options) -> None:

@@ -19,7 +19,7 @@ import select
 import socket
 import struct
 
-from .options import RECV_SIZE, Conversation, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Conversation, Model, Options, out_of_descriptors
 
 LARGEST = 1023
 MODEL = Model(
@@ -42,7 +42,7 @@ class SelectLoop:
         self.conversations: dict[socket.socket, Conversation] = {}
         # What of the replies the kernel has not taken; no more is read from these peers.
         self.pending: dict[socket.socket, bytes] = {}
-        self.accepts = True  # there are descriptors for more
+        self.accepts = True  # the listener is asked about
         self.told = False  # that a peer was turned away
 
     def turn(self) -> None:
@@ -50,7 +50,9 @@ class SelectLoop:
         reading = [one for one in self.conversations if one not in self.pending]
         if self.accepts:
             reading.append(self.listener)
-        readable, writable, _ = select.select(reading, list(self.pending), [])
+        wait = None if self.accepts else RETRY_SECONDS
+        readable, writable, _ = select.select(reading, list(self.pending), [], wait)
+        self.accepts = True  # there may be a descriptor by now
         for sock in readable + writable:
             if sock is self.listener:
                 self.accept()
@@ -64,9 +66,9 @@ class SelectLoop:
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
-            if not out_of_descriptors(error) or not self.conversations:
+            if not out_of_descriptors(error):
                 raise
-            self.accepts = False  # until a peer leaves; the others wait in the kernel's queue
+            self.accepts = False  # for a moment: the listener would be ready all the time
             return
         if sock.fileno() > LARGEST:
             self.turn_away(sock)
@@ -106,7 +108,6 @@ class SelectLoop:
         self.conversations.pop(sock).end()
         self.pending.pop(sock, None)
         sock.close()
-        self.accepts = True
 
 
 def serve(options: Options) -> None:

@@ -23,7 +23,7 @@ import threading
 import time
 from typing import Any
 
-from .options import RECV_SIZE, Model, Options, out_of_descriptors
+from .options import RECV_SIZE, RETRY_SECONDS, Model, Options, out_of_descriptors
 
 MODEL = Model(
     "socketserver",
@@ -84,7 +84,7 @@ class Server(socketserver.ThreadingTCPServer):
             return super().get_request()
         except OSError as error:
             if out_of_descriptors(error):
-                time.sleep(0.1)
+                time.sleep(RETRY_SECONDS)
             raise
 
     def handle_error(self, *_: object) -> None:

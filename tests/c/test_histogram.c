@@ -353,6 +353,14 @@ static void kept_extremes_are_taken_within_their_slots(void)
     assert(h->min == 1010 && h->max == INT64_MAX);
     fe_histogram_narrow(h, 960, FE_HISTOGRAM_HIGHEST);
     assert(h->min == 960 && h->max == INT64_MAX);
+    /* The slot of 1 h reaches beyond it, and a file has its edge. */
+    fe_histogram_reset(h);
+    fe_histogram_record(h, FE_HISTOGRAM_HIGHEST);
+    h->max = FE_HISTOGRAM_HIGHEST + 1000000000;
+    fe_histogram_narrow(h, -1, -1);
+    assert(h->max == FE_HISTOGRAM_HIGHEST + 1000000000);
+    fe_histogram_narrow(h, FE_HISTOGRAM_HIGHEST - 1, FE_HISTOGRAM_HIGHEST - 1);
+    assert(h->max == FE_HISTOGRAM_HIGHEST - 1);
     free(h);
 }
 
