@@ -77,7 +77,10 @@ cdef object make_connection(object core, Link *link):
 def reason_names():
     """Why connections end, by number: the names of src_c/connection.h."""
     cdef int i
-    return [fe_reason_name(i).decode("ascii") for i in range(FE_REASONS)]
+    names = []
+    for i in range(FE_REASONS):
+        names.append(fe_reason_name(i).decode("ascii"))
+    return names
 
 
 @cython.final
