@@ -53,6 +53,11 @@ def place_of(item: pytest.Item) -> str:
     return f"{item.path.relative_to(folder)}{item.nodeid.partition('.py')[2]}"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name what `make test-models` leaves out of the conformance suite."""
+    config.addinivalue_line("markers", "no_model: its server is none of the I/O models")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is no use under what watches this process, if anything does."""
     names = watching()

@@ -88,13 +88,15 @@ def connect(
     *,
     receive_buffer: int | None = None,
     send_buffer: int | None = None,
+    segment: int | None = None,
     timeout: float = DEADLINE,
 ) -> socket.socket:
     """Return a blocking stream socket that is connected; every call on it has a deadline.
 
     target: a server (its first address), an address as text ("127.0.0.1:7", "[::1]:7",
     "unix:PATH"), or a (host, port) pair. The buffers are set before the handshake, so that they
-    bound the window; TCP_NODELAY is on, so that a send is a segment.
+    bound the window, and so is the largest segment, to which the other side's buffer is fitted;
+    TCP_NODELAY is on, so that a send is a segment.
     """
     address = target if isinstance(target, (str, tuple)) else target.address
     if isinstance(address, str) and address.startswith("unix:"):
@@ -114,6 +116,8 @@ def connect(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if segment is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         sock.settimeout(timeout)
         sock.connect(place)
     except BaseException:

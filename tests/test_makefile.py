@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SUITE = "tests/conformance/test_conformance.py"
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
@@ -155,6 +156,36 @@ def test_make_alone_lists_every_target(tree: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert re.findall(r"^  ([\w-]+)", result.stdout, re.M) == targets()
     assert not (tree / ".venv").exists()
+
+
+def test_every_test_of_the_models_and_of_the_conformance_suite_is_of_one_target() -> None:
+    """`make test` and `make test-models` share them: all of a file's, or by what they run."""
+    command = ["make", "-n", f"PYTHON={sys.executable}", "test", "test-models"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
+    test, models = re.findall(r"-m pytest (.*)$", said, re.M)
+    places = re.findall(r" (tests/\S+)", models)
+
+    # What is named is collected even if it is ignored.
+    left = " ".join(place for place in places if f"--ignore={place}" not in test)
+    running = [
+        subprocess.Popen(
+            f"exec {sys.executable} -m pytest --collect-only -q {words}",
+            shell=True,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for words in (f"{test} {left}", models, " ".join(places))
+    ]
+    first, second, every = (
+        [line for line in one.communicate(timeout=60)[0].splitlines() if "::" in line]
+        for one in running
+    )
+    assert sorted(first + second) == sorted(every)
+    files = {line.partition("::")[0] for line in second}
+    names = ["test_tutorial.py", *(path.name for path in ROOT.glob("tests/test_models*.py"))]
+    assert files == {*(f"tests/{name}" for name in names), SUITE}
+    assert {line.partition("::")[0] for line in first} == {SUITE}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ What they say and refuse in quiet times is in test_models.py.
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -15,7 +16,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from commands import exchange, serving
+from commands import exchange, read_ready, serving
 from peers import connect, recv_exactly
 
 from fastecho import models
@@ -83,6 +84,36 @@ def test_without_a_descriptor_and_without_peers_it_waits_for_one(name: str) -> N
             assert recv_exactly(peer, 5) == b"later"
         code, said = server.end(signal.SIGTERM)
     assert (code, said[-1]) == (0, "fastecho: stopped")
+
+
+@pytest.mark.parametrize("name", ["threaded", "socketserver", "epoll", "asyncio"])
+def test_a_signal_ends_it_while_nobody_reads_what_it_shows(name: str) -> None:
+    program = [sys.executable, "-m", "fastecho", "serve", "--bind=127.0.0.1:0"]
+    unread, writer = os.pipe()
+    reader, ready = os.pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, unread)
+        stack.callback(os.close, reader)
+        process = stack.enter_context(
+            subprocess.Popen(
+                [*program, f"--model={name}", "--show-messages", f"--ready-fd={ready}"],
+                stdout=writer,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[ready],
+            )
+        )
+        stack.callback(process.kill)
+        os.close(writer)
+        os.close(ready)
+        (address,) = read_ready(reader)
+        peers = [stack.enter_context(connect(address)) for _ in range(3)]
+        with pytest.raises(TimeoutError):  # the pipe takes 64 KiB
+            for peer in itertools.cycle(peers):
+                peer.settimeout(0.3)
+                peer.sendall(b"x" * 100)
+                peer.recv(1000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize("name", MANY)

@@ -123,6 +123,20 @@ def test_the_log_level_is_taken_over(file: Path) -> None:
         assert (code, lines) == (0, [])
 
 
+def test_a_reload_before_the_end_is_done_before_the_end(file: Path) -> None:
+    """Both signals come while the process is stopped, somewhere between listening and waiting."""
+    for _ in range(8):
+        file.write_text(BIND)
+        with serving(f"--config={file}") as server:
+            server.process.send_signal(signal.SIGSTOP)
+            file.write_text(f'{BIND}log_level = "error"\n')
+            server.process.send_signal(signal.SIGHUP)
+            server.process.send_signal(signal.SIGTERM)
+            code, lines = server.end(signal.SIGCONT)
+        assert code == 0
+        assert not [line for line in lines if "drained" in line or "stopped" in line]
+
+
 def test_a_drain_ends_it_as_ever_after_a_reload(file: Path) -> None:
     with serving(f"--config={file}", "--drain-idle=0.05") as server, server.connect() as client:
         started(server)

@@ -6,9 +6,11 @@ what is said. Does not live here: the models (fastecho/models), the core's own r
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+from _thread import allocate_lock
 
 from fastecho.address import format_host_port, is_loopback
 from fastecho.errors import ConfigError, ExtensionMissingError, StartError
@@ -30,6 +32,8 @@ LOOK_SECONDS = 0.25
 """How often the timer interrupts what waits."""
 CLEAN_SECONDS = 1.0
 """For so long a model may clean up."""
+_WHOLE = allocate_lock()
+"""Held while a line is written: threads take turns."""
 
 
 def log_of(merged: Merged) -> Log:
@@ -213,13 +217,24 @@ class _Signals:
 
 
 def _put(line: str) -> None:
-    """Write a line on stdout; one that is closed costs no connection."""
-    if sys.stdout is not None:
-        try:
-            sys.stdout.write(f"{line}\n")  # in one piece: threads take turns between two
-            sys.stdout.flush()
-        except (OSError, ValueError):
-            sys.stdout = None
+    """Write a line on stdout, whole; one that is closed costs no connection.
+
+    Past Python's buffer: if nobody reads, what is left there would hold up the end of the process.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        data = memoryview(f"{line}\n".encode(sys.stdout.encoding, sys.stdout.errors or "strict"))
+        with _WHOLE:
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+    except (OSError, ValueError):
+        sys.stdout = None
+    except KeyboardInterrupt:
+        # The signal that ends the model found it waiting for somebody to read. What is said on
+        # the way out would wait as well.
+        sys.stdout = None
+        raise
 
 
 def _somaxconn() -> int:

@@ -214,6 +214,10 @@ class _Serving:
             drained = self._serve(server, early)
         except _Stopped:
             early.install()  # serve_forever() may have replaced some already
+            if early.hung_up:  # asked for before the end was: how long a drain may take, say
+                early.held = True
+                self._reload(server)
+                early.held = False
             drained = _stop(server)
         except OSError as error:
             early.held = True

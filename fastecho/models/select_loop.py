@@ -106,7 +106,6 @@ class SelectLoop:
     def close(self, sock: socket.socket) -> None:
         """Let a peer go."""
         self.conversations.pop(sock).end()
-        self.pending.pop(sock, None)
         sock.close()
 
 
