@@ -44,10 +44,11 @@ ARROWS: dict[str, set[str]] = {
     "reason": set(),
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "errors",
-        "latch", "limits", "listener", "peer", "process", "reason", "reporter", "signals", "stats",
+        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "latch",
+        "limits", "listener", "peer", "process", "reason", "reporter", "signals", "stats", "view",
     },
     "signals": set(),
+    "view": {"_core", "config", "errors", "latch", "listener", "stats"},
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
         "measure.runner", "measure.saved", "measure.search"},
@@ -149,6 +150,7 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "listener",
     "process",
     "reporter",
+    "view",
 }
 
 # Leaves do no input or output; commands open no socket. Asking socket how an address looks
