@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ForkedError,
         StartError,
     )
+    from fastecho.hole import black_hole
     from fastecho.peer import Peer
     from fastecho.reason import Reason
     from fastecho.server import Server
@@ -36,6 +37,7 @@ __all__ = [
     "StartError",
     "Stats",
     "__version__",
+    "black_hole",
 ]
 
 _HOMES = {
@@ -50,6 +52,7 @@ _HOMES = {
     "Server": "server",
     "StartError": "errors",
     "Stats": "stats",
+    "black_hole": "hole",
 }
 _NEEDS_CORE = frozenset({"_core", "server"})
 

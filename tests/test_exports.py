@@ -31,6 +31,7 @@ PUBLIC = {
     "StartError",
     "Stats",
     "__version__",
+    "black_hole",
 }
 
 

@@ -28,7 +28,9 @@ LEAVES: dict[str, set[str]] = {
 }
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
-    "__init__": {"_core", "_version", "client", "errors", "peer", "reason", "server", "stats"},
+    "__init__": {
+        "_core", "_version", "client", "errors", "hole", "peer", "reason", "server", "stats",
+    },
     "__main__": {"cli"},
     "admission": {"_core", "callbacks", "listener", "peer", "signals"},
     "awaiting": {"latch", "server"},
@@ -36,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
+    "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors", "limits"},
@@ -146,6 +149,7 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "_core",
     "admission",
     "crew",
+    "hole",
     "latch",
     "listener",
     "process",
