@@ -44,13 +44,16 @@ ARROWS: dict[str, set[str]] = {
     "listener": {"address", "config", "errors", "limits"},
     "peer": {"address", "listener"},
     "process": {"server"},
+    "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
+    "refused": {"address", "errors"},
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "latch",
         "limits", "listener", "peer", "process", "reason", "reporter", "signals", "stats", "view",
     },
     "signals": set(),
+    "testing": {"", "config"},
     "view": {"_core", "config", "errors", "latch", "listener", "stats"},
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
@@ -140,6 +143,7 @@ EXTRAS = {
     "measure._charts": {"drawsvg"},
     "measure.cluster": {"dask", "distributed"},
     "measure.cluster_task": {"distributed"},
+    "pytest_plugin": {"pytest"},
 }
 # Commands may use everything below them, the public names ("") included. The core and the
 # listeners are the server's own.
@@ -153,7 +157,10 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "latch",
     "listener",
     "process",
+    "pytest_plugin",
+    "refused",
     "reporter",
+    "testing",
     "view",
 }
 
