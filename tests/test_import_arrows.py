@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
     "admission": {"_core", "callbacks", "listener", "peer", "signals"},
+    "aio": {"address", "client", "dial"},
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server"},
     "client": {"address", "dial", "errors"},
