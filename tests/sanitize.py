@@ -123,6 +123,7 @@ LEAKS_OF_PYTHON = (
     Skip("test_serve_forever.py", ADDRESS, DAEMON),
     Skip("test_surroundings.py", ADDRESS, DAEMON),
     Skip("test_without_extension.py", ADDRESS, DAEMON),
+    Skip("test_examples.py", ADDRESS, DAEMON),
     Skip("test_exit.py", ADDRESS, DAEMON),
     Skip("endings/test_endings.py", ADDRESS, DAEMON),
     Skip("test_fork.py::test_the_exit_of_a_child", ADDRESS, FORKED),
