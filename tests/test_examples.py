@@ -141,6 +141,28 @@ def test_unittest_without_pytest() -> None:
     assert "Ran 4 tests" in done.stderr
 
 
+def blocks(path: Path) -> list[str]:
+    """Return the Python code of a page."""
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.S | re.M)
+
+
+def test_the_tests_in_how_to_test_your_client(tmp_path: Path) -> None:
+    names = "from test_retries import ask, chain, pytest, repeat, socket, threading"
+    names += "\nfrom test_urllib3 import BUSY, OK, http, urllib3\n"
+    page = ROOT / "docs" / "how-to" / "test-your-client.md"
+    (tmp_path / "test_page.py").write_text("\n".join([names, *blocks(page)]))
+    settings = ["-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    done = run("-m", "pytest", "-q", *settings, str(tmp_path / "test_page.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 passed" in done.stdout
+
+
+def test_the_server_in_how_to_embed_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = blocks(ROOT / "docs" / "how-to" / "embed-a-server.md")
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("listening on 127.0.0.1:")
+
+
 def test_tests_of_clients() -> None:
     files = ["test_retries.py", "test_urllib3.py", "test_redis.py"]
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
