@@ -25,6 +25,8 @@ __all__ = ["EchoServer"]
 
 CAPTURE = 1048576
 """Bytes that are kept of what peers sent, unless the test asks for another number."""
+REPLIES = ("prefix", "suffix", "fault")
+"""Settings that say what a reply is: the core refuses them beside a callback."""
 WAIT = 5.0
 """Seconds of wait_for(): a hundred times what a loaded machine needs."""
 
@@ -51,8 +53,7 @@ class EchoServer(Server):
     ) -> None:
         on_message = config.get("on_message")
         self._captured: _Captured | None = None
-        # A callback makes the replies, so the core refuses these two beside one.
-        if capture and (on_message or not (config.get("prefix") or config.get("suffix"))):
+        if capture and (on_message or not any(map(config.get, REPLIES))):
             self._captured = _Captured(capture)
             config["on_message"] = self._captured.wrap(on_message or _echo)
         self._accept_error: BaseException | None = None
