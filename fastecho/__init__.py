@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         StartError,
     )
     from fastecho.faults import Fault
+    from fastecho.hole import black_hole
     from fastecho.peer import Peer
     from fastecho.reason import Reason
     from fastecho.server import Server
@@ -38,6 +39,7 @@ __all__ = [
     "StartError",
     "Stats",
     "__version__",
+    "black_hole",
 ]
 
 _HOMES = {
@@ -53,6 +55,7 @@ _HOMES = {
     "Server": "server",
     "StartError": "errors",
     "Stats": "stats",
+    "black_hole": "hole",
 }
 _NEEDS_CORE = frozenset({"_core", "server"})
 

@@ -92,6 +92,8 @@ class Callbacks:
         # By number; a reason for which no connection is ever served has none.
         self.reasons = [Reason(one) if one in known else None for one in reason_names()]
         self._server = server
+        # What the first callback that failed raised.
+        self.error: BaseException | None = None
 
     def peer(self, address: bytes, listener: int, queue_wait_ms: int) -> Peer:
         """Return the Peer of a connection, from its raw sockaddr."""
@@ -113,6 +115,7 @@ class Callbacks:
             log.info("%s raised %s: the server stops", name, type(error).__name__)
             self._server.stop()
         else:
+            self.error = self.error or error
             then = "" if name == "on_close" else ": the connection is reset"
             log.error("%s failed for %r%s", name, connection, then, exc_info=error)
 

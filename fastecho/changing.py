@@ -9,25 +9,23 @@ from __future__ import annotations
 from .config import Config
 from .errors import ConfigError
 from .limits import change_limits, limits_of, milliseconds
+from .view import View
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from threading import RLock
     from typing import Any
 
-    from . import _core
     from .callbacks import Callbacks
     from .faults import Fault
 
 __all__ = ["Changing"]
 
 
-class Changing:
+class Changing(View):
     """The part of Server that changes limits and faults."""
 
-    config: Config
     _calls: Callbacks | None
-    _core: _core.Core | None
     _lock: RLock
 
     def set_limits(self, **limits: Any) -> None:
@@ -66,9 +64,6 @@ class Changing:
         with self._lock:
             self.config = Config(**{**self.config.keywords(), "fault": config.fault})
             self._tell_fault()
-
-    def _check_process(self) -> None:
-        raise NotImplementedError  # Server's
 
     def _check_fault(self, fault: Fault | None) -> None:
         """Raise ConfigError for a fault that this server cannot have."""

@@ -64,7 +64,7 @@ class Client:
     def __init__(
         self, address: str | tuple[str, int] | Address, timeout: float | None = None
     ) -> None:
-        self._timeout = _checked_timeout(timeout)
+        self._timeout = checked_timeout(timeout)
         # Bytes received and not given back yet.
         self._buffer = bytearray()
         # So many bytes of the buffer hold no newline: recv_line looks at each byte once.
@@ -94,7 +94,7 @@ class Client:
 
     @timeout.setter
     def timeout(self, value: float | None) -> None:
-        self._timeout = _checked_timeout(value)
+        self._timeout = checked_timeout(value)
 
     @property
     def local_address(self) -> str:
@@ -130,7 +130,7 @@ class Client:
         Thread: one sender at a time.   Cost: O(n), one send(2) for each buffer's worth.
         Source: send(2).
         """
-        view = _flat(data)
+        view = flat(data)
         deadline = self._deadline()
         sent = 0
         while sent < len(view):
@@ -227,7 +227,7 @@ class Client:
         Thread: no other thread may send or receive meanwhile.   Cost: O(n) time and memory.
         Source: RFC 862.
         """
-        view = _flat(data)
+        view = flat(data)
         size = len(view)
         deadline = self._deadline()
         sent = self._send_some(view)
@@ -306,7 +306,7 @@ class Client:
         return data
 
 
-def _checked_timeout(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """Return a timeout that is None or a finite number above 0."""
     if timeout is None:
         return None
@@ -317,7 +317,7 @@ def _checked_timeout(timeout: float | None) -> float | None:
     return float(timeout)
 
 
-def _flat(data: bytes | bytearray | memoryview) -> memoryview:
+def flat(data: bytes | bytearray | memoryview) -> memoryview:
     """Return the bytes of any contiguous buffer (cast refuses an empty one)."""
     view = memoryview(data)
     return view.cast("B") if view.nbytes else memoryview(b"")

@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["connect", "connect_error", "reason", "resolve", "text_of"]
+__all__ = ["connect", "connect_error", "is_itself", "reason", "resolve", "text_of"]
 
 
 def resolve(address: Address, family: int = 0) -> Sequence[tuple[int, object]]:
@@ -57,7 +57,7 @@ def connect(sock: socket.socket, place: object, timeout: float | None) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(timeout)
         sock.connect(place)  # type: ignore[arg-type]
-        if _is_itself(sock):
+        if is_itself(sock):
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     except TimeoutError:
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
@@ -81,7 +81,7 @@ def _connect_unix(sock: socket.socket, path: object, timeout: float | None) -> N
         raise TimeoutError from None
 
 
-def _is_itself(sock: socket.socket) -> bool:
+def is_itself(sock: socket.socket) -> bool:
     """Tell whether a TCP socket is connected with itself.
 
     It happens on this machine when nobody listens on a port and the kernel picks that same port

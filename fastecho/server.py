@@ -1,8 +1,8 @@
 """Server: the life cycle of an echo server, and the accept callback.
 
-Lives here: starting and ending workers. Does not live here: listeners (listener.py), settings
-(config.py), the accept callback (admission.py), signals (signals.py), fork and exit (process.py),
-payload: no byte of a peer ever passes through this file.
+Lives here: starting and ending workers. Does not live here: what can be seen of a server (view.py),
+listeners (listener.py), settings (config.py), the accept callback (admission.py), signals
+(signals.py), fork and exit (process.py), payload: no byte of a peer ever passes through this file.
 
 Theory of operation. start() opens the listeners, builds the core (_core.Core) and starts one
 daemon thread for each worker; each sits in Core.run() without the GIL until it was told to end
@@ -30,7 +30,6 @@ from .admission import ask_for_each
 from .changing import Changing
 from .config import Config
 from .crew import Crew
-from .errors import ForkedError
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
@@ -41,7 +40,7 @@ from .stats import Stats
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Literal
+    from typing import Any
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
     from .config import AtLimit, Bind, Bytes, Frame, LogFormat
@@ -185,18 +184,6 @@ class Server(Changing):
 
         return Callbacks(self, **{name: given[name] for name in SETTINGS})
 
-    def __repr__(self) -> str:
-        if self._accepting:
-            state = "listening"
-        elif self._ended.is_open():
-            state = "ended"
-        else:
-            state = "not started" if self._core is None else "ending"
-        if not self._is_mine():
-            state = f"of process {self._pid}"
-        where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
-        return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
-
     # --- starting --------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -329,65 +316,6 @@ class Server(Changing):
             core.end_admissions()
         else:
             core.wake()  # the same
-
-    # --- looking ---------------------------------------------------------------------------
-
-    @property
-    def listeners(self) -> tuple[Listener, ...]:
-        """The listeners, also after they were closed; empty before start()."""
-        self._check_process()
-        return tuple(self._listeners)
-
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; empty when the server does not accept. Not to be closed."""
-        self._check_process()
-        return tuple(one.socket for one in self._listeners) if self._accepting else ()
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where it listens, as text that a client takes; the same address only once."""
-        self._check_process()
-        return list(dict.fromkeys(str(one.address) for one in self._listeners))
-
-    @property
-    def address(self) -> str:
-        """The first of `addresses`."""
-        return self.addresses[self._first()]
-
-    @property
-    def host(self) -> str | None:
-        """Host of the first address; None on a Unix socket."""
-        return self.listeners[self._first()].address.host
-
-    @property
-    def port(self) -> int | None:
-        """Port of the first address; None on a Unix socket."""
-        return self.listeners[self._first()].address.port
-
-    def _first(self) -> Literal[0]:
-        if not self._listeners:
-            raise RuntimeError("the server has no address before start()")
-        return 0
-
-    @property
-    def threads(self) -> int:
-        """Number of workers."""
-        return self.config.threads
-
-    def is_serving(self) -> bool:
-        """Tell whether it accepts connections now."""
-        self._check_process()
-        return self._accepting
-
-    def stats(self) -> Stats:
-        """Return what was counted so far; after the end, the last state.
-
-        Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
-        """
-        self._check_process()
-        core = self._core
-        return self._stats if core is None or self._ended.is_open() else Stats(core.counters())
 
     # --- ending ----------------------------------------------------------------------------
 
@@ -561,16 +489,6 @@ class Server(Changing):
         await wait_open(self._ended)
 
     # --- fork ------------------------------------------------------------------------------
-
-    def _is_mine(self) -> bool:
-        """Tell whether this process is the one that made the server, and not a forked child."""
-        return os.getpid() == self._pid
-
-    def _check_process(self) -> None:
-        if not self._is_mine():
-            raise ForkedError(
-                f"this server lives in process {self._pid}: a forked child cannot use it"
-            )
 
     def _forget_in_child(self) -> None:
         """For process.py: after fork, in the child, close the copies of the descriptors."""

@@ -32,6 +32,7 @@ PUBLIC = {
     "StartError",
     "Stats",
     "__version__",
+    "black_hole",
 }
 
 

@@ -30,29 +30,36 @@ LEAVES: dict[str, set[str]] = {
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
     "__init__": {
-        "_core", "_version", "client", "errors", "faults", "peer", "reason", "server", "stats",
+        "_core", "_version", "client", "errors", "faults", "hole", "peer", "reason", "server",
+        "stats",
     },
     "__main__": {"cli"},
     "admission": {"_core", "callbacks", "errors", "faults", "listener", "peer", "signals"},
+    "aio": {"address", "client", "dial"},
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server"},
-    "changing": {"_core", "callbacks", "config", "errors", "faults", "limits"},
+    "changing": {"callbacks", "config", "errors", "faults", "limits", "view"},
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
+    "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listener": {"address", "config", "errors", "limits"},
     "peer": {"address", "listener"},
     "process": {"server"},
+    "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
+    "refused": {"address", "errors"},
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
-        "errors", "faults", "latch", "limits", "listener", "peer", "process", "reason",
-        "reporter", "signals", "stats",
+        "faults", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
+        "signals", "stats",
     },
     "signals": set(),
+    "testing": {"", "config"},
+    "view": {"_core", "config", "errors", "latch", "listener", "stats"},
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
         "measure.runner", "measure.saved", "measure.search"},
@@ -141,6 +148,7 @@ EXTRAS = {
     "measure._charts": {"drawsvg"},
     "measure.cluster": {"dask", "distributed"},
     "measure.cluster_task": {"distributed"},
+    "pytest_plugin": {"pytest"},
 }
 # Commands may use everything below them, the public names ("") included. The core and the
 # listeners are the server's own.
@@ -150,10 +158,15 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "_core",
     "admission",
     "crew",
+    "hole",
     "latch",
     "listener",
     "process",
+    "pytest_plugin",
+    "refused",
     "reporter",
+    "testing",
+    "view",
 }
 
 # Leaves do no input or output; commands open no socket. Asking socket how an address looks

@@ -53,7 +53,14 @@ SHOW_MESSAGES = Setting(
     False,
     "print on standard output what peers send and when they leave; with --model only",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES)
+BLACK_HOLE = Setting(
+    "black_hole",
+    "switch",
+    False,
+    "serve nobody: hold the addresses of --bind so that every connect to them hangs, until a "
+    "signal; then they refuse",
+)
+EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE)
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -77,7 +84,8 @@ examples:
   fastecho serve --access-log --log-format json
   fastecho serve --frame line --prefix 'you said: '
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
-  fastecho serve --model blocking --show-messages"""
+  fastecho serve --model blocking --show-messages
+  fastecho serve --black-hole --bind 127.0.0.1:9000"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,15 +129,18 @@ def run(args: argparse.Namespace) -> int:
             extra=EXTRA,
         )
 
-    from fastecho.cli import _model
+    from fastecho.cli import _black_hole, _model
 
     merged = read()
     _model.check(merged)
+    _black_hole.check(merged)
     if args.print_config:
         if sys.stdout is not None:
             sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, *EXTRA)).encode())
         return 0
     log = _model.log_of(merged)
+    if merged.values["black_hole"]:
+        return _black_hole.run(merged, log, ready_fd)
     model = _model.chosen(merged, log)
     if model == "native":
         return _Serving(merged, log, None if args.config is None else read).run(ready_fd)

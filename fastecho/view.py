@@ -1,0 +1,116 @@
+"""View: what can be seen of a server, in whatever state it is.
+
+Lives here: addresses, sockets, statistics, and whose process it is. Does not live here: anything
+that changes a server (server.py, whose Server is a View).
+"""
+
+from __future__ import annotations
+
+import os
+
+from .errors import ForkedError
+from .stats import Stats
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    import socket
+    from typing import Literal
+
+    from . import _core
+    from .config import Config
+    from .latch import Latch
+    from .listener import Listener
+
+__all__ = ["View"]
+
+
+class View:
+    """The part of a Server that only looks. Thread: everything may be called from any thread."""
+
+    config: Config
+    _pid: int
+    _core: _core.Core | None
+    _listeners: list[Listener]
+    # The last state, once it has ended.
+    _stats: Stats
+    _accepting: bool
+    _ended: Latch
+
+    def __repr__(self) -> str:
+        if self._accepting:
+            state = "listening"
+        elif self._ended.is_open():
+            state = "ended"
+        else:
+            state = "not started" if self._core is None else "ending"
+        if not self._is_mine():
+            state = f"of process {self._pid}"
+        where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
+        return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners, also after they were closed; empty before start()."""
+        self._check_process()
+        return tuple(self._listeners)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; empty when the server does not accept. Not to be closed."""
+        self._check_process()
+        return tuple(one.socket for one in self._listeners) if self._accepting else ()
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as text that a client takes; the same address only once."""
+        self._check_process()
+        return list(dict.fromkeys(str(one.address) for one in self._listeners))
+
+    @property
+    def address(self) -> str:
+        """The first of `addresses`."""
+        return self.addresses[self._first()]
+
+    @property
+    def host(self) -> str | None:
+        """Host of the first address; None on a Unix socket."""
+        return self.listeners[self._first()].address.host
+
+    @property
+    def port(self) -> int | None:
+        """Port of the first address; None on a Unix socket."""
+        return self.listeners[self._first()].address.port
+
+    def _first(self) -> Literal[0]:
+        if not self._listeners:
+            raise RuntimeError("the server has no address before start()")
+        return 0
+
+    @property
+    def threads(self) -> int:
+        """Number of workers."""
+        return self.config.threads
+
+    def is_serving(self) -> bool:
+        """Tell whether it accepts connections now."""
+        self._check_process()
+        return self._accepting
+
+    def stats(self) -> Stats:
+        """Return what was counted so far; after the end, the last state.
+
+        Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
+        """
+        self._check_process()
+        core = self._core
+        return self._stats if core is None or self._ended.is_open() else Stats(core.counters())
+
+    def _is_mine(self) -> bool:
+        """Tell whether this process is the one that made the server, and not a forked child."""
+        return os.getpid() == self._pid
+
+    def _check_process(self) -> None:
+        if not self._is_mine():
+            raise ForkedError(
+                f"this server lives in process {self._pid}: a forked child cannot use it"
+            )

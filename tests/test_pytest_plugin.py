@@ -1,0 +1,286 @@
+"""The pytest plugin: its fixtures, used here as anybody uses them, and whole sessions of pytest.
+
+What concerns a whole session (an error at the end of a test, other plugins, what is imported) runs
+in a process of its own, by `pytester`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Join
+from peers import exchange, has_ipv6, is_turned_away, read_to_eof, recv_exactly
+
+import fastecho
+from fastecho import Connection
+from fastecho.refused import RefusedAddress
+from fastecho.testing import EchoServer
+
+pytest_plugins = ["pytester"]
+
+MakeEchoServer = Callable[..., EchoServer]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run_pytest(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., pytest.RunResult]:
+    """Run the tests in a text in a pytest of its own, with this package."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+    def run(text: str, *arguments: str) -> pytest.RunResult:
+        pytester.makepyfile(text)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments, timeout=50)
+
+    return run
+
+
+# --- what the fixtures give -------------------------------------------------------------------
+
+
+def test_echo_server_echoes_and_keeps_what_came(echo_server: EchoServer, join: Join) -> None:
+    assert echo_server.address == f"{echo_server.host}:{echo_server.port}"
+    assert echo_server.url == f"tcp://127.0.0.1:{echo_server.port}"
+    first, second = join(echo_server), join(echo_server)
+    assert exchange(first, b"one") == b"one"
+    assert echo_server.received == b"one"
+    assert exchange(second, b"two") == b"two"
+    assert exchange(first, b"three") == b"three"
+    assert echo_server.received == b"onetwothree"
+    assert echo_server.received_by == {1: b"onethree", 2: b"two"}
+    assert echo_server.stats().bytes_in == 11
+    first.shutdown(socket.SHUT_WR)
+    assert read_to_eof(first) == b""
+    echo_server.wait_for(connections=2, bytes=11, closed=1)
+
+
+def test_every_method_of_a_server_is_there(echo_server: EchoServer) -> None:
+    echo_server.set_limits(max_connections=1)
+    assert isinstance(echo_server, fastecho.Server)
+    assert echo_server.is_serving()
+    echo_server.close()
+    assert not echo_server.is_serving()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_make_echo_server_takes_addresses_and_settings(
+    make_echo_server: MakeEchoServer, join: Join, tmp_path: Path
+) -> None:
+    ipv6 = make_echo_server("[::1]:0", frame="length")
+    assert ipv6.url == f"tcp://[::1]:{ipv6.port}"
+    assert exchange(join(ipv6), b"\0\0\0\2hi") == b"\0\0\0\2hi"
+    assert ipv6.received == b"hi"
+    unix = make_echo_server(f"unix:{tmp_path}/s", frame="line", suffix=b"!", prefix=b"> ")
+    assert unix.url == f"unix://{tmp_path}/s"
+    assert exchange(join(unix), b"hi\n", 6) == b"> hi!\n"
+    for name in ("host", "port"):
+        with pytest.raises(RuntimeError, match=name):
+            getattr(unix, name)
+    with pytest.raises(RuntimeError, match="nothing is captured"):
+        _ = unix.received
+    unix.wait_for(bytes=3)
+
+
+def test_callbacks_of_the_test_are_captured_as_well(
+    make_echo_server: MakeEchoServer, join: Join
+) -> None:
+    def answer(connection: Connection, data: memoryview) -> bytes:
+        return bytes(data).upper()
+
+    server = make_echo_server(on_message=answer, memoryviews=True, on_accept=lambda peer: None)
+    assert exchange(join(server), b"abc") == b"ABC"
+    assert server.received == b"abc"
+
+
+def test_nothing_is_captured_on_demand_and_then_no_callback_runs(
+    make_echo_server: MakeEchoServer, join: Join
+) -> None:
+    server = make_echo_server(capture=0)
+    assert exchange(join(server), b"abc") == b"abc"
+    server.wait_for(connections=1, bytes=3)
+    with pytest.raises(RuntimeError, match="nothing is captured with capture=0"):
+        _ = server.received
+    assert server.take_error() is None
+
+
+def test_a_capture_that_is_full_says_so(make_echo_server: MakeEchoServer, join: Join) -> None:
+    server = make_echo_server(capture=4)
+    peer = join(server)
+    assert exchange(peer, b"abcd") == b"abcd"
+    assert server.received == b"abcd"
+    assert exchange(peer, b"ef") == b"ef"
+    server.wait_for(bytes=6)
+    with pytest.raises(AssertionError, match="peers sent 6 bytes, more than capture=4 keeps"):
+        _ = server.received
+
+
+def test_wait_for_ends_when_it_has_happened_and_tells_how_far_it_came(
+    echo_server: EchoServer, join: Join
+) -> None:
+    waiting = threading.Thread(target=echo_server.wait_for, kwargs={"connections": 1, "bytes": 2})
+    waiting.start()
+    peer = join(echo_server)
+    assert exchange(peer, b"ab") == b"ab"
+    waiting.join()
+    with pytest.raises(AssertionError, match=r"saw 1 of 2 connections, 2 of 3 bytes within 0.01 s"):
+        echo_server.wait_for(connections=2, bytes=3, timeout=0.01)
+
+
+def test_a_failed_callback_fails_on_leaving_and_can_be_taken(join: Join) -> None:
+    def answer(connection: Connection, data: bytes) -> bytes:
+        raise ValueError(data)
+
+    def try_it(server: EchoServer) -> None:
+        with join(server) as peer:
+            peer.sendall(b"x")
+            with pytest.raises(ConnectionResetError):
+                recv_exactly(peer, 1)
+
+    fails = pytest.raises(AssertionError, match=r"a callback of .* raised ValueError\(b'x'\)")
+    with fails as told, EchoServer(on_message=answer) as server:
+        try_it(server)
+        try_it(server)
+    assert isinstance(told.value.__cause__, ValueError)
+    with EchoServer(on_message=answer) as server:
+        try_it(server)
+        assert isinstance(server.take_error(), ValueError)
+    # What the test itself raises is not covered up.
+    with pytest.raises(KeyError), EchoServer(on_message=answer) as server:
+        try_it(server)
+        raise KeyError
+
+
+def test_a_failed_accept_callback_fails_as_well() -> None:
+    fails = pytest.raises(AssertionError, match="ZeroDivisionError")
+    with fails, EchoServer(on_accept=lambda peer: 1 / 0) as server:
+        assert is_turned_away(server)
+
+
+def test_what_is_no_callback_is_refused_as_by_a_server() -> None:
+    with pytest.raises(TypeError, match="on_message must be callable, not int"):
+        EchoServer(on_message=7)
+    with pytest.raises(TypeError, match="on_accept must be callable, not int"):
+        EchoServer(on_accept=7)
+
+
+def test_black_hole_and_refused_address(
+    black_hole: fastecho.black_hole, refused_address: RefusedAddress
+) -> None:
+    with pytest.raises(TimeoutError):
+        socket.create_connection((black_hole.host, black_hole.port), timeout=0.02)
+    assert str(refused_address) == f"{refused_address.host}:{refused_address.port}"
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((refused_address.host, refused_address.port))
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        other.bind((refused_address.host, refused_address.port))
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_refused_address_of_ipv6() -> None:
+    with RefusedAddress("::1") as refused:
+        assert refused.address == f"[::1]:{refused.port}"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((refused.host, refused.port))
+    with pytest.raises(fastecho.ConfigError, match="host 'localhost' must be a numeric"):
+        RefusedAddress("localhost")
+
+
+def test_an_event_loop_waits_in_a_thread(echo_server: EchoServer) -> None:
+    async def main() -> None:
+        reader, writer = await asyncio.open_connection(echo_server.host, echo_server.port)
+        writer.write(b"hello")
+        await asyncio.to_thread(echo_server.wait_for, bytes=5)
+        assert await reader.readexactly(5) == b"hello"
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_start_and_end_take_at_most_two_milliseconds() -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        with EchoServer():
+            pass
+        return time.perf_counter() - began
+
+    # One of many: a neighbour on the same core can only add to it.
+    assert any(once() <= 0.002 for _ in range(200))
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+def test_a_session_that_uses_no_fixture_imports_next_to_nothing(
+    run_pytest: Callable[..., pytest.RunResult],
+) -> None:
+    result = run_pytest("""
+        import sys
+
+        def test_loaded():
+            ours = {name for name in sys.modules if name.startswith("fastecho")}
+            assert ours == {"fastecho", "fastecho._version", "fastecho.pytest_plugin"}
+        """)
+    result.assert_outcomes(passed=1)
+
+
+def test_a_callback_that_raised_is_an_error_of_its_test(
+    run_pytest: Callable[..., pytest.RunResult],
+) -> None:
+    result = run_pytest("""
+        import socket
+
+        def answer(connection, data):
+            raise ValueError("from the callback")
+
+        def test_bad(make_echo_server):
+            server = make_echo_server(on_message=answer)
+            with socket.create_connection((server.host, server.port)) as sock:
+                sock.sendall(b"x")
+                server.wait_for(closed=1)
+
+        def test_good(echo_server, black_hole, refused_address):
+            with socket.create_connection((echo_server.host, echo_server.port)) as sock:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+        """)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines([
+        "*ValueError: from the callback", "*AssertionError: a callback of * raised ValueError*"
+    ])  # fmt: skip
+
+
+def test_workers_of_xdist_and_coroutines_of_pytest_asyncio(
+    run_pytest: Callable[..., pytest.RunResult],
+) -> None:
+    pytest.importorskip("xdist")
+    pytest.importorskip("pytest_asyncio")
+    result = run_pytest(
+        """
+        import asyncio
+        import pytest
+
+        @pytest.mark.parametrize("turn", range(6))
+        @pytest.mark.asyncio
+        async def test_stream(echo_server, turn):
+            reader, writer = await asyncio.open_connection(echo_server.host, echo_server.port)
+            writer.write(b"x" * turn + b".")
+            assert await reader.readexactly(turn + 1) == b"x" * turn + b"."
+            assert echo_server.received == b"x" * turn + b"."
+            writer.close()
+            await writer.wait_closed()
+        """,
+        *("-n", "2", "-W", "error", "-o", "asyncio_default_fixture_loop_scope=function"),
+    )
+    result.assert_outcomes(passed=6)
