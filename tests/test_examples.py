@@ -147,14 +147,14 @@ def blocks(path: Path) -> list[str]:
 
 
 def test_the_tests_in_how_to_test_your_client(tmp_path: Path) -> None:
-    names = "from test_retries import ask, chain, pytest, repeat, socket, threading"
-    names += "\nfrom test_urllib3 import BUSY, OK, http, urllib3\n"
+    names = "import threading\nfrom test_retries import ask, pytest, socket"
+    names += "\nfrom test_urllib3 import BUSY, OK, chain, http, repeat, urllib3\n"
     page = ROOT / "docs" / "how-to" / "test-your-client.md"
     (tmp_path / "test_page.py").write_text("\n".join([names, *blocks(page)]))
     settings = ["-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     done = run("-m", "pytest", "-q", *settings, str(tmp_path / "test_page.py"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 passed" in done.stdout
+    assert "11 passed" in done.stdout
 
 
 def test_the_server_in_how_to_embed_a_server(capsys: pytest.CaptureFixture[str]) -> None:
