@@ -39,6 +39,13 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_caught(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal: serve_forever() sets it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = re.findall(r"^SigCgt:\s*(\w+)", status, re.M)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @contextmanager
 def running(*words: str) -> Iterator[str]:
     """Run an example that serves; give its address, and end it by Ctrl-C, without a word."""
@@ -53,6 +60,7 @@ def running(*words: str) -> Iterator[str]:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().removeprefix("listening on ").strip()
+            wait_until(lambda: is_caught(process.pid, signal.SIGTERM), what="serve_forever()")
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=DEADLINE)
         finally:
