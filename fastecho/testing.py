@@ -108,7 +108,7 @@ class EchoServer(Server):
             raise RuntimeError(
                 "set_fault() after the first connection takes make_echo_server(capture=0)"
             )
-        started = self.is_serving()
+        started, refusing = self._accepting, self._refusing
         ours = started and all(listener.owned for listener in self.listeners)
         bind = self.addresses if ours else self._bind
         self.abort()
@@ -116,6 +116,8 @@ class EchoServer(Server):
         super().__init__(bind, **self._plain)
         if started:
             self.start()
+        if refusing:
+            self.refuse()
 
     @property
     def host(self) -> str:
