@@ -8,14 +8,12 @@ docs/how-to/test-your-client.md walks through it.
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
-from itertools import chain, repeat
 
 import pytest
 
-from fastecho import Connection, Peer, black_hole
+from fastecho import black_hole
 from fastecho.refused import RefusedAddress
 from fastecho.testing import EchoServer
 
@@ -68,31 +66,18 @@ def test_a_server_that_never_answers_ends_in_time(make_echo_server: MakeEchoServ
 
 
 def test_a_server_that_drips_does_not_stretch_the_time(make_echo_server: MakeEchoServer) -> None:
-    def drip(connection: Connection, data: bytes) -> None:
-        def go_on() -> None:
-            while not connection.is_closing():
-                connection.write(b".")
-                time.sleep(0.01)
-
-        threading.Thread(target=go_on, daemon=True).start()
-
-    server = make_echo_server(on_message=drip)
+    server = make_echo_server(fault="slice=1,gap=20ms")
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        ask(server.host, server.port, b"hello", timeout=0.1)
-    assert time.monotonic() - began < 1
+        ask(server.host, server.port, bytes(1000), timeout=0.1)
+    assert time.monotonic() - began < 10  # the whole answer takes 20 s
 
 
 # --- retries ----------------------------------------------------------------------------------
 
 
 def test_it_tries_again_after_a_reset(make_echo_server: MakeEchoServer) -> None:
-    verdicts = chain([False, False], repeat(True))  # the first two connections are reset
-
-    def on_accept(peer: Peer) -> bool:
-        return next(verdicts)
-
-    server = make_echo_server(on_accept=on_accept)
+    server = make_echo_server(fault="deny,fail_first=2")
     assert ask(server.host, server.port, b"hello") == b"hello"
     assert server.stats().connections_accepted == 3
 
@@ -112,25 +97,18 @@ def test_it_gives_up_where_nobody_listens(refused_address: RefusedAddress) -> No
 # --- partial reads ----------------------------------------------------------------------------
 
 
-def test_an_answer_in_two_pieces_is_one_answer(make_echo_server: MakeEchoServer) -> None:
-    def in_two_pieces(connection: Connection, data: bytes) -> bytes:
-        threading.Timer(0.03, connection.write, [b"lo\n"]).start()
-        return b"hel"
-
-    server = make_echo_server(on_message=in_two_pieces)
-    assert ask(server.host, server.port, b"?") == b"hello"
+def test_an_answer_in_single_bytes_is_one_answer(make_echo_server: MakeEchoServer) -> None:
+    server = make_echo_server(fault="slice=1")
+    assert ask(server.host, server.port, b"hello") == b"hello"
 
 
-def test_an_answer_that_is_cut_off_is_asked_for_again(make_echo_server: MakeEchoServer) -> None:
-    def cut_off_once(connection: Connection, data: bytes) -> bytes:
-        if connection.id == 1:
-            connection.write(b"hel")
-            connection.close()
-        return b"hello\n"
-
-    server = make_echo_server(on_message=cut_off_once)
-    assert ask(server.host, server.port, b"?") == b"hello"
-    assert server.received_by == {1: b"?\n", 2: b"?\n"}
+@pytest.mark.parametrize("end", ["close_after", "reset_after"])
+def test_an_answer_that_is_cut_off_is_asked_for_again(
+    make_echo_server: MakeEchoServer, end: str
+) -> None:
+    server = make_echo_server(fault=f"{end}=3,fail_first=1")
+    assert ask(server.host, server.port, b"hello") == b"hello"
+    assert server.stats().connections_accepted == 2
 
 
 def test_a_large_question_arrives_whole(echo_server: EchoServer) -> None:

@@ -297,11 +297,13 @@ cdef inline void accept_hold(Worker *w) noexcept nogil:
 
 
 cdef inline void accept_look(Worker *w) noexcept nogil:
-    """There may be a place again."""
-    if w.accept_held:
-        w.accept_held = False
-        if w.accepting and not w.accept_paused:
-            accept_resume(w)
+    """There may be a place again; or a listener that was shut down, and left, listens again."""
+    cdef bint held = w.accept_held
+    w.accept_held = False
+    if w.accepting and not w.accept_paused:
+        if not held:
+            accept_unwatch(w)
+        accept_resume(w)
 
 
 cdef inline int accept_shed(Worker *w, uint32_t index) noexcept nogil:

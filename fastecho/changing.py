@@ -1,10 +1,12 @@
-"""What can change while a server runs: its limits, and the fault in force.
+"""What can change while a server runs: its limits, the fault in force, whether its ports refuse.
 
 Lives here: Changing, a part of Server. Does not live here: which limits there are (limits.py),
 Fault (faults.py), what the core makes of them.
 """
 
 from __future__ import annotations
+
+import errno
 
 from .config import Config
 from .errors import ConfigError
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
 
     from .callbacks import Callbacks
     from .faults import Fault
+    from .listener import Listener
 
 __all__ = ["Changing"]
 
 
 class Changing(View):
-    """The part of Server that changes limits and faults."""
+    """The part of Server that changes what it does for newcomers."""
 
     _calls: Callbacks | None
     _lock: RLock
@@ -64,6 +67,63 @@ class Changing(View):
         with self._lock:
             self.config = Config(**{**self.config.keywords(), "fault": config.fault})
             self._tell_fault()
+
+    def refuse(self) -> None:
+        """Refuse new connections on ports that stay ours, until admit(); open ones live on.
+
+        For tests of what a client does while a server is down. Who stands in the accept queue is
+        reset. A second call does nothing.
+
+        Raises:
+            OSError: EOPNOTSUPP: it listens on a Unix or an inherited socket; nothing has changed.
+            RuntimeError: it does not listen: not yet, or no more.
+        Thread: any.   Cost: one shutdown(2) for each listener.
+        Source: shutdown(2) of a listener, as Linux does it.
+        """
+        with self._lock:
+            self._check_listening()
+            if self._refusing:
+                return
+            for listener in self._listeners:
+                if not listener.can_refuse:
+                    text = (
+                        f"{listener.address} cannot refuse for a time: only a TCP port of ours can"
+                    )
+                    raise OSError(errno.EOPNOTSUPP, text)
+            for listener in self._listeners:
+                listener.refuse()
+            self._refusing = True
+
+    def admit(self) -> None:
+        """Accept connections again after refuse(), on the same ports.
+
+        Raises:
+            OSError: EADDRINUSE: another socket of this user, with SO_REUSEADDR, has taken a port
+                meanwhile; it still refuses, and may be called again.
+            RuntimeError: it does not listen: not yet, or no more.
+        Thread: any.   Cost: one listen(2) for each listener.
+        """
+        with self._lock:
+            self._check_listening()
+            if not self._refusing:
+                return
+            admitted: list[Listener] = []
+            try:
+                for listener in self._listeners:
+                    listener.admit()
+                    admitted.append(listener)
+            except OSError:
+                for listener in admitted:
+                    listener.refuse()
+                raise
+            self._refusing = False
+            assert self._core is not None
+            self._core.set_limits(**limits_of(self.config))  # makes every worker look
+
+    def _check_listening(self) -> None:
+        self._check_process()
+        if not self._accepting:
+            raise RuntimeError(f"{self!r} does not listen")
 
     def _check_fault(self, fault: Fault | None) -> None:
         """Raise ConfigError for a fault that this server cannot have."""

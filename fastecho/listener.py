@@ -11,6 +11,9 @@ What the kernel does that is easy to get wrong:
   then fails. Both calls therefore share one rule for errors.
 * The accept queue's limit is min(backlog, somaxconn) of the network namespace at the moment of
   listen(2). TCP_INFO of a listener tells what is in force (`tcpi_sacked`).
+* shutdown(2) of a listener makes its port refuse, and listen(2) brings it back, but only a port
+  that bind(2) was given by number: one that the kernel chose is given back, and listen(2) takes
+  another. A second shutdown(2) sticks: every connection is accepted with its input at an end.
 * TCP_NODELAY set on a listener is inherited by every socket that it accepts.
 * The file of a Unix socket outlives its process. It is stale when connect(2) gives ECONNREFUSED;
   a socket that is bound and does not listen yet looks the same, so bind and listen happen under a
@@ -121,6 +124,23 @@ class Listener:
             except (OSError, AttributeError):
                 pass  # a kernel that does not tell: work it out
         return None if asked is None else min(asked, self.somaxconn)
+
+    @property
+    def can_refuse(self) -> bool:
+        """False for a Unix socket, which never listens again, and an inherited, shared one."""
+        return self.owned and self.family != socket.AF_UNIX
+
+    def refuse(self) -> None:
+        """Listen no more, and keep the port: who connects is refused, who is queued is reset.
+
+        Only while it listens.
+        """
+        self.socket.shutdown(socket.SHUT_RD)
+
+    def admit(self) -> None:
+        """Listen again after refuse()."""
+        assert self.backlog_asked is not None
+        self.socket.listen(self.backlog_asked)
 
     def close(self) -> None:
         """Close the socket and remove its own file; a second call does nothing."""
@@ -288,6 +308,22 @@ def _has_ipv6(host: str) -> bool:
 def _listen_tcp(
     family: int, target: SocketAddress, config: Config, worker: int | None, dual_stack: bool
 ) -> Listener:
+    if target[1] == 0:  # by its number a port is kept for good: see refuse()
+        with _bind_tcp(family, target, config, worker, dual_stack) as chosen:
+            return _listen_tcp(family, chosen.getsockname(), config, worker, dual_stack)
+    sock = _bind_tcp(family, target, config, worker, dual_stack)
+    try:
+        asked = read_somaxconn() if config.backlog is None else config.backlog
+        sock.listen(asked)
+        return Listener(sock, _tcp_address(sock), backlog=asked, worker=worker)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _bind_tcp(
+    family: int, target: SocketAddress, config: Config, worker: int | None, dual_stack: bool
+) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -297,9 +333,7 @@ def _listen_tcp(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
         _set_options(sock, config)
         sock.bind(target)
-        asked = read_somaxconn() if config.backlog is None else config.backlog
-        sock.listen(asked)
-        return Listener(sock, _tcp_address(sock), backlog=asked, worker=worker)
+        return sock
     except BaseException:
         sock.close()
         raise

@@ -173,6 +173,7 @@ class Server(Changing):
         self._crew = Crew()
         self._starting: threading.Thread | None = None
         self._accepting = False
+        self._refusing = False
         self._admitting = False
         self._ended = Latch()
 

@@ -34,11 +34,12 @@ class View:
     # The last state, once it has ended.
     _stats: Stats
     _accepting: bool
+    _refusing: bool
     _ended: Latch
 
     def __repr__(self) -> str:
         if self._accepting:
-            state = "listening"
+            state = "refusing" if self._refusing else "listening"
         elif self._ended.is_open():
             state = "ended"
         else:
@@ -94,7 +95,7 @@ class View:
     def is_serving(self) -> bool:
         """Tell whether it accepts connections now."""
         self._check_process()
-        return self._accepting
+        return self._accepting and not self._refusing
 
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.

@@ -39,6 +39,13 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def is_caught(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal: serve_forever() sets it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = re.findall(r"^SigCgt:\s*(\w+)", status, re.M)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @contextmanager
 def running(*words: str) -> Iterator[str]:
     """Run an example that serves; give its address, and end it by Ctrl-C, without a word."""
@@ -53,6 +60,7 @@ def running(*words: str) -> Iterator[str]:
         try:
             assert process.stdout is not None
             yield process.stdout.readline().removeprefix("listening on ").strip()
+            wait_until(lambda: is_caught(process.pid, signal.SIGTERM), what="serve_forever()")
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=DEADLINE)
         finally:
@@ -147,14 +155,14 @@ def blocks(path: Path) -> list[str]:
 
 
 def test_the_tests_in_how_to_test_your_client(tmp_path: Path) -> None:
-    names = "from test_retries import ask, chain, pytest, repeat, socket, threading"
-    names += "\nfrom test_urllib3 import BUSY, OK, http, urllib3\n"
+    names = "import threading\nfrom test_retries import ask, pytest, socket"
+    names += "\nfrom test_urllib3 import BUSY, OK, chain, http, repeat, urllib3\n"
     page = ROOT / "docs" / "how-to" / "test-your-client.md"
     (tmp_path / "test_page.py").write_text("\n".join([names, *blocks(page)]))
     settings = ["-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     done = run("-m", "pytest", "-q", *settings, str(tmp_path / "test_page.py"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 passed" in done.stdout
+    assert "11 passed" in done.stdout
 
 
 def test_the_server_in_how_to_embed_a_server(capsys: pytest.CaptureFixture[str]) -> None:

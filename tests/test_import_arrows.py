@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "aio": {"address", "client", "dial"},
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server"},
-    "changing": {"callbacks", "config", "errors", "faults", "limits", "view"},
+    "changing": {"callbacks", "config", "errors", "faults", "limits", "listener", "view"},
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
