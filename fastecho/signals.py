@@ -80,7 +80,11 @@ class ending_signals:  # noqa: N801 - a context manager, named as it is used
                 self._sockets[1].fileno(), warn_on_full_buffer=False
             )
         except BaseException:
-            self._put_back()
+            try:
+                self._put_back()
+            finally:
+                for noted in self._seen:  # nobody will wait for them here
+                    signal.raise_signal(noted)
             raise
         return self
 

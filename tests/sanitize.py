@@ -76,6 +76,7 @@ NOT_UNDER = (
     Skip("test_source_rules.py", ANY, NOT_OURS),
     Skip("test_makefile.py", ANY, NOT_OURS),
     Skip("test_models.py", frozenset(RUNTIMES), NOT_OURS),
+    Skip("test_models_trouble.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_models_run.py", frozenset(RUNTIMES), "it holds the deadlines of a quick program"),
     Skip("test_tutorial.py", ANY, NOT_OURS),
     Skip("test_packaging.py", ANY, NOT_OURS),

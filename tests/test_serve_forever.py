@@ -249,6 +249,44 @@ def test_ctrl_c_while_it_puts_handlers_back_finds_all_of_them_there(
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_a_signal_is_not_lost_when_another_one_raises_while_it_prepares_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was noted already, and nobody is going to wait: it goes to the handler of before."""
+
+    class HungUpError(Exception):
+        pass
+
+    def hang_up(*_: object) -> None:
+        raise HungUpError
+
+    install = signal.signal
+
+    def interrupted(number: int, handler: Any) -> Any:
+        if number == signal.SIGHUP and handler is not hang_up:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGHUP)
+        return install(number, handler)
+
+    came: list[int] = []
+    before = {
+        signal.SIGTERM: install(signal.SIGTERM, lambda number, _: came.append(number)),
+        signal.SIGHUP: install(signal.SIGHUP, hang_up),
+    }
+    monkeypatch.setattr("fastecho.signals.signal.signal", interrupted)
+    server = Server()
+    server.start()
+    try:
+        with pytest.raises(HungUpError):
+            server.serve_forever()
+    finally:
+        monkeypatch.undo()
+        server.abort()
+        for number, handler in before.items():
+            install(number, handler)
+    assert came == [signal.SIGTERM]
+
+
 def test_other_handlers_run_while_it_waits() -> None:
     script = """
         import signal
