@@ -33,8 +33,8 @@ from fastecho._stream cimport (
 from fastecho._worker cimport Worker
 
 
-cdef extern from "Python.h":
-    Py_ssize_t getrefcount "Py_REFCNT"(object o)
+cdef extern from "Python.h" nogil:
+    Py_ssize_t Py_REFCNT(PyObject *o) noexcept
 
 
 # What a phase needs, in one place. `calls` is callbacks.Callbacks; borrowed for the phase.
@@ -106,9 +106,9 @@ cdef inline int put(Worker *w, Link *link, object data) except -1:
     return 0
 
 
-cdef inline int put_bytes(Worker *w, Link *link, const void *data, size_t n) noexcept:
+cdef inline int put_bytes(Worker *w, Link *link, const void *data, size_t n) noexcept nogil:
     """0, -ENOMEM, or -1: its length cannot be written."""
-    if w.stream.framing.kind == FE_FRAME_LENGTH and n > 0xffffffff:
+    if w.stream.framing.kind == FE_FRAME_LENGTH and n >> 32 != 0:
         return -1
     return reply_put(w.messages, link, &w.stream.framing, data, n)
 
@@ -376,28 +376,27 @@ cdef inline void callbacks_done(Worker *w) noexcept nogil:
 
 # --- a worker's own ------------------------------------------------------------------------
 
-cdef inline int block_take(Messages *m) noexcept:
-    """A bytes object for the arena to lie in, where callbacks get views of it; 0 or -ENOMEM."""
+cdef inline object new_block():
+    """A bytes object for the arena to lie in; None: no memory."""
+    try:
+        return PyBytes_FromStringAndSize(NULL, ARENA_SIZE)
+    except MemoryError:
+        return None
+
+
+cdef inline int block_set(Messages *m, object block) noexcept:
+    """The arena lies in this object from now on, of which callbacks get views, and no longer in
+    another one; None: in none. 0 or -ENOMEM."""
+    if m.block != NULL:
+        Py_DECREF(<object>m.block)
     m.arena = NULL
     m.block = NULL
-    try:
-        block = PyBytes_FromStringAndSize(NULL, ARENA_SIZE)
-    except MemoryError:
+    if block is None:
         return -ENOMEM
     Py_INCREF(block)
     m.block = <PyObject *>block
     m.arena = <unsigned char *>PyBytes_AsString(block)
-    block = None
-    m.block_refs = getrefcount(<object>m.block)
     return 0
-
-
-cdef inline void block_release(Messages *m) noexcept:
-    """Gives that object back, if there is one."""
-    if m != NULL and m.block != NULL:
-        Py_DECREF(<object>m.block)
-        m.block = NULL
-        m.arena = NULL
 
 
 cdef inline int callbacks_open(Worker *w, object calls) noexcept:
@@ -411,7 +410,7 @@ cdef inline int callbacks_open(Worker *w, object calls) noexcept:
     if not m.delivers:
         return 0
     if calls.memoryviews:
-        return block_take(m)
+        return block_set(m, new_block())
     m.arena = <unsigned char *>malloc(ARENA_SIZE)
     return 0 if m.arena != NULL else -ENOMEM
 
@@ -419,6 +418,7 @@ cdef inline int callbacks_open(Worker *w, object calls) noexcept:
 cdef inline bint callbacks_call(Worker *w, object core, Maker make, object calls) noexcept:
     """One phase under the GIL; False: there is no memory to receive into any more."""
     cdef Messages *m = w.messages
+    cdef Py_ssize_t refs
     cdef Phase p
     memset(&p, 0, sizeof(p))
     on_message = calls.on_message
@@ -430,6 +430,7 @@ cdef inline bint callbacks_call(Worker *w, object core, Maker make, object calls
     if m.block == NULL:
         callbacks_run(&p)
         return True
+    refs = Py_REFCNT(m.block)
     try:
         view = memoryview(<object>m.block)
     except MemoryError:
@@ -437,8 +438,7 @@ cdef inline bint callbacks_call(Worker *w, object core, Maker make, object calls
     p.view = <PyObject *>view
     callbacks_run(&p)
     view = None
-    if getrefcount(<object>m.block) > m.block_refs:
+    if Py_REFCNT(m.block) > refs:
         # A callback has kept a view of what it was given: that memory is no longer ours.
-        block_release(m)
-        return block_take(m) == 0
+        return block_set(m, new_block()) == 0
     return True

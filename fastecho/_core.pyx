@@ -19,7 +19,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from fastecho._accept cimport accept_watch
-from fastecho._callbacks cimport block_release, callbacks_call, callbacks_open
+from fastecho._callbacks cimport block_set, callbacks_call, callbacks_open
 from fastecho._cdefs cimport *
 from fastecho._handle cimport ask, is_here, write_here, write_there
 from fastecho._log cimport log_wake
@@ -465,7 +465,8 @@ cdef class Core:
     cdef void _release(self) noexcept:
         cdef int i
         for i in range(self.shared.worker_count):
-            block_release(self.shared.workers[i].messages)
+            if self.shared.workers[i].messages != NULL:
+                block_set(self.shared.workers[i].messages, None)
             worker_free(&self.shared.workers[i])
             close_once(&self.shared.workers[i].mailbox.wake_fd)
 
@@ -586,4 +587,6 @@ cdef class Connection:
         return &self.core.shared.workers[self.link.worker]
 
     cdef int _ask(self, int wish) except -1:
-        return 0 if self.core.is_copy else ask(self._worker(), self.link, wish)
+        if not self.core.is_copy and ask(self._worker(), self.link, wish) == -ENOMEM:
+            raise MemoryError("no memory to tell a worker")
+        return 0

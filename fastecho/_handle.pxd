@@ -75,11 +75,9 @@ cdef inline int wish_here(Worker *w, Link *link, int wish) noexcept nogil:
     return 0
 
 
-cdef inline int ask(Worker *w, Link *link, int wish) except -1:
-    """A wish, from any thread."""
-    if (wish_here(w, link, wish) if is_here(link) else post_wish(w, link, wish)) == -ENOMEM:
-        raise MemoryError("no memory to tell a worker")
-    return 0
+cdef inline int ask(Worker *w, Link *link, int wish) noexcept nogil:
+    """A wish, from any thread; 0 or -errno."""
+    return wish_here(w, link, wish) if is_here(link) else post_wish(w, link, wish)
 
 
 # --- writing -------------------------------------------------------------------------------

@@ -127,8 +127,6 @@ cdef struct Messages:
     unsigned char *arena
     size_t used
     PyObject *block
-    # References to the block while nobody has kept a view of it.
-    Py_ssize_t block_refs
     # What is due, in order; the first `done` of them were seen to in this phase.
     Job *jobs
     uint32_t job_count

@@ -33,6 +33,8 @@ LIBC_HEADERS = {
 C_TYPES = {"bint", "char", "double", "float", "int", "long", "short", "void", "unsigned", "signed"}
 OBJECT_TYPES = {"bytearray", "bytes", "dict", "frozenset", "list", "memoryview", "object", "set"}
 OBJECT_TYPES |= {"slice", "str", "tuple", "type"}
+GIL_HELD = "Phase *"
+"""What only exists while the GIL is held, and stands for it among the arguments of a function."""
 
 
 @cache
@@ -137,7 +139,9 @@ def function_complaints(line: str, classes: set[str]) -> list[str]:
         return []
     kind, arguments, tail = parts
     returns_object = not kind or is_object(f"{kind} result", classes)
-    takes_object = any(is_object(part, classes) for part in split_arguments(arguments))
+    takes_object = arguments.startswith(GIL_HELD) or any(
+        is_object(part, classes) for part in split_arguments(arguments)
+    )
     complaints = []
     if not returns_object and not re.search(r"\bnoexcept\b|\bexcept\b\s*\??\s*[-\w]", tail):
         complaints.append(f"says nothing about exceptions: {line.strip()}")

@@ -1,0 +1,374 @@
+"""Message callbacks: failures, half-close, ends of connections and of the server."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import queue
+import socket
+import threading
+import weakref
+from typing import Any
+
+import pytest
+from conftest import Join, MakeServer
+from diary import Diary
+from peers import (
+    DEADLINE,
+    exchange,
+    expect_stats,
+    is_reset,
+    iterations_at_rest,
+    pattern,
+    read_to_eof,
+    recv_exactly,
+    same,
+    wait_until,
+)
+
+from fastecho import Connection, Reason
+
+
+def test_an_exception_is_logged_once_and_resets_its_connection_only(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(_: Connection, data: bytes) -> object:
+        if data == b"bad":
+            raise ValueError("told")
+        return "no bytes" if data == b"text" else data
+
+    diary = Diary(answer)
+    server = make_server(**diary.all())
+    bystander, culprit, other = join(server), join(server), join(server)
+    assert exchange(bystander, b"1") == b"1"
+    culprit.sendall(b"bad")
+    assert is_reset(culprit)
+    other.sendall(b"text")
+    assert is_reset(other)
+    assert exchange(bystander, b"2") == b"2"
+    expect_stats(server, callback_errors=2, ended_by_callback_error=2, connections_open=1)
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert [text.partition(" for ")[0] for text in said] == ["on_message failed"] * 2
+    assert "ValueError: told" in caplog.text
+    assert "'str'" in caplog.text
+    closes = [diary.next() for _ in range(6)]
+    assert closes.count(("close", Reason.CALLBACK_ERROR)) == 2
+
+
+@pytest.mark.parametrize("name", ["on_eof", "on_close"])
+def test_an_exception_in_another_callback_is_told_and_counted(
+    make_server: MakeServer, join: Join, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError(name)
+
+    server = make_server(on_message=lambda _, data: data, **{name: fail})
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    peer.shutdown(socket.SHUT_WR)
+    if name == "on_eof":
+        assert is_reset(peer)
+    else:
+        assert read_to_eof(peer) == b""
+    expect_stats(server, callback_errors=1, connections_open=0)
+    wait_until(lambda: f"{name} failed for" in caplog.text)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_exception_that_asks_for_the_end_stops_the_server_in_order(
+    make_server: MakeServer, join: Join, error: type[BaseException]
+) -> None:
+    def answer(_: Connection, data: bytes) -> bytes:
+        if data == b"end":
+            raise error
+        return data
+
+    server = make_server(on_message=answer, drain_idle=0.0)
+    bystander, culprit = join(server), join(server)
+    assert exchange(bystander, b"1") == b"1"
+    culprit.sendall(b"end")
+    assert is_reset(culprit)
+    assert read_to_eof(bystander) == b""
+    bystander.close()
+    assert server.wait(DEADLINE)
+    assert server.stats().ended_by_drain == 1
+
+
+def test_pause_in_the_third_of_a_thousand_lines_that_come_with_fin(
+    make_server: MakeServer, join: Join
+) -> None:
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"3\n":
+            connection.pause_reading()
+
+    diary = Diary(answer)
+    server = make_server(frame="line", **diary.all())
+    peer = join(server)
+    peer.sendall(b"".join(b"%d\n" % number for number in range(1, 1001)))
+    peer.shutdown(socket.SHUT_WR)
+    notes = [diary.notes.get(timeout=DEADLINE) for _ in range(3)]
+    assert [data for _, _, data in notes] == [b"1\n", b"2\n", b"3\n"]
+    assert iterations_at_rest(server) == 0
+    assert diary.notes.empty()
+    notes[0][1].resume_reading()
+    assert [diary.next() for _ in range(997)] == [
+        ("message", b"%d\n" % number) for number in range(4, 1001)
+    ]
+    assert diary.next() == ("eof",)
+    assert diary.next() == ("close", Reason.PEER)
+
+
+def test_a_true_answer_to_the_fin_keeps_our_side_open(make_server: MakeServer, join: Join) -> None:
+    kept: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+    diary = Diary()
+
+    def on_eof(connection: Connection) -> bool:
+        kept.put(connection)
+        return True
+
+    server = make_server(on_message=diary.on_message, on_eof=on_eof, on_close=diary.on_close)
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    peer.shutdown(socket.SHUT_WR)
+    connection = kept.get(timeout=DEADLINE)
+    assert iterations_at_rest(server) == 0
+    assert connection.write(b"still here")
+    assert recv_exactly(peer, 10) == b"still here"
+    connection.close()
+    assert read_to_eof(peer) == b""
+    assert diary.next() == ("message", b"x")
+    assert diary.next() == ("close", Reason.CLOSE)
+
+
+def test_write_eof_sends_fin_and_goes_on_receiving(make_server: MakeServer, join: Join) -> None:
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"bye":
+            connection.write(b"last")
+            connection.write_eof()
+
+    diary = Diary(answer)
+    server = make_server(**diary.all())
+    peer = join(server)
+    peer.sendall(b"bye")
+    assert read_to_eof(peer) == b"last"
+    peer.sendall(b"more")
+    _, connection, _ = diary.notes.get(timeout=DEADLINE)
+    assert diary.next() == ("message", b"more")
+    with pytest.raises(RuntimeError, match=r"^write after write_eof\(\)$"):
+        connection.write(b"x")
+    assert not connection.is_closing()
+    peer.close()
+    assert diary.next() == ("eof",)
+    assert diary.next() == ("close", Reason.PEER)
+
+
+def test_close_sends_what_was_written_and_delivers_nothing_more(
+    make_server: MakeServer, join: Join
+) -> None:
+    big = pattern(3_000_000)
+
+    def answer(connection: Connection, data: bytes) -> bytes:
+        connection.write(big)
+        connection.close()
+        assert connection.is_closing()
+        assert not connection.write(b"dropped")
+        return b"dropped as well"
+
+    diary = Diary(answer)
+    server = make_server(frame="line", **diary.all())
+    peer = join(server)
+    peer.sendall(b"one\ntwo\nthree\n")
+    assert same(read_to_eof(peer), big)
+    assert diary.next() == ("message", b"one\n")
+    peer.close()
+    assert diary.next() == ("close", Reason.CLOSE)
+    expect_stats(server, ended_by_close=1, messages=1)
+
+
+def test_abort_resets_and_nothing_more_is_delivered(make_server: MakeServer, join: Join) -> None:
+    diary = Diary(lambda connection, _: connection.abort())
+    server = make_server(frame="line", **diary.all())
+    peer = join(server)
+    peer.sendall(b"one\ntwo\n")
+    assert is_reset(peer)
+    assert diary.next() == ("message", b"one\n")
+    assert diary.next() == ("close", Reason.RESET)
+    expect_stats(server, ended_by_reset=1, messages=1)
+    assert server.stop() is True  # a reset that a callback asked for is no failure of the server
+
+
+def test_a_frame_that_is_too_long_is_told_as_the_reason(
+    make_server: MakeServer, join: Join
+) -> None:
+    diary = Diary()
+    server = make_server(frame="line", max_frame=10, **diary.all())
+    peer = join(server)
+    peer.sendall(b"short\n" + b"x" * 11)
+    assert read_to_eof(peer) == b"short\n"
+    peer.close()
+    assert diary.next() == ("message", b"short\n")
+    assert diary.next() == ("close", Reason.FRAME_TOO_LONG)
+
+
+def test_a_peer_that_never_reads_is_reset_at_max_pending(
+    make_server: MakeServer, join: Join
+) -> None:
+    diary = Diary(lambda connection, _: connection.writelines([bytes(100_000)] * 100) and None)
+    server = make_server(max_pending=2_000_000, **diary.all())
+    peer = join(server)
+    peer.sendall(b"x")
+    assert diary.next() == ("message", b"x")
+    assert diary.next() == ("close", Reason.MAX_PENDING)
+    expect_stats(server, ended_by_max_pending=1)
+
+
+def test_handles_are_freed_with_their_connections(make_server: MakeServer, join: Join) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Context:
+        pass
+
+    def answer(connection: Connection, data: bytes) -> bytes:
+        connection.context = Context()
+        alive.add(connection.context)
+        return data
+
+    server = make_server(on_message=answer)
+    for _ in range(50):
+        with join(server) as peer:
+            assert exchange(peer, b"x") == b"x"
+    expect_stats(server, connections_open=0)
+    wait_until(lambda: gc.collect() == 0 or not alive)
+    wait_until(lambda: not alive, what="that no handle is left")
+
+
+def test_callbacks_run_during_a_drain_and_the_end_waits_for_the_last(
+    make_server: MakeServer, join: Join
+) -> None:
+    diary = Diary()
+    server = make_server(drain_idle=0.2, **diary.all())
+    peer = join(server)
+    assert exchange(peer, b"before") == b"before"
+    stopper = threading.Thread(target=server.stop)
+    stopper.start()
+    assert exchange(peer, b"during") == b"during"
+    assert read_to_eof(peer) == b""
+    peer.close()
+    stopper.join()
+    assert [diary.next() for _ in range(2)] == [("message", b"before"), ("message", b"during")]
+    rest = [diary.next()]
+    while rest[-1][0] != "close":
+        rest.append(diary.next())
+    assert rest[-1] == ("close", Reason.DRAIN)
+
+
+def test_a_callback_may_stop_the_server_but_not_wait_for_it(
+    make_server: MakeServer, join: Join
+) -> None:
+    told: list[object] = []
+
+    def answer(_: Connection, data: bytes) -> bytes:
+        try:
+            server.wait()
+        except RuntimeError as error:
+            told.append(str(error))
+        told.append(server.stop())
+        return data
+
+    server = make_server(on_message=answer, drain_idle=0.0)
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    assert read_to_eof(peer) == b""
+    peer.close()
+    assert server.wait(DEADLINE)
+    assert told == ["wait() in a callback would wait for itself", False]
+
+
+def test_a_callback_that_takes_long_is_named(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    enough = threading.Event()
+
+    def answer(_: Connection, data: bytes) -> bytes:
+        if data == b"slow":
+            enough.wait(0.15)
+        return data
+
+    server = make_server(on_message=answer, slow_callback_duration=0.1)
+    peer = join(server)
+    assert exchange(peer, b"fast") == b"fast"
+    assert exchange(peer, b"slow") == b"slow"
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert said[0].startswith("on_message took 0.1")
+
+
+def test_a_callback_that_blocks_holds_up_its_own_worker_only(
+    make_server: MakeServer, join: Join
+) -> None:
+    go_on = threading.Event()
+    blocked = threading.Event()
+
+    def answer(_: Connection, data: bytes) -> bytes:
+        if data == b"wait":
+            blocked.set()
+            assert go_on.wait(DEADLINE)
+        return data
+
+    server = make_server(on_message=answer, threads=2)
+    peers = [join(server) for _ in range(4)]
+    for peer in peers:
+        assert exchange(peer, b"x") == b"x"
+    peers[0].sendall(b"wait")
+    assert blocked.wait(DEADLINE)
+    answered = 0
+    for peer in peers[1:]:
+        peer.sendall(b"y")
+    while answered < 2:  # those of the other worker
+        for peer in peers[1:]:
+            peer.settimeout(0.01)
+            try:
+                answered += peer.recv(1) == b"y"
+            except TimeoutError:
+                pass
+    go_on.set()
+    peers[0].settimeout(DEADLINE)
+    assert recv_exactly(peers[0], 4) == b"wait"
+
+
+def test_a_fork_in_a_callback_leaves_the_server_to_the_parent(
+    make_server: MakeServer, join: Join
+) -> None:
+    def answer(connection: Connection, data: bytes) -> bytes:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7)
+        _, status = os.waitpid(pid, 0)
+        return b"%d" % os.waitstatus_to_exitcode(status)
+
+    server = make_server(on_message=answer)
+    peer = join(server)
+    assert exchange(peer, b"x") == b"7"
+    assert exchange(peer, b"x") == b"7"
+
+
+def test_on_close_alone_leaves_echoing_to_the_core(make_server: MakeServer, join: Join) -> None:
+    diary = Diary()
+    server = make_server(on_close=diary.on_close, prefix=b"<", frame="line", threads=2)
+    peers = [join(server) for _ in range(4)]
+    for peer in peers:
+        assert exchange(peer, b"a\n") == b"<a\n"
+    peers[0].shutdown(socket.SHUT_WR)
+    assert read_to_eof(peers[0]) == b""
+    _, connection, reason = diary.notes.get(timeout=DEADLINE)
+    assert (connection.id, reason) == (1, Reason.PEER)
+    assert (connection.peer.host, connection.peer.port) == peers[0].getsockname()
+    assert connection.is_closing()
+    assert not connection.write(b"too late")
+    connection.close()
+    server.abort()
+    assert {diary.next() for _ in range(3)} == {("close", Reason.ABORT)}
+    assert server.wait(DEADLINE)
+    assert diary.notes.empty()
+    assert server.stats().callback_errors == 0
