@@ -11,15 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from fastecho import ConfigError, Fault, Server
-
-from .config import Config
+from fastecho import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from fastecho import Connection, Peer
+    from fastecho import Connection, Fault, Peer
 
     from .config import Bind
 
@@ -27,8 +25,6 @@ __all__ = ["EchoServer"]
 
 CAPTURE = 1048576
 """Bytes that are kept of what peers sent, unless the test asks for another number."""
-REPLIES = ("prefix", "suffix", "fault")
-"""Settings that say what a reply is: the core refuses them beside a callback."""
 WAIT = 5.0
 """Seconds of wait_for(): a hundred times what a loaded machine needs."""
 
@@ -43,7 +39,7 @@ class EchoServer(Server):
         bind: as in Server.
         capture: bytes that `received` keeps; 0 captures nothing, and a server without callbacks
             then echoes without Python. Nothing is captured either with a prefix, a suffix or a
-            fault.
+            fault that duplicates frames.
         config: all other arguments of Server.
     Raises:
         AssertionError: on leaving the `with` block: a callback raised (the cause), or hangs.
@@ -54,18 +50,16 @@ class EchoServer(Server):
     def __init__(
         self, bind: Bind | Sequence[Bind] = "127.0.0.1:0", *, capture: int = CAPTURE, **config: Any
     ) -> None:
+        on_message = config.get("on_message")
+        self._captured: _Captured | None = None
+        # The core refuses them beside a callback: they say what a reply is.
+        replies = (config.get("prefix"), config.get("suffix"), _duplicates(config.get("fault")))
+        if capture and (on_message or not any(replies)):
+            self._captured = _Captured(capture)
+            config["on_message"] = self._captured.wrap(on_message or _echo)
         self._accept_error: BaseException | None = None
         if (on_accept := config.get("on_accept")) is not None:
             config["on_accept"] = self._watched(on_accept)
-        on_message = config.get("on_message")
-        self._captured: _Captured | None = None
-        # For set_fault(): a server without callbacks in the place of one that only captures.
-        self._bind, self._plain = bind, dict(config)
-        self._only_captures = False
-        if capture and (on_message or not any(map(config.get, REPLIES))):
-            self._only_captures = on_message is None
-            self._captured = _Captured(capture)
-            config["on_message"] = self._captured.wrap(on_message or _echo)
         super().__init__(bind, **config)
 
     def _watched(self, on_accept: Callable[[Peer], object]) -> Callable[[Peer], object]:
@@ -75,49 +69,12 @@ class EchoServer(Server):
 
         def watched(peer: Peer) -> object:
             try:
-                answer = on_accept(peer)
-                if isinstance(answer, Fault) and self._captured is not None:
-                    raise ConfigError("on_accept", str(answer), "is a fault: that takes capture=0")
-                return answer
+                return on_accept(peer)
             except BaseException as error:
                 self._accept_error = self._accept_error or error
                 raise
 
         return watched
-
-    def set_fault(self, fault: Fault | str | None) -> None:
-        """Change the fault of connections that are accepted from now on; None for no fault.
-
-        As in Server. Nothing is captured from then on: the core captures by a callback, and has no
-        faults beside one. So this server is replaced by one without, on the same port, and that
-        only before its first connection.
-
-        Raises:
-            ConfigError: the fault is wrong, or the server has callbacks of the test's own.
-            RuntimeError: there were connections already: capture=0 lets faults change at any time.
-        """
-        if self._only_captures and fault is not None:
-            self._check_process()
-            Config(**{**self.config.keywords(), "fault": fault})  # nothing changes if it is wrong
-            self._replace()
-        super().set_fault(fault)
-
-    def _replace(self) -> None:
-        """Begin anew without a capture, at the same addresses."""
-        if self.stats().connections_accepted:
-            raise RuntimeError(
-                "set_fault() after the first connection takes make_echo_server(capture=0)"
-            )
-        started, refusing = self._accepting, self._refusing
-        ours = started and all(listener.owned for listener in self.listeners)
-        bind = self.addresses if ours else self._bind
-        self.abort()
-        self._only_captures, self._captured = False, None
-        super().__init__(bind, **self._plain)
-        if started:
-            self.start()
-        if refusing:
-            self.refuse()
 
     @property
     def host(self) -> str:
@@ -164,7 +121,7 @@ class EchoServer(Server):
 
     def _all_captured(self) -> list[tuple[int, bytes]]:
         if self._captured is None:
-            raise RuntimeError("nothing is captured with capture=0, a prefix, a suffix or a fault")
+            raise RuntimeError("nothing is captured with capture=0, prefix, suffix or duplicates")
         return self._captured.all()
 
     def wait_for(
@@ -184,9 +141,9 @@ class EchoServer(Server):
         pause = 0.0002
         while True:
             stats = self.stats()
-            got, captured = stats.bytes_in, self._captured
-            if captured is not None and self.config.frame == "recv":
-                got = captured.total
+            got = stats.bytes_in
+            if self._captured is not None and self.config.frame == "recv":
+                got = self._captured.total
             wanted = {
                 "connections": (connections, stats.connections_accepted),
                 "bytes": (bytes, got),
@@ -226,6 +183,11 @@ class EchoServer(Server):
             raise AssertionError(f"{self.address} does not end: a callback has not returned")
         if (error := self.take_error()) is not None:
             raise AssertionError(f"a callback of {self.address} raised {error!r}") from error
+
+
+def _duplicates(fault: Fault | str | None) -> bool:
+    """Tell whether a fault, or its text, duplicates frames."""
+    return "duplicate" in str(fault)
 
 
 def _echo(_: Connection, data: bytes) -> bytes:

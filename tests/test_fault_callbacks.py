@@ -1,7 +1,7 @@
 """Faults of connections whose replies a callback makes: what peers see is the same.
 
-The tests are those of test_fault_ends.py and test_fault_times.py; here their servers have a callback
-that returns what it is given, as the core alone would send.
+The tests are those of test_fault_ends.py and test_fault_times.py. Here their servers have a
+callback that returns what it is given, as the core alone would send.
 """
 
 from __future__ import annotations

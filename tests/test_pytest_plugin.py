@@ -172,53 +172,35 @@ def test_what_is_no_callback_is_refused_as_by_a_server() -> None:
         EchoServer(on_accept=7)
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", ":0", "unix"])
-def test_a_fault_may_be_set_before_the_first_connection(
-    make_echo_server: MakeEchoServer, join: Join, tmp_path: Path, bind: str
-) -> None:
-    server = make_echo_server(f"unix:{tmp_path}/s" if bind == "unix" else bind, frame="line")
-    address = server.address
-    server.set_fault(None)
-    with pytest.raises(fastecho.ConfigError, match="nonsense"):
-        server.set_fault("nonsense")
-    assert server.received == b""
-    server.set_fault("silent,fail_first=1")
-    assert server.address == address
-    first, second = join(server), join(server)
-    first.sendall(b"lost\n")
-    assert exchange(second, b"found\n") == b"found\n"
-    server.wait_for(connections=2, bytes=11)
-    server.set_fault("close_after=0")
-    assert read_to_eof(join(server)) == b""
-    with pytest.raises(RuntimeError, match="nothing is captured"):
-        _ = server.received
-
-
-def test_a_fault_after_the_first_connection_takes_a_server_that_captures_nothing(
+def test_a_fault_may_be_set_at_any_time_and_what_came_is_captured(
     make_echo_server: MakeEchoServer, join: Join
 ) -> None:
-    server = make_echo_server()
-    assert exchange(join(server), b"x") == b"x"
-    with pytest.raises(RuntimeError, match=r"takes make_echo_server\(capture=0\)"):
-        server.set_fault("silent")
-    assert exchange(join(server), b"y") == b"y"
-    other = make_echo_server(capture=0)
-    assert exchange(join(other), b"x") == b"x"
-    other.set_fault("close_after=0")
-    assert read_to_eof(join(other)) == b""
-    with pytest.raises(fastecho.ConfigError, match="cannot be used with on_message"):
-        make_echo_server(on_message=lambda connection, data: data).set_fault("silent")
+    server = make_echo_server(frame="line")
+    assert exchange(join(server), b"first\n") == b"first\n"
+    with pytest.raises(fastecho.ConfigError, match="nonsense"):
+        server.set_fault("nonsense")
+    server.set_fault("silent,fail_first=2")
+    lost = join(server)
+    lost.sendall(b"lost\n")
+    server.wait_for(bytes=11)
+    server.set_fault(None)
+    assert exchange(join(server), b"found\n") == b"found\n"
+    assert server.received_by == {1: b"first\n", 2: b"lost\n", 3: b"found\n"}
 
 
 def test_faults_of_a_configuration_and_of_an_accept_callback(
     make_echo_server: MakeEchoServer, join: Join
 ) -> None:
     assert read_to_eof(join(make_echo_server(fault="close_after=0"))) == b""
-    server = make_echo_server(on_accept=lambda peer: fastecho.Fault(close_after=0), capture=0)
-    assert read_to_eof(join(server)) == b""
-    server = make_echo_server(on_accept=lambda peer: fastecho.Fault(close_after=0))
-    assert is_turned_away(server)
-    assert "takes capture=0" in str(server.take_error())
+    server = make_echo_server(on_accept=lambda peer: fastecho.Fault(close_after=2))
+    peer = join(server)
+    peer.sendall(b"abc")
+    assert read_to_eof(peer) == b"ab"
+    assert server.received == b"abc"
+    server = make_echo_server(frame="line", fault="duplicate=1")
+    assert exchange(join(server), b"x\n", 4) == b"x\nx\n"
+    with pytest.raises(RuntimeError, match="nothing is captured"):
+        _ = server.received
 
 
 def test_black_hole_and_refused_address(
