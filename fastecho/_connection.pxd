@@ -16,7 +16,7 @@ from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._fault cimport (
     fault_answer, fault_feed, fault_flush, fault_forget, fault_of, fault_set_timer,
-    is_never_read, is_pending_full,
+    is_pending_full,
 )
 from fastecho._log cimport log_connection, log_error
 from fastecho._messages cimport (
@@ -119,7 +119,7 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     ready_remove(w, c)
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
-    if c.path & FE_PATH_FAULT:
+    if c.path == FE_PATH_FAULT:
         fault_forget(w.faults, c)
     log_connection(w, c)
     if w.messages != NULL:
@@ -141,7 +141,7 @@ cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexc
     if t.actions & FE_DO_SERVE:
         connection_serve(w, c)
     if t.actions & FE_DO_LAST_FRAMES:
-        if c.path & FE_PATH_CALLBACKS:
+        if c.path == FE_PATH_CALLBACKS:
             c.wishes |= FE_OWES_EOF
         else:
             connection_answer(w, c)
@@ -200,7 +200,7 @@ cdef inline bint is_held(const fe_connection *c) noexcept nogil:
 cdef inline uint32_t wanted_interest(const fe_connection *c) noexcept nogil:
     """EPOLLIN while it may read, EPOLLOUT while something is pending."""
     cdef uint32_t interest = _sys.EPOLLOUT if c.pending != NULL else 0
-    if c.path & FE_PATH_FAULT and c.wishes & FE_IS_TO_FLUSH:
+    if c.path == FE_PATH_FAULT and c.wishes & FE_IS_TO_FLUSH:
         interest = 0
     if c.state == FE_OPEN:
         return interest if is_held(c) else interest | _sys.EPOLLIN
@@ -236,7 +236,7 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
     if c.state == FE_REAP or c.state == FE_ADMIT:
         return
     pending = fe_buffer_size(c.pending)
-    if c.path & FE_PATH_FAULT:
+    if c.path == FE_PATH_FAULT:
         if not faulty_settle(w, c, pending):
             return
     elif c.flags & FE_IS_PAUSED:
@@ -244,7 +244,7 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
             c.flags &= <uint8_t>~FE_IS_PAUSED
     elif pending >= w.stream.high_water:
         c.flags |= FE_IS_PAUSED
-    if c.path & FE_PATH_CALLBACKS and not messages_settle(w, c, pending):
+    if c.path == FE_PATH_CALLBACKS and not messages_settle(w, c, pending):
         return
     if c.flags & FE_HAS_FRAMES:
         if not is_held(c) and not c.wishes & FE_AWAITS_CALLBACK:
@@ -290,7 +290,7 @@ cdef inline bint faulty_settle(Worker *w, fe_connection *c, size_t pending) noex
 
 cdef inline bint faulty_waits(const fe_connection *c) noexcept nogil:
     """Whether its fault holds something back: then it is neither idle nor late."""
-    return c.path & FE_PATH_FAULT and c.pending != NULL and c.wishes & FE_IS_TO_FLUSH
+    return c.path == FE_PATH_FAULT and c.pending != NULL and c.wishes & FE_IS_TO_FLUSH
 
 
 # --- callbacks -----------------------------------------------------------------------------
@@ -407,7 +407,7 @@ cdef inline void connection_answered(Worker *w, fe_connection *c, int rc) noexce
 cdef inline void connection_answer(Worker *w, fe_connection *c) noexcept nogil:
     """Answers one round of what is kept in unparsed."""
     cdef int rc
-    if c.path & FE_PATH_FAULT:
+    if c.path == FE_PATH_FAULT:
         rc = fault_answer(w.faults, &w.stream, c)
     else:
         rc = stream_answer(&w.stream, c)
@@ -496,7 +496,7 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
         if n >= BULK_MIN:
             n = read_bulk(w, c, n)
-    elif c.path & FE_PATH_CALLBACKS:
+    elif c.path == FE_PATH_CALLBACKS:
         messages_read(w, c)
         return
     else:
@@ -513,7 +513,7 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         rc = stream_send(&w.stream, c, w.buffer, n)
         if rc == 0 and c.pending == NULL:
             return
-    elif c.path & FE_PATH_FAULT:
+    elif c.path == FE_PATH_FAULT:
         rc = fault_feed(w.faults, &w.stream, c, w.buffer, n)
     else:
         rc = stream_feed(&w.stream, c, w.buffer, n)
@@ -536,7 +536,7 @@ cdef inline void connection_writable(Worker *w, fe_connection *c) noexcept nogil
     cdef int rc
     if c.pending == NULL:
         return
-    if c.path & FE_PATH_FAULT:
+    if c.path == FE_PATH_FAULT:
         rc = fault_flush(w.faults, &w.stream, c, &progress)
     else:
         rc = stream_flush(&w.stream, c, &progress)
@@ -558,7 +558,7 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
             # Nothing may be read or written now, and it would be reported for ever.
             _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
             c.flags = (c.flags & <uint8_t>~FE_IS_REGISTERED) | FE_HAS_HUNG_UP
-            if is_never_read(w.faults, c):
+            if c.path == FE_PATH_FAULT and c.wishes & FE_HOLDS:
                 # Nothing will ever be asked for, so nobody would notice.
                 connection_read_failed(w, c, _sys.sys_socket_error(c.fd))
             return
@@ -572,7 +572,7 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
 
 cdef inline void connection_go_on(Worker *w, fe_connection *c) noexcept nogil:
     """Its turn on the ready list: one more round of frames that were read already."""
-    if c.path & FE_PATH_CALLBACKS:
+    if c.path == FE_PATH_CALLBACKS:
         messages_go_on(w, c)
         return
     connection_answer(w, c)

@@ -93,11 +93,6 @@ cdef inline fe_faulty *fault_of(const Faults *a, const fe_connection *c) noexcep
     return a.of[c.slot]
 
 
-cdef inline bint is_never_read(const Faults *a, const fe_connection *c) noexcept nogil:
-    """Whether its fault is that nothing is read."""
-    return c.path & FE_PATH_FAULT and fault_of(a, c).fault.flags & FE_FAULT_NO_READ
-
-
 cdef inline int faults_open_timer(Faults *a) noexcept nogil:
     """Makes the timerfd, if there is none; 0 or -errno."""
     cdef int rc
@@ -141,7 +136,7 @@ cdef inline int fault_begin(Faults *a, fe_connection *c, const fe_fault *fault) 
     f.slot = c.slot
     a.of[c.slot] = f
     a.timed += fe_fault_is_timed(fault)
-    c.path = <uint8_t>(FE_PATH_FAULT | (c.path & FE_PATH_CALLBACKS))
+    c.path = FE_PATH_FAULT
     if fault.flags & FE_FAULT_NO_READ:
         c.wishes |= FE_HOLDS
     return 0

@@ -15,7 +15,6 @@ from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
 from fastecho._callbacks cimport put
-from fastecho._fault cimport is_never_read
 from fastecho._messages cimport (
     ASKED_CLOSE, ASKED_RESET, JOB_ASKED, LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, job_add,
 )
@@ -67,8 +66,7 @@ cdef inline int wish_here(Worker *w, Link *link, int wish) noexcept nogil:
     elif wish == WISH_PAUSE:
         c.wishes |= FE_HOLDS
     elif wish == WISH_RESUME:
-        if not is_never_read(w.faults, c):
-            c.wishes &= ~FE_HOLDS & 0xff
+        c.wishes &= ~FE_HOLDS & 0xff
     else:
         link.asked |= ASKED_RESET
         link.asked_reason = FE_BY_RESET if wish == WISH_RESET else FE_BY_MAX_PENDING

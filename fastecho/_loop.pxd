@@ -108,8 +108,6 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
     cdef int n, i, timeout_ms
     if w.messages != NULL:
         callbacks_done(w)
-        if w.faults != NULL:
-            faults_arm(w.faults)
         reap_all(w)
     while messages_wait(w.messages) or not is_finished(w):
         if w.ready_first != FE_NO_SLOT or messages_wait(w.messages):

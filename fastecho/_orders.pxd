@@ -13,7 +13,6 @@ cimport fastecho._sys as _sys
 from fastecho._connection cimport (
     connection_answered, connection_end, connection_handle, connection_settle,
 )
-from fastecho._fault cimport fault_of, fault_reply, is_never_read
 from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
@@ -81,11 +80,8 @@ cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned ch
         return
     if is_full:
         c.wishes |= FE_OWES_DRAIN
-    if c.path & FE_PATH_FAULT:
-        rc = fault_reply(&w.stream, c, fault_of(w.faults, c), data, n)
-    else:
-        stream_count_out(&w.stream, c, n)
-        rc = stream_keep(&w.stream, c, data, n)
+    stream_count_out(&w.stream, c, n)
+    rc = stream_keep(&w.stream, c, data, n)
     if rc != 0:
         connection_answered(w, c, rc)
         return
@@ -108,8 +104,7 @@ cdef inline void messages_wish(Worker *w, fe_connection *c, int wish) noexcept n
         if wish == WISH_PAUSE:
             c.wishes |= FE_HOLDS
         elif wish == WISH_RESUME:
-            if not is_never_read(w.faults, c):
-                c.wishes &= <uint8_t>~FE_HOLDS
+            c.wishes &= <uint8_t>~FE_HOLDS
         elif not c.wishes & FE_SENT_FIN:
             c.wishes |= FE_WANTS_FIN
         connection_settle(w, c)

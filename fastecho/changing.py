@@ -129,8 +129,8 @@ class Changing(View):
         """Raise ConfigError for a fault that this server cannot have."""
         if fault is None:
             return
-        if fault.duplicate and self._calls is not None and self._calls.on_workers:
-            raise ConfigError("fault", str(fault), "cannot duplicate what on_message answers")
+        if self._calls is not None and self._calls.on_workers:
+            raise ConfigError("fault", str(fault), "cannot be used with on_message")
         Config(**{**self.config.keywords(), "fault": fault})  # where frames matter
 
     def _tell_fault(self) -> None:

@@ -234,7 +234,7 @@ enum fe_wish {
 /* No slot: the end of a list of slots. */
 #define FE_NO_SLOT UINT32_MAX
 
-/* How a connection's bytes are handled. The last two are bits: a connection can be on both. */
+/* How a connection's bytes are handled. */
 enum fe_path {
     /* What comes in goes out. */
     FE_PATH_RAW = 0,
@@ -242,8 +242,8 @@ enum fe_path {
     FE_PATH_FRAMES = 1,
     /* Callbacks get the frames. */
     FE_PATH_CALLBACKS = 2,
-    /* Replies go through a fault. */
-    FE_PATH_FAULT = 4
+    /* Replies go through a fault; both kinds of echo. */
+    FE_PATH_FAULT = 3
 };
 
 typedef struct fe_connection {
