@@ -21,6 +21,7 @@ from fastecho._connection cimport (
     connection_answered, connection_end, connection_refused, connection_settle, connection_took,
     is_held,
 )
+from fastecho._fault cimport fault_flush, fault_reply
 from fastecho._messages cimport (
     ARENA_SIZE, ASKED_CLOSE, ASKED_RESET, ASKED_TOO_LONG, FRAMES_EACH_MAX, FRAMES_MAX, JOB_ASKED,
     JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, LINK_WROTE_EOF, OUT_SIZE, PHASE_NS, Chunk, Job, Link, Maker, Messages, job_add,
@@ -29,7 +30,7 @@ from fastecho._messages cimport (
 from fastecho._stream cimport (
     STREAM_NO_MEMORY, stream_count_out, stream_drop_input, stream_flush, stream_keep, stream_send,
 )
-from fastecho._worker cimport Worker
+from fastecho._worker cimport Worker, faulty
 
 
 cdef extern from "Python.h" nogil:
@@ -304,7 +305,11 @@ cdef inline void chunk_send(Worker *w, const Chunk *chunk) noexcept nogil:
     link.produced -= chunk.size
     if link.asked & ASKED_RESET:
         return
-    if c.pending == NULL and link.chunks == 0:
+    if faulty(w, c) != NULL:
+        rc = fault_reply(&w.stream, c, faulty(w, c), data, chunk.size)
+        if rc == 0 and link.chunks == 0:
+            rc = fault_flush(w.faults, &w.stream, c, &progress)
+    elif c.pending == NULL and link.chunks == 0:
         rc = stream_send(&w.stream, c, data, chunk.size)
     else:
         stream_count_out(&w.stream, c, chunk.size)

@@ -216,6 +216,7 @@ cdef extern from "fault.h" nogil:
         uint64_t look_ns
         fe_timer timer
         uint8_t has_ended
+        uint8_t is_held
 
     ctypedef struct fe_release:
         uint64_t bytes

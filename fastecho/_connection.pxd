@@ -15,8 +15,7 @@ from libc.string cimport memset
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._fault cimport (
-    fault_answer, fault_feed, fault_flush, fault_forget, fault_of, fault_set_timer,
-    is_pending_full,
+    fault_answer, fault_feed, fault_flush, fault_forget, fault_set_timer, is_pending_full,
 )
 from fastecho._log cimport log_connection, log_error
 from fastecho._messages cimport (
@@ -30,7 +29,7 @@ from fastecho._stream cimport (
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, Worker, peer_leave, peer_of, place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    MESSAGE_ENDED, READ_SIZE, Worker, faulty, peer_leave, peer_of, place_give, ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -119,7 +118,7 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     ready_remove(w, c)
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
-    if c.path == FE_PATH_FAULT:
+    if faulty(w, c) != NULL:
         fault_forget(w.faults, c)
     log_connection(w, c)
     if w.messages != NULL:
@@ -197,10 +196,11 @@ cdef inline bint is_held(const fe_connection *c) noexcept nogil:
     return c.flags & FE_IS_PAUSED or c.wishes & FE_HOLDS
 
 
-cdef inline uint32_t wanted_interest(const fe_connection *c) noexcept nogil:
-    """EPOLLIN while it may read, EPOLLOUT while something is pending."""
+cdef inline uint32_t wanted_interest(const Worker *w, const fe_connection *c) noexcept nogil:
+    """EPOLLIN while it may read, EPOLLOUT while something is pending for the kernel."""
     cdef uint32_t interest = _sys.EPOLLOUT if c.pending != NULL else 0
-    if c.path == FE_PATH_FAULT and c.wishes & FE_IS_TO_FLUSH:
+    cdef fe_faulty *f = faulty(w, c)
+    if f != NULL and f.is_held:
         interest = 0
     if c.state == FE_OPEN:
         return interest if is_held(c) else interest | _sys.EPOLLIN
@@ -236,8 +236,8 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
     if c.state == FE_REAP or c.state == FE_ADMIT:
         return
     pending = fe_buffer_size(c.pending)
-    if c.path == FE_PATH_FAULT:
-        if not faulty_settle(w, c, pending):
+    if faulty(w, c) != NULL:
+        if not faulty_settle(w, c, faulty(w, c), pending):
             return
     elif c.flags & FE_IS_PAUSED:
         if pending <= w.stream.low_water:
@@ -259,15 +259,15 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
             connection_handle(w, c, FE_ON_EOF)
         if c.state == FE_REAP:
             return
-    connection_ask(w, c, wanted_interest(c))
+    connection_ask(w, c, wanted_interest(w, c))
 
 
 # --- faults --------------------------------------------------------------------------------
 
-cdef inline bint faulty_settle(Worker *w, fe_connection *c, size_t pending) noexcept nogil:
+cdef inline bint faulty_settle(Worker *w, fe_connection *c, fe_faulty *f,
+                               size_t pending) noexcept nogil:
     """What follows from pending bytes where there is a fault: pause, resume, the end that it asks
     for. False: that was begun here."""
-    cdef fe_faulty *f = fault_of(w.faults, c)
     cdef int end = fe_faulty_end(f)
     if is_pending_full(w.faults, c, f):
         c.flags |= FE_IS_PAUSED
@@ -286,11 +286,6 @@ cdef inline bint faulty_settle(Worker *w, fe_connection *c, size_t pending) noex
     f.has_ended = True
     connection_end(w, c, FE_ON_ABORT if end == FE_FAULT_RESETS else FE_ON_END, FE_BY_FAULT)
     return False
-
-
-cdef inline bint faulty_waits(const fe_connection *c) noexcept nogil:
-    """Whether its fault holds something back: then it is neither idle nor late."""
-    return c.path == FE_PATH_FAULT and c.pending != NULL and c.wishes & FE_IS_TO_FLUSH
 
 
 # --- callbacks -----------------------------------------------------------------------------
@@ -378,7 +373,7 @@ cdef inline void connection_serve(Worker *w, fe_connection *c) noexcept nogil:
     if w.draining or quiet_span(w, c):
         connection_arm(w, c, quiet_span(w, c))
     if c.state == FE_OPEN:
-        connection_ask(w, c, wanted_interest(c))
+        connection_ask(w, c, wanted_interest(w, c))
 
 
 cdef inline void connection_eof(Worker *w, fe_connection *c) noexcept nogil:
@@ -536,7 +531,7 @@ cdef inline void connection_writable(Worker *w, fe_connection *c) noexcept nogil
     cdef int rc
     if c.pending == NULL:
         return
-    if c.path == FE_PATH_FAULT:
+    if faulty(w, c) != NULL:
         rc = fault_flush(w.faults, &w.stream, c, &progress)
     else:
         rc = stream_flush(&w.stream, c, &progress)
@@ -558,7 +553,7 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
             # Nothing may be read or written now, and it would be reported for ever.
             _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
             c.flags = (c.flags & <uint8_t>~FE_IS_REGISTERED) | FE_HAS_HUNG_UP
-            if c.path == FE_PATH_FAULT and c.wishes & FE_HOLDS:
+            if faulty(w, c) != NULL and faulty(w, c).fault.flags & FE_FAULT_NO_READ:
                 # Nothing will ever be asked for, so nobody would notice.
                 connection_read_failed(w, c, _sys.sys_socket_error(c.fd))
             return

@@ -6,7 +6,7 @@
 #
 # What is delayed lies in pending like anything else that waits for the peer. So high water counts
 # it, FIN waits behind it, and who ends a connection drops it, without a word about faults there.
-# FE_IS_TO_FLUSH says that it waits for its time and not for the kernel: EPOLLOUT is not asked for.
+# is_held says that it waits for its time and not for the kernel: EPOLLOUT is not asked for.
 #
 # Deadlines are in ns, in a heap of their own. A timerfd in the worker's epoll tells of the earliest
 # (epoll_wait's own milliseconds would be late by half of one); it exists while there is a
@@ -89,8 +89,13 @@ cdef inline void faults_free(Faults *a) noexcept nogil:
 
 
 cdef inline fe_faulty *fault_of(const Faults *a, const fe_connection *c) noexcept nogil:
-    """The state of a connection on FE_PATH_FAULT."""
+    """The state of a connection with a fault."""
     return a.of[c.slot]
+
+
+cdef inline fe_faulty *fault_find(const Faults *a, const fe_connection *c) noexcept nogil:
+    """The same of any connection; NULL: it has no fault."""
+    return a.of[c.slot] if a != NULL and c.slot < a.capacity else NULL
 
 
 cdef inline int faults_open_timer(Faults *a) noexcept nogil:
@@ -136,9 +141,10 @@ cdef inline int fault_begin(Faults *a, fe_connection *c, const fe_fault *fault) 
     f.slot = c.slot
     a.of[c.slot] = f
     a.timed += fe_fault_is_timed(fault)
-    c.path = FE_PATH_FAULT
+    if c.path != FE_PATH_CALLBACKS:
+        c.path = FE_PATH_FAULT
     if fault.flags & FE_FAULT_NO_READ:
-        c.wishes |= FE_HOLDS
+        c.flags |= FE_IS_PAUSED
     return 0
 
 
@@ -176,7 +182,9 @@ cdef inline void faults_arm(Faults *a) noexcept nogil:
 
 cdef inline bint is_pending_full(const Faults *a, const fe_connection *c,
                                  const fe_faulty *f) noexcept nogil:
-    """Whether so much waits that no more is to be read."""
+    """Whether so much waits that no more is to be read, or nothing is."""
+    if f.fault.flags & FE_FAULT_NO_READ:
+        return True
     return fe_buffer_size(c.pending) >= a.high_water or fe_faulty_is_full(f)
 
 
@@ -299,7 +307,7 @@ cdef inline int fault_flush(Faults *a, StreamShare *s, fe_connection *c,
     cdef uint64_t at_ns = now_ns
     cdef fe_release ready
     cdef int rc, _
-    c.wishes |= FE_IS_TO_FLUSH
+    f.is_held = True
     for _ in range(FAULT_SENDS_MAX):
         ready = fe_faulty_release(f, now_ns)
         if ready.bytes == 0:
@@ -309,10 +317,8 @@ cdef inline int fault_flush(Faults *a, StreamShare *s, fe_connection *c,
         if rc < 0:
             return rc
         if rc == 0:
-            c.wishes &= <uint8_t>~FE_IS_TO_FLUSH
+            f.is_held = False
             at_ns = FE_FAULT_NEVER
             break
     progress[0] = fe_buffer_size(c.pending) < before
-    if c.pending == NULL:
-        c.wishes &= <uint8_t>~FE_IS_TO_FLUSH
     return 0 if fault_set_timer(a, f, at_ns) == 0 else STREAM_NO_MEMORY

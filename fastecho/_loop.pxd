@@ -116,6 +116,8 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
             if w.timers.count:
                 worker_clock(w)
             timeout_ms = fe_timers_wait_ms(&w.timers, w.now_ms, WAIT_MAX_MS)
+        if w.faults != NULL:
+            faults_arm(w.faults)
         n = poll_wait(&w.spin, w.epfd, events, EVENTS_MAX, timeout_ms)
         if n < 0:
             fe_count_errno(&w.counters, n)
@@ -136,8 +138,6 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
             ready_run(w)
         if w.timers.count:
             timers_run(w)
-        if w.faults != NULL:
-            faults_arm(w.faults)
         reap_all(w)
         if w.has_news:
             w.has_news = False

@@ -13,6 +13,7 @@ cimport fastecho._sys as _sys
 from fastecho._connection cimport (
     connection_answered, connection_end, connection_handle, connection_settle,
 )
+from fastecho._fault cimport fault_reply
 from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
@@ -21,7 +22,8 @@ from fastecho._stream cimport stream_count_out, stream_keep
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
-    WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, ready_add, worker_clock, worker_deadline, worker_take_limits,
+    WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, faulty, ready_add, worker_clock,
+    worker_deadline, worker_take_limits,
 )
 
 
@@ -80,8 +82,11 @@ cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned ch
         return
     if is_full:
         c.wishes |= FE_OWES_DRAIN
-    stream_count_out(&w.stream, c, n)
-    rc = stream_keep(&w.stream, c, data, n)
+    if faulty(w, c) != NULL:
+        rc = fault_reply(&w.stream, c, faulty(w, c), data, n)
+    else:
+        stream_count_out(&w.stream, c, n)
+        rc = stream_keep(&w.stream, c, data, n)
     if rc != 0:
         connection_answered(w, c, rc)
         return

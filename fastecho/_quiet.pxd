@@ -9,9 +9,9 @@ from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport (
     connection_arm, connection_end, connection_handle, connection_readable, connection_writable,
-    faulty_waits, is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
+    is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
 )
-from fastecho._worker cimport Worker
+from fastecho._worker cimport Worker, faulty
 
 
 cdef enum:
@@ -28,7 +28,7 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
         if c.state == FE_LINGER:
             c.unsent = unsent
             connection_arm(w, c, FE_LINGER_MS)
-    elif c.state == FE_ENDING and faulty_waits(c):
+    elif c.state == FE_ENDING and faulty_waits(w, c):
         connection_arm(w, c, FE_LINGER_MS)
     elif c.state == FE_ENDING:
         fe_count(&w.counters.linger_timeouts, 1)
@@ -41,6 +41,12 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
         connection_arm(w, c, quiet_span(w, c) - quiet_for(w, c))
     else:
         connection_quiet(w, c)
+
+
+cdef inline bint faulty_waits(const Worker *w, const fe_connection *c) noexcept nogil:
+    """Whether its fault holds something back: then it is neither idle nor late."""
+    cdef fe_faulty *f = faulty(w, c)
+    return f != NULL and c.pending != NULL and f.is_held
 
 
 cdef inline uint32_t quiet_for(const Worker *w, const fe_connection *c) noexcept nogil:
@@ -75,7 +81,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
     if (
         not is_quiet(w, c)
         or (c.flags & FE_HAS_FRAMES and not is_held(c))
-        or (not w.draining and faulty_waits(c))
+        or (not w.draining and faulty_waits(w, c))
         or (not w.draining and is_still_taking(c))
     ):
         if w.draining or quiet_span(w, c):

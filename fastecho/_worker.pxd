@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
-from fastecho._fault cimport Faults, faults_close, faults_free
+from fastecho._fault cimport Faults, fault_find, faults_close, faults_free
 from fastecho._messages cimport Messages, messages_free
 from fastecho._poll cimport (
     Mailbox, Message, Spin, mailbox_open, mailbox_post, pthread_cond_destroy, pthread_cond_init,
@@ -213,6 +213,11 @@ cdef inline uint64_t worker_deadline(Worker *w, uint64_t span_ms) noexcept nogil
 
 cdef inline uint64_t tag_of(const fe_connection *c) noexcept nogil:
     return c.slot | <uint64_t>c.generation << 32
+
+
+cdef inline fe_faulty *faulty(const Worker *w, const fe_connection *c) noexcept nogil:
+    """The fault of a connection; NULL: it has none. Raw echo without one does not look."""
+    return NULL if c.path == FE_PATH_RAW else fault_find(w.faults, c)
 
 
 # --- places under max_connections ----------------------------------------------------------

@@ -130,7 +130,9 @@ class Changing(View):
         if fault is None:
             return
         if self._calls is not None and self._calls.on_workers:
-            raise ConfigError("fault", str(fault), "cannot be used with on_message")
+            if fault.duplicate:
+                reason = "duplicates frames, which on_message answers itself"
+                raise ConfigError("fault", str(fault), reason)
         Config(**{**self.config.keywords(), "fault": fault})  # where frames matter
 
     def _tell_fault(self) -> None:

@@ -211,7 +211,7 @@ enum fe_connection_flag {
     FE_AWAITS_FIRST = 128
 };
 
-/* What callbacks, or a fault, want of a connection; 0 where there are none. */
+/* What callbacks, or a fault's RST, want of a connection; 0 where there are none. */
 enum fe_wish {
     /* No frame is to be delivered, and nothing to be read. */
     FE_HOLDS = 1,
@@ -226,8 +226,7 @@ enum fe_wish {
     FE_OWES_DRAIN = 32,
     /* The peer's FIN was read and is to be told. */
     FE_OWES_EOF = 64,
-    /* Pending bytes that were not offered to the kernel yet; with a fault: that wait for its
-     * time. */
+    /* Pending bytes that were not offered to the kernel yet. */
     FE_IS_TO_FLUSH = 128
 };
 
@@ -242,7 +241,7 @@ enum fe_path {
     FE_PATH_FRAMES = 1,
     /* Callbacks get the frames. */
     FE_PATH_CALLBACKS = 2,
-    /* Replies go through a fault; both kinds of echo. */
+    /* Replies of either kind of echo go through a fault. (Those of callbacks may as well.) */
     FE_PATH_FAULT = 3
 };
 

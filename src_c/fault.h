@@ -128,6 +128,8 @@ typedef struct fe_faulty {
     uint8_t has_ended;
     /* With a bandwidth: bytes are ripe and use the line. */
     uint8_t is_flowing;
+    /* Pending bytes wait for their time, and not for the kernel. */
+    uint8_t is_held;
 } fe_faulty;
 
 /* --- draws ---------------------------------------------------------------------------------- */

@@ -150,8 +150,8 @@ def test_it_is_refused_with_what_it_does_not_fit() -> None:
     ):
         Server(fault="duplicate=0.1")
     Server(fault="duplicate=0.1", frame="line")
-    with pytest.raises(ConfigError, match=r"^fault 'silent' cannot be used with on_message$"):
-        Server(fault="silent", on_message=lambda connection, data: None)
+    with pytest.raises(ConfigError, match=r"^fault 'duplicate=0.1' duplicates .*, which on_mes"):
+        Server(fault="duplicate=0.1", frame="line", on_message=lambda connection, data: None)
     with pytest.raises(ConfigError, match=r"^fault 5 must be a Fault, or text such as delay"):
         Server(fault=5)  # type: ignore[arg-type]
 
