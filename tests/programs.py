@@ -135,6 +135,11 @@ class Program:
         (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")]
         return bool(int(mask, 16) >> (number - 1) & 1)
 
+    def waits_for_signals(self) -> bool:
+        """Tell whether it is in serve_forever's wait; true where the kernel does not tell."""
+        where = Path(f"/proc/{self.pid}/wchan").read_text(encoding="ascii")
+        return where == "0" or where.startswith("unix_stream")
+
     def end(self, timeout: float = DEADLINE) -> int:
         """Wait for its end; return its exit status (negative: a signal)."""
         try:

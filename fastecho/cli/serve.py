@@ -252,8 +252,12 @@ class _Serving:
             return server.serve_forever()
         while True:
             while early.hung_up:
-                early.hung_up = False
-                self._reload(server)
+                try:
+                    early.hung_up = False
+                    self._reload(server)
+                except _Stopped:  # in the middle: run() does it all
+                    early.hung_up = True
+                    raise
             try:
                 early.hangup_raises = True
                 if early.hung_up:
