@@ -129,10 +129,9 @@ class Changing(View):
         """Raise ConfigError for a fault that this server cannot have."""
         if fault is None:
             return
-        if self._calls is not None and self._calls.on_workers:
-            if fault.duplicate:
-                reason = "duplicates frames, which on_message answers itself"
-                raise ConfigError("fault", str(fault), reason)
+        if fault.duplicate and self._calls is not None and self._calls.on_workers:
+            reason = "duplicates frames, which on_message answers itself"
+            raise ConfigError("fault", str(fault), reason)
         Config(**{**self.config.keywords(), "fault": fault})  # where frames matter
 
     def _tell_fault(self) -> None:
