@@ -24,7 +24,7 @@ from fastecho._cdefs cimport *
 from fastecho._handle cimport ask, is_here, write_here, write_there
 from fastecho._log cimport log_wake
 from fastecho._loop cimport worker_fail, worker_run
-from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link
+from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
 from fastecho._objects cimport (
     counters_of, ended_of, entries_of, fault_into, newcomers_of, troubles_of,
 )
@@ -463,10 +463,12 @@ cdef class Core:
         self._release()
 
     cdef void _release(self) noexcept:
+        cdef Messages *m
         cdef int i
         for i in range(self.shared.worker_count):
-            if self.shared.workers[i].messages != NULL:
-                block_set(self.shared.workers[i].messages, None)
+            m = self.shared.workers[i].messages
+            if m != NULL and m.block != NULL:  # otherwise the arena is malloc's
+                block_set(m, None)
             worker_free(&self.shared.workers[i])
             close_once(&self.shared.workers[i].mailbox.wake_fd)
 
