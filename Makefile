@@ -18,6 +18,9 @@ MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_repo
     deploy histogram* load* measure_* merge page* pinger* saved_results summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
+# And what a program embeds: callbacks, faults, fixtures, examples.
+EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* examples fault_* \
+    pytest_plugin refuse))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -30,7 +33,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure test-models lint bench faults endings scale soak \
+.PHONY: help serve test test-measure test-models test-embed lint bench faults endings scale soak \
     debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
@@ -41,14 +44,17 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but measuring and models; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next three do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
 
 test-models: $(COMPILED) $(VENV)/.test ## test the I/O models: conformance, alone, the tutorial's
 	@exec $(BIN)/python -m pytest $(or $(ARGS),-m 'not no_model' tests/conformance $(MODELS))
+
+test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures for pytest, the examples
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(EMBEDDING))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
