@@ -5,8 +5,8 @@ which recv() and sendall() may wait as long as they like.
 
 Its cost: a thread for each peer: a stack (8 MiB of addresses, some 40 KiB of real memory) and a
 place in the scheduler. In Python only one thread at a time runs Python code (the GIL), so a
-thousand busy peers mostly wait for each other: a message costs a third more CPU than in an event
-loop with ten of them, several times as much with a thousand, and the slowest wait longest.
+thousand busy peers mostly wait for each other: a message costs a quarter more CPU than in an event
+loop with ten of them, twice as much with a thousand, and the slowest wait longest.
 
 Where it breaks: thousands of peers. The limit is the machine's threads (ulimit -u, memory), or the
 patience of those who wait for the GIL.

@@ -29,6 +29,14 @@ static void raising_succeeds_only_from_the_expected_value(void)
     assert(fe_atomic_raise_from(&number, 7) == 1 && number == 8);
 }
 
+static void a_value_is_swapped_for_what_was_there(void)
+{
+    int64_t number = 7;
+
+    assert(fe_atomic_swap(&number, 9) == 7 && number == 9);
+    assert(fe_atomic_swap(&number, 9) == 9 && number == 9);
+}
+
 static void places_end_at_the_limit(void)
 {
     int64_t places = 0;
@@ -153,6 +161,7 @@ int main(void)
 {
     adding_gives_the_value_afterwards();
     raising_succeeds_only_from_the_expected_value();
+    a_value_is_swapped_for_what_was_there();
     places_end_at_the_limit();
     a_place_that_another_took_meanwhile_counts();
     a_number_that_another_raised_meanwhile_is_left_alone();
