@@ -102,6 +102,7 @@ sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread,
 	done
 
 # What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
+CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
@@ -113,7 +114,7 @@ fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server
 	        -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- \
 	        build/fuzz/corpus/$$target tests/fuzz/corpus/$$target; \
 	done
-	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_state_machine.py
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_state_machine.py $(CALLBACKS)
 
 .libfuzzer:
 	$(if $(shell command -v $(CLANG)),,$(error $(CLANG) is missing: install a compiler with \

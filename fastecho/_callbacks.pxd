@@ -319,6 +319,8 @@ cdef inline void chunk_send(Worker *w, const Chunk *chunk) noexcept nogil:
     if rc != 0:
         connection_answered(w, c, rc)
     elif link.chunks == 0:
+        if w.tracks_activity:
+            c.active_ms = <uint32_t>w.now_ms  # who only listens is not idle
         if c.pending != NULL:
             connection_took(w, c)
         if not link.asked:

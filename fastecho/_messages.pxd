@@ -178,18 +178,24 @@ cdef inline Messages *messages_new(bint delivers, bint tells_end,
     return m
 
 
+cdef inline void link_free(Link *link) noexcept nogil:
+    """Gives a link back, unless it is a handle's."""
+    if link != NULL and link.handle == NULL:
+        free(link)
+
+
 cdef inline void messages_free(Messages *m) noexcept nogil:
-    """All but the block. No handle is left, and the worker has ended."""
+    """All but the block. The worker has ended."""
     cdef uint32_t slot
     cdef Link *link
     if m == NULL:
         return
     for slot in range(m.link_capacity):
-        free(m.links[slot])
+        link_free(m.links[slot])
     while m.ended_first != NULL:
         link = m.ended_first
         m.ended_first = link.next
-        free(link)
+        link_free(link)
     if m.block == NULL:
         free(m.arena)
     free(m.jobs)

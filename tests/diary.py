@@ -1,4 +1,4 @@
-"""Callbacks that note what they were called with, for the tests of message callbacks."""
+"""Callbacks that note what they were called with, and how long their tests take."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from hypothesis import settings
 from peers import DEADLINE
 
 from fastecho import Connection, Reason
+
+LONG = settings.get_current_profile_name() == "fuzz"
+"""`make fuzz`: each of these tests takes minutes."""
+patient = pytest.mark.timeout(3600 if LONG else 60)
+"""Marks them."""
+
+
+def times(short: int) -> int:
+    """Return how often to do something of which an ordinary run does less."""
+    return 100_000 if LONG else short
 
 
 class Diary:

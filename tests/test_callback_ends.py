@@ -7,15 +7,19 @@ import logging
 import os
 import queue
 import socket
+import sys
 import threading
+import time
+import tracemalloc
 import weakref
 from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
-from diary import Diary
+from diary import Diary, patient, times
 from peers import (
     DEADLINE,
+    connect,
     exchange,
     expect_stats,
     is_reset,
@@ -223,6 +227,7 @@ def test_a_peer_that_never_reads_is_reset_at_max_pending(
     expect_stats(server, ended_by_max_pending=1)
 
 
+@patient
 def test_handles_are_freed_with_their_connections(make_server: MakeServer, join: Join) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -234,13 +239,27 @@ def test_handles_are_freed_with_their_connections(make_server: MakeServer, join:
         alive.add(connection.context)
         return data
 
-    server = make_server(on_message=answer)
-    for _ in range(50):
-        with join(server) as peer:
-            assert exchange(peer, b"x") == b"x"
-    expect_stats(server, connections_open=0)
-    wait_until(lambda: gc.collect() == 0 or not alive)
-    wait_until(lambda: not alive, what="that no handle is left")
+    server = make_server(on_message=answer, on_close=lambda connection, reason: None)
+
+    def connections(number: int) -> int:
+        """Make so many; return the references to what all of them use."""
+        for _ in range(number):
+            with connect(server) as peer:
+                assert exchange(peer, b"x") == b"x"
+        expect_stats(server, connections_open=0)
+        wait_until(lambda: not gc.collect() and not alive, what="that no handle is left")
+        return sys.getrefcount(answer) + sys.getrefcount(None) + sys.getrefcount(Reason.PEER)
+
+    connections(20)
+    tracemalloc.start()
+    try:
+        references, (memory, _) = connections(20), tracemalloc.get_traced_memory()
+        more = connections(times(200)) - references
+        # None is everybody's: other threads and the collector add and drop some.
+        assert abs(more) < 100
+        assert tracemalloc.get_traced_memory()[0] - memory < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_callbacks_run_during_a_drain_and_the_end_waits_for_the_last(
@@ -283,6 +302,30 @@ def test_a_callback_may_stop_the_server_but_not_wait_for_it(
     peer.close()
     assert server.wait(DEADLINE)
     assert told == ["wait() in a callback would wait for itself", False]
+
+
+def test_who_is_only_written_to_is_not_idle(make_server: MakeServer, join: Join) -> None:
+    listeners: list[Connection] = []
+
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"I listen":
+            listeners.append(connection)
+        for one in listeners:
+            one.write(data)
+
+    server = make_server(on_message=answer, idle_timeout=0.3)
+    listener, speaker = join(server), join(server)
+    assert exchange(listener, b"I listen") == b"I listen"
+    listener.settimeout(0.05)
+    end = time.monotonic() + 0.9
+    while time.monotonic() < end:
+        speaker.sendall(b"news")
+        assert recv_exactly(listener, 4) == b"news"
+        with pytest.raises(TimeoutError):  # a pause
+            listener.recv(1)
+    speaker.close()
+    assert read_to_eof(listener) == b""
+    expect_stats(server, ended_by_idle_timeout=1)
 
 
 def test_a_callback_that_takes_long_is_named(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
-from diary import Diary
+from diary import Diary, patient, times
 from peers import (
     DEADLINE,
     exchange,
@@ -208,6 +208,7 @@ def test_more_than_one_round_of_callbacks_holds_is_answered_exactly(
         assert same(recv_exactly(peer, len(data)), data)
 
 
+@patient
 def test_memoryviews_may_be_kept_and_never_change(make_server: MakeServer, join: Join) -> None:
     kept: list[tuple[memoryview, bytes]] = []
 
@@ -221,7 +222,7 @@ def test_memoryviews_may_be_kept_and_never_change(make_server: MakeServer, join:
 
     server = make_server(on_message=answer, memoryviews=True)
     peer, other = join(server), join(server)
-    for number in range(3000):
+    for number in range(times(3000)):
         message = b"%d" % number * (1 + number % 50)
         if len(message) == 13:
             continue
