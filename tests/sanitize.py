@@ -89,7 +89,6 @@ NOT_UNDER = (
     Skip("coverage/test_measure.py", ANY, NOT_OURS),
     Skip("test_load_runs.py::test_deep_pipelines_are", ANY, "it counts what is done in its time"),
     Skip("test_fault_times.py::test_slice_gives_a_prompt", frozenset(RUNTIMES), PROMPT),
-    Skip("test_fault_paths.py::test_slice_gives_a_prompt", frozenset(RUNTIMES), PROMPT),
     Skip("test_clock.py", ANY, "libfaketime and the sanitizers take the same calls over"),
     Skip("test_pytest_plugin.py::test_start_and_end_take", ANY, "it holds the time of quick code"),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),
