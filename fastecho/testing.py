@@ -11,13 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from fastecho import Server
+from fastecho import Fault, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from fastecho import Connection, Fault, Peer
+    from fastecho import Connection, Peer
 
     from .config import Bind
 
@@ -69,7 +69,13 @@ class EchoServer(Server):
 
         def watched(peer: Peer) -> object:
             try:
-                return on_accept(peer)
+                answer = on_accept(peer)
+                if answer is not None and not isinstance(answer, bool | Fault):
+                    # The core resets it: a test of retries would take that for what it wanted.
+                    raise TypeError(
+                        f"on_accept must return None, a bool or a Fault, not {answer!r}"
+                    )
+                return answer
             except BaseException as error:
                 self._accept_error = self._accept_error or error
                 raise
@@ -137,6 +143,8 @@ class EchoServer(Server):
         Raises:
             AssertionError: it has not happened in time; the text tells how far it came.
         """
+        if not (connections or bytes or closed):
+            raise TypeError("wait_for() needs connections, bytes or closed to wait for")
         deadline = time.monotonic() + timeout
         pause = 0.0002
         while True:

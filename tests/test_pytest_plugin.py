@@ -188,6 +188,19 @@ def test_a_fault_may_be_set_at_any_time_and_what_came_is_captured(
     assert server.received_by == {1: b"first\n", 2: b"lost\n", 3: b"found\n"}
 
 
+def test_a_wrong_answer_of_an_accept_callback_fails_the_test(
+    make_echo_server: MakeEchoServer,
+) -> None:
+    server = make_echo_server(on_accept=lambda peer: "deny")
+    assert is_turned_away(server)
+    assert "not 'deny'" in str(server.take_error())
+
+
+def test_waiting_for_nothing_is_a_mistake(make_echo_server: MakeEchoServer) -> None:
+    with pytest.raises(TypeError, match="needs connections, bytes or closed"):
+        make_echo_server().wait_for()
+
+
 def test_faults_of_a_configuration_and_of_an_accept_callback(
     make_echo_server: MakeEchoServer, join: Join
 ) -> None:
