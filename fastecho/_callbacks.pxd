@@ -24,11 +24,11 @@ from fastecho._connection cimport (
 from fastecho._fault cimport fault_flush, fault_reply
 from fastecho._messages cimport (
     ARENA_SIZE, ASKED_CLOSE, ASKED_RESET, ASKED_TOO_LONG, FRAMES_EACH_MAX, FRAMES_MAX, JOB_ASKED,
-    JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, LINK_WROTE_EOF, OUT_SIZE, PHASE_NS, Chunk, Job, Link, Maker, Messages, job_add,
-    jobs_forget, link_of, messages_new, out_forget, reply_put,
+    JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, LINK_WROTE_EOF, OUT_SIZE, PHASE_NS,
+    Chunk, Job, Link, Maker, Messages, jobs_forget, link_of, messages_new, out_forget, reply_put,
 )
 from fastecho._stream cimport (
-    STREAM_NO_MEMORY, stream_count_out, stream_drop_input, stream_flush, stream_keep, stream_send,
+    stream_count_out, stream_drop_input, stream_flush, stream_keep, stream_send,
 )
 from fastecho._worker cimport Worker, faulty
 
@@ -350,7 +350,7 @@ cdef inline void asked_do(Worker *w, const Job *job) noexcept nogil:
 
 
 cdef inline void job_keep(Worker *w, Job *job) noexcept nogil:
-    """The budget did not reach to it: its input leaves the arena for the connection's own buffer."""
+    """The budget did not reach to it: its input leaves the arena for its connection's buffer."""
     cdef fe_connection *c = fe_slab_find(&w.connections, job.slot, job.generation)
     if job.kind != JOB_INPUT or c == NULL or c.state == FE_REAP:
         return
@@ -362,6 +362,13 @@ cdef inline void job_keep(Worker *w, Job *job) noexcept nogil:
     job.size = 0
 
 
+cdef inline void jobs_keep(Worker *w) noexcept nogil:
+    """Takes what the budgets have left out of the arena; done twice, the second does nothing."""
+    cdef uint32_t i
+    for i in range(w.messages.done, w.messages.job_count):
+        job_keep(w, &w.messages.jobs[i])
+
+
 cdef inline void callbacks_done(Worker *w) noexcept nogil:
     """After a phase: replies leave, then what was asked for is done."""
     cdef Messages *m = w.messages
@@ -370,8 +377,7 @@ cdef inline void callbacks_done(Worker *w) noexcept nogil:
         chunk_send(w, &m.chunks[i])
     for i in range(m.done):
         asked_do(w, &m.jobs[i])
-    for i in range(m.done, m.job_count):
-        job_keep(w, &m.jobs[i])
+    jobs_keep(w)
     out_forget(m)
     jobs_forget(m)
 
@@ -441,6 +447,8 @@ cdef inline bint callbacks_call(Worker *w, object core, Maker make, object calls
     callbacks_run(&p)
     view = None
     if Py_REFCNT(m.block) > refs:
-        # A callback has kept a view of what it was given: that memory is no longer ours.
+        # A callback has kept a view of what it was given: that memory is no longer ours. What the
+        # budgets have left in it is taken out before.
+        jobs_keep(w)
         return block_set(m, new_block()) == 0
     return True

@@ -35,7 +35,8 @@ from fastecho._poll cimport (
 )
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_STOP_ACCEPTING,
-    MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET, WISH_RESUME, Limits, Listener, Shared, Worker,
+    MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET, WISH_RESUME, Limits, Listener,
+    Shared, Worker,
     shared_close_locks, shared_open_locks, worker_close_descriptors, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys

@@ -61,7 +61,7 @@ cdef inline list newcomers_of(const Message *messages, uint32_t n):
 
 
 cdef inline list ended_of(object core, Maker make, const Message *messages, uint32_t n):
-    """Those that have ended: (Connection, reason) each. Their links are the handles' from now on."""
+    """Those that have ended: (Connection, reason) each. Their links are the handles'."""
     cdef Link *link
     cdef uint32_t i
     ended = []

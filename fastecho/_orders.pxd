@@ -1,8 +1,9 @@
 # What a worker is told: the messages of its mailbox, and what they do.
 #
 # Lives here: serving a newcomer that was placed here, verdicts of the accept callback, the end of
-# accepting, drain, abort, changed limits, writes and wishes of other threads. Does not live here: the mailbox (_poll.pxd), what
-# happens to one connection (_connection.pxd), who sends a message (_core.pyx, _accept.pxd).
+# accepting, drain, abort, changed limits, writes and wishes of other threads. Does not live here:
+# the mailbox (_poll.pxd), what happens to one connection (_connection.pxd), who sends a message
+# (_core.pyx, _accept.pxd).
 
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free

@@ -180,8 +180,10 @@ def test_more_than_one_round_of_callbacks_holds_is_answered_exactly(
 ) -> None:
     """All have sent before the first callback returns: the budgets of a round are used up."""
     inside, go_on = threading.Event(), threading.Event()
+    kept: list[object] = []  # the memory that views show is given away meanwhile
 
     def answer(_: Connection, data: bytes) -> bytes:
+        kept.append(data)
         if b"wait" in bytes(data[:8]):
             inside.set()
             assert go_on.wait(DEADLINE)
