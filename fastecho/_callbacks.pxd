@@ -7,7 +7,9 @@
 # Under the GIL no connection changes its state and none is freed: what a callback asks for is noted
 # in its link, and done afterwards, behind the replies that it wrote before.
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AsString, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport ENOMEM
@@ -123,6 +125,10 @@ cdef inline void call_message(Phase *p, Link *link, object handle, object data) 
         if began_ns:
             call_timed(p, link, "on_message", began_ns)
         if reply is not None:
+            if not PyBytes_CheckExact(reply) and not PyObject_CheckBuffer(reply):
+                raise TypeError(
+                    "on_message must return bytes-like or None, not " + type(reply).__name__
+                )
             put(p.worker, link, reply)
     except BaseException as error:
         call_failed(p, link, "on_message", error)

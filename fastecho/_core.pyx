@@ -537,6 +537,10 @@ cdef class Connection:
         """Tell whether it has ended, or close() or abort() was called."""
         return fe_atomic_load(&self.link.state) == LINK_CLOSING
 
+    def _count_error(self):
+        # on_close has failed on the thread of admissions(): then no worker counts any.
+        fe_count(&self.core.shared.workers[self.link.worker].counters.callback_errors, 1)
+
     def write(self, data):
         """Send bytes behind all that was written before; with length frames, one frame.
 

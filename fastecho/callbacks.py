@@ -1,4 +1,4 @@
-"""Callbacks: the user's functions for messages, and what is said when one of them fails.
+"""Callbacks: the user's functions, whether they fit, and what is said when one of them fails.
 
 Lives here: checking them, naming reasons and peers for them, the log of their failures. Does not
 live here: calling them (_callbacks.pxd, on the workers' threads), the accept callback
@@ -7,12 +7,14 @@ live here: calling them (_callbacks.pxd, on the workers' threads), the accept ca
 
 from __future__ import annotations
 
+import inspect
 import logging
 
 from ._core import reason_names
 from .errors import ConfigError
 from .peer import read_peer
 from .reason import Reason
+from .settings import DEFAULT_MAX_PENDING
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -27,13 +29,33 @@ if TYPE_CHECKING:
     OnConnection = Callable[[Connection], object]
     OnClose = Callable[[Connection, Reason], object]
 
-__all__ = ["SETTINGS", "Callbacks"]
+__all__ = ["Callbacks", "check_callback"]
 
 log = logging.getLogger("fastecho")
 
-NAMES = ("on_message", "on_drain", "on_eof", "on_close")
-SETTINGS = (*NAMES, "memoryviews", "max_pending", "slow_callback_duration")
-"""The arguments of Server() that this module takes."""
+ARGUMENTS = {
+    "on_accept": ("peer",),
+    "on_message": ("connection", "data"),
+    "on_drain": ("connection",),
+    "on_eof": ("connection",),
+    "on_close": ("connection", "reason"),
+}
+"""What each is called with."""
+
+
+def check_callback(name: str, callback: object) -> None:
+    """Raise TypeError for what could not be called as a callback of that name is."""
+    if not callable(callback):
+        raise TypeError(f"{name} must be callable, not {type(callback).__name__}")
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError(f"{name} must be a plain function: nobody would await a coroutine")
+    try:
+        inspect.signature(callback).bind(*ARGUMENTS[name])
+    except ValueError:
+        pass  # a function in C that does not tell
+    except TypeError as error:
+        text = f"{name} must take ({', '.join(ARGUMENTS[name])}): {error}"
+        raise TypeError(text) from None
 
 
 class Callbacks:
@@ -66,11 +88,18 @@ class Callbacks:
         self.on_eof = on_eof
         self.on_close = on_close
         config = server.config
-        for name in NAMES:
-            one = getattr(self, name)
-            if one is not None and not callable(one):
-                raise TypeError(f"{name} must be callable, not {type(one).__name__}")
-            if one is not None and on_message is None and name != "on_close":
+        for name in ("on_message", "on_drain", "on_eof", "on_close"):
+            if (one := getattr(self, name)) is not None:
+                check_callback(name, one)
+        needing = {
+            "on_drain": on_drain is not None,
+            "on_eof": on_eof is not None,
+            "memoryviews": memoryviews,
+            "max_pending": max_pending != DEFAULT_MAX_PENDING,
+            "slow_callback_duration": slow_callback_duration is not None,
+        }
+        for name, is_given in needing.items():
+            if is_given and on_message is None:
                 raise TypeError(f"{name} needs on_message beside it")
         for name in ("prefix", "suffix") if on_message is not None else ():
             if value := getattr(config, name):
@@ -107,15 +136,16 @@ class Callbacks:
         try:
             self.on_close(connection, known)
         except BaseException as error:
+            connection._count_error()
             self.failed("on_close", connection, error)
 
     def failed(self, name: str, connection: Connection | None, error: BaseException) -> None:
         """Tell of an exception; its connection is reset. One that asks for the end stops it all."""
+        self.error = self.error or error
         if isinstance(error, KeyboardInterrupt | SystemExit):
             log.info("%s raised %s: the server stops", name, type(error).__name__)
             self._server.stop()
         else:
-            self.error = self.error or error
             then = "" if name == "on_close" else ": the connection is reset"
             log.error("%s failed for %r%s", name, connection, then, exc_info=error)
 

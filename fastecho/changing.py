@@ -98,8 +98,8 @@ class Changing(View):
         """Accept connections again after refuse(), on the same ports.
 
         Raises:
-            OSError: EADDRINUSE: another socket of this user, with SO_REUSEADDR, has taken a port
-                meanwhile; it still refuses, and may be called again.
+            OSError: EADDRINUSE: another socket, with SO_REUSEADDR, listens on a port meanwhile; it
+                still refuses, and may be called again.
             RuntimeError: it does not listen: not yet, or no more.
         Thread: any.   Cost: one listen(2) for each listener.
         """
@@ -112,10 +112,11 @@ class Changing(View):
                 for listener in self._listeners:
                     listener.admit()
                     admitted.append(listener)
-            except OSError:
-                for listener in admitted:
-                    listener.refuse()
-                raise
+            except OSError as error:
+                for one in admitted:
+                    one.refuse()
+                text = f"cannot listen again on {listener.address}: {error.strerror}"
+                raise OSError(error.errno, text) from None
             self._refusing = False
             assert self._core is not None
             self._core.set_limits(**limits_of(self.config))  # makes every worker look

@@ -7,7 +7,7 @@ module reads is the TOML file; it resolves no name and opens no socket.
 
 from __future__ import annotations
 
-from .errors import ConfigError, shown
+from .errors import NO_VALUE, ConfigError, shown
 from .settings import DEFAULT_MAX_FRAME, SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -160,21 +160,24 @@ class Merged:
     Attributes:
         config: the checked configuration.
         values: checked, those of `extra` too.
+        given: as they were written, in an error about a value that is right in itself.
         sources: where each came from: a flag, a variable, a file or "default".
         labels: what an error about it is to name.
     """
 
-    __slots__ = ("config", "labels", "sources", "values")
+    __slots__ = ("config", "given", "labels", "sources", "values")
 
     def __init__(
         self,
         config: Config,
         values: dict[str, object],
+        given: dict[str, object],
         sources: dict[str, str],
         labels: dict[str, str],
     ) -> None:
         self.config = config
         self.values = values
+        self.given = given
         self.sources = sources
         self.labels = labels
 
@@ -206,6 +209,7 @@ def merge(
     settings = (*SETTINGS, *extra)
     table = {} if toml_path is None else _read_toml(toml_path, settings)
     values: dict[str, object] = {}
+    given: dict[str, object] = {}
     sources: dict[str, str] = {}
     labels: dict[str, str] = {}
     for setting in settings:
@@ -213,6 +217,7 @@ def merge(
         flag, text = flags.get(name), environ.get(setting.variable)
         if flag is not None:
             sources[name] = labels[name] = setting.flag
+            given[name] = NO_VALUE if flag is True else flag
             value = (
                 setting.read(flag, labels[name])
                 if isinstance(flag, str)
@@ -220,19 +225,22 @@ def merge(
             )
         elif text:
             sources[name] = labels[name] = setting.variable
+            given[name] = text
             value = setting.read(text, labels[name])
         elif name in table:
             assert toml_path is not None
             sources[name], labels[name] = toml_path, f"{toml_path}: {name}"
+            given[name] = table[name]
             value = setting.check(table[name], labels[name])
         else:
             sources[name], labels[name] = "default", f"the default {name}"
-            value = setting.check((defaults or {}).get(name, setting.default), labels[name])
+            given[name] = (defaults or {}).get(name, setting.default)
+            value = setting.check(given[name], labels[name])
         values[name] = value
     _settle(values, labels.__getitem__)
     # Checked again by Config, so that no way leads round its rules.
     config = Config(**{s.name: values[s.name] for s in SETTINGS})  # type: ignore[arg-type]
-    return Merged(config, values, sources, labels)
+    return Merged(config, values, given, sources, labels)
 
 
 def _read_toml(path: str, settings: Iterable[Setting]) -> dict[str, object]:

@@ -8,6 +8,7 @@ sentence on one line: a command prints it as it is. Nothing here imports, format
 from __future__ import annotations
 
 __all__ = [
+    "NO_VALUE",
     "ConfigError",
     "ExtensionMissingError",
     "FastechoError",
@@ -17,6 +18,8 @@ __all__ = [
 ]
 
 SHOWN_CHARACTERS = 60
+NO_VALUE = object()
+"""Stands for the value of a flag that has none."""
 
 
 def shown(value: object) -> str:
@@ -42,7 +45,7 @@ class ConfigError(FastechoError, ValueError):
 
     Attributes:
         option: the name as the user wrote it: `threads`, `--threads`, `FASTECHO_THREADS`.
-        value: what was given.
+        value: what was given; NO_VALUE for a flag that stands alone.
         reason: the rest of the sentence, starting with a verb.
     """
 
@@ -53,6 +56,8 @@ class ConfigError(FastechoError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
+        if self.value is NO_VALUE:
+            return f"{self.option} {self.reason}"
         return f"{self.option} {shown(self.value)} {self.reason}"
 
 

@@ -6,7 +6,7 @@ server.py), who gets it (the core).
 
 from __future__ import annotations
 
-from .errors import ConfigError
+from .errors import NO_VALUE, ConfigError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -154,10 +154,11 @@ class Fault:
             name, equals, value = (one.strip() for one in part.partition("="))
             name = name.replace("-", "_")
             if name not in OPTIONS:
-                raise ConfigError(label, text, _no_option(name))
+                raise ConfigError(label, text, _no_option(name, text))
             if name in given:
                 raise ConfigError(label, text, f"gives {name} twice")
-            given[name] = _read(name, value, f"{label}: {name}") if equals else True
+            is_set = not equals and OPTIONS[name][0] is _switch
+            given[name] = True if is_set else _read(name, value, f"{label}: {name}")
         fault = cls.__new__(cls)
         fault._set(given, f"{label}: ")
         return fault
@@ -238,9 +239,11 @@ def _plain(value: object) -> str:
     return text
 
 
-def _no_option(name: str) -> str:
+def _no_option(name: str, text: str) -> str:
     from difflib import get_close_matches
 
+    if not name and text.strip():
+        return "has a comma too many, or no name before ="
     near = get_close_matches(name.lower(), OPTIONS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(OPTIONS)}"
     return f"has no option {name!r}: {hint}" if name else f"names no fault: {hint}"
@@ -251,7 +254,8 @@ def _check_together(values: dict[str, object], label: str) -> None:
     ends = [name for name in ENDS if values[name] is not None and values[name] is not False]
     if len(ends) > 1:
         reason = f"cannot be combined with {ends[1]}"
-        raise ConfigError(label + ends[0], values[ends[0]], reason)
+        value = NO_VALUE if label and values[ends[0]] is True else values[ends[0]]
+        raise ConfigError(label + ends[0], value, reason)
     distribution, jitter = values["distribution"], values["jitter"]
     if distribution == "fixed" and jitter:
         raise ConfigError(label + "jitter", jitter, "has no effect with distribution fixed")

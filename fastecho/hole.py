@@ -108,11 +108,16 @@ class black_hole:  # noqa: N801 - a context manager, named as it is used
             sock.close()
 
     def __enter__(self) -> Self:
+        if self._is_closed():
+            raise RuntimeError(f"{self!r} has ended: make another one")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _is_closed(self) -> bool:
+        return self._listeners[0].socket.fileno() < 0
+
     def __repr__(self) -> str:
-        state = "" if self._listeners[0].socket.fileno() >= 0 else " closed"
+        state = " closed" if self._is_closed() else ""
         return f"<fastecho.black_hole {', '.join(self.addresses)}{state}>"

@@ -34,8 +34,8 @@ from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
 from .reporter import write_log
+from .settings import DEFAULT_MAX_PENDING
 from .signals import block_signals, ending_signals
-from .stats import Stats
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -54,6 +54,16 @@ __all__ = ["Server"]
 log = logging.getLogger("fastecho")
 
 FRAMES = {"recv": 0, "line": 1, "length": 2}
+NO_CALLBACKS: dict[str, Any] = {
+    "on_message": None,
+    "on_drain": None,
+    "on_eof": None,
+    "on_close": None,
+    "memoryviews": False,
+    "max_pending": DEFAULT_MAX_PENDING,
+    "slow_callback_duration": None,
+}
+"""What callbacks.py takes of the arguments of Server(), where there are none."""
 CLOSE_WAIT = 5.0
 """Seconds to wait for workers to leave their listeners; they need microseconds and the grace."""
 LOG_WAIT = 2.0
@@ -154,13 +164,15 @@ class Server(Changing):
         on_eof: OnConnection | None = None,
         on_close: OnClose | None = None,
         memoryviews: bool = False,
-        max_pending: int = 67108864,
+        max_pending: int = DEFAULT_MAX_PENDING,
         slow_callback_duration: float | None = None,
     ) -> None:
         given = locals()
         self.config = Config(**{name: given[name] for name in Config.__slots__})
-        if on_accept is not None and not callable(on_accept):
-            raise TypeError(f"on_accept must be callable, not {type(on_accept).__name__}")
+        if on_accept is not None:
+            from .callbacks import check_callback
+
+            check_callback("on_accept", on_accept)
         self._on_accept = on_accept
         self._calls = self._callbacks(given)
         self._check_fault(self.config.fault)
@@ -169,7 +181,6 @@ class Server(Changing):
         self._lock = threading.RLock()
         self._core: _core.Core | None = None
         self._listeners: list[Listener] = []
-        self._stats = Stats([])
         self._crew = Crew()
         self._starting: threading.Thread | None = None
         self._accepting = False
@@ -179,11 +190,12 @@ class Server(Changing):
 
     def _callbacks(self, given: dict[str, Any]) -> Callbacks | None:
         """Return the message callbacks among the arguments, if there are any."""
-        if all(given[name] is None for name in ("on_message", "on_drain", "on_eof", "on_close")):
+        chosen = {name: given[name] for name in NO_CALLBACKS}
+        if chosen == NO_CALLBACKS:
             return None
-        from .callbacks import SETTINGS, Callbacks
+        from .callbacks import Callbacks
 
-        return Callbacks(self, **{name: given[name] for name in SETTINGS})
+        return Callbacks(self, **chosen)
 
     # --- starting --------------------------------------------------------------------------
 
@@ -308,7 +320,6 @@ class Server(Changing):
         for listener in self._listeners:
             listener.close()
         self._accepting = False
-        self._stats = Stats(core.counters())
         core.release()
         process.remove(self)
         self._ended.open()

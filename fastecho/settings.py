@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     Kind = Literal["bind", "whole", "seconds", "bytes", "switch", "choice", "fault"]
 
-__all__ = ["DEFAULT_MAX_FRAME", "SETTINGS", "Setting"]
+__all__ = ["DEFAULT_MAX_FRAME", "DEFAULT_MAX_PENDING", "SETTINGS", "Setting"]
 
 LARGEST_INT = 2**31 - 1
 LARGEST_BUFFER = 2**30
 LONGEST_TIME = 1_000_000.0
 """Seconds, 11 days: every smaller time fits in 31 bits of milliseconds."""
 DEFAULT_MAX_FRAME = 65536
+DEFAULT_MAX_PENDING = 67108864
 
 
 class Setting:

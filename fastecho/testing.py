@@ -11,7 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from fastecho import Fault, Server
+from fastecho import ConfigError, Fault, Server
+
+from .callbacks import check_callback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,22 +52,24 @@ class EchoServer(Server):
     def __init__(
         self, bind: Bind | Sequence[Bind] = "127.0.0.1:0", *, capture: int = CAPTURE, **config: Any
     ) -> None:
-        on_message = config.get("on_message")
+        on_message, on_accept = config.get("on_message"), config.get("on_accept")
+        if on_message is not None:
+            check_callback("on_message", on_message)
+        if on_accept is not None:
+            check_callback("on_accept", on_accept)
+            config["on_accept"] = self._watched(on_accept)
+        self._accept_error: BaseException | None = None
         self._captured: _Captured | None = None
         # The core refuses them beside a callback: they say what a reply is.
         replies = (config.get("prefix"), config.get("suffix"), _duplicates(config.get("fault")))
         if capture and (on_message or not any(replies)):
             self._captured = _Captured(capture)
             config["on_message"] = self._captured.wrap(on_message or _echo)
-        self._accept_error: BaseException | None = None
-        if (on_accept := config.get("on_accept")) is not None:
-            config["on_accept"] = self._watched(on_accept)
+        self._captures_echo = self._captured is not None and on_message is None
         super().__init__(bind, **config)
 
     def _watched(self, on_accept: Callable[[Peer], object]) -> Callable[[Peer], object]:
         """Return an accept callback that remembers its first exception."""
-        if not callable(on_accept):
-            return on_accept
 
         def watched(peer: Peer) -> object:
             try:
@@ -81,6 +85,12 @@ class EchoServer(Server):
                 raise
 
         return watched
+
+    def _check_fault(self, fault: Fault | None) -> None:
+        if fault is not None and fault.duplicate and self._captures_echo:
+            reason = "duplicates frames, which needs a server that captures nothing: capture=0"
+            raise ConfigError("fault", str(fault), reason)
+        super()._check_fault(fault)
 
     @property
     def host(self) -> str:
@@ -216,8 +226,6 @@ class _Captured:
         self, on_message: Callable[[Connection, Any], object]
     ) -> Callable[[Connection, Any], object]:
         """Return a message callback that captures, and then calls this one."""
-        if not callable(on_message):
-            return on_message
 
         def capturing(connection: Connection, data: Any) -> object:
             with self._lock:

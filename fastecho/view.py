@@ -31,13 +31,13 @@ class View:
     _pid: int
     _core: _core.Core | None
     _listeners: list[Listener]
-    # The last state, once it has ended.
-    _stats: Stats
     _accepting: bool
     _refusing: bool
     _ended: Latch
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_ended"):
+            return "<fastecho.Server not made>"  # its arguments were wrong
         if self._accepting:
             state = "refusing" if self._refusing else "listening"
         elif self._ended.is_open():
@@ -103,8 +103,7 @@ class View:
         Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
         """
         self._check_process()
-        core = self._core
-        return self._stats if core is None or self._ended.is_open() else Stats(core.counters())
+        return Stats([] if self._core is None else self._core.counters())
 
     def _is_mine(self) -> bool:
         """Tell whether this process is the one that made the server, and not a forked child."""

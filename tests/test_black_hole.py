@@ -107,6 +107,13 @@ def test_a_client_calls_it_a_timeout() -> None:
         fastecho.Client(hole.address, timeout=HANGS)
 
 
+def test_one_that_has_ended_is_not_entered_again() -> None:
+    with black_hole() as hole:
+        pass
+    with pytest.raises(RuntimeError, match=r"closed> has ended: make another one"), hole:
+        pass
+
+
 def test_a_list_and_a_name_are_all_black_holes() -> None:
     with black_hole([("127.0.0.1", 0), "127.0.0.2:0"]) as hole:
         assert [hangs(address) for address in hole.addresses] == [True, True]
@@ -177,7 +184,9 @@ def test_the_command_warns_of_other_machines_and_leaves_ignored_signals() -> Non
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--threads=2"], "--threads 2 cannot be used with --black-hole: it serves nobody"),
+        (["--threads=2"], "--threads '2' cannot be used with --black-hole: it serves nobody"),
+        (["--access-log"], "--access-log cannot be used with --black-hole: it serves nobody"),
+        (["--fault=deny"], "--fault 'deny' cannot be used with --black-hole: it serves nobody"),
         (["--model=epoll"], "--model 'epoll' cannot be used with --black-hole: it serves nobody"),
         (["--bind=unix:/tmp/s"], "--bind 'unix:/tmp/s' must be HOST:PORT with --black-hole"),
     ],
@@ -186,6 +195,12 @@ def test_what_means_nothing_to_a_black_hole_is_exit_code_2(
     arguments: list[str], sentence: str
 ) -> None:
     assert_refused(run("serve", "--black-hole", *arguments), 2, sentence)
+
+
+def test_its_configuration_is_what_it_honours() -> None:
+    done = run("serve", "--black-hole", "--print-config")
+    names = [line.partition(" ")[0] for line in done.stdout.splitlines()]
+    assert names == ["bind", "log_format", "log_level", "black_hole"]
 
 
 def test_a_port_in_use_is_exit_code_4() -> None:

@@ -55,7 +55,7 @@ def test_an_exception_is_logged_once_and_resets_its_connection_only(
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
     assert [text.partition(" for ")[0] for text in said] == ["on_message failed"] * 2
     assert "ValueError: told" in caplog.text
-    assert "'str'" in caplog.text
+    assert "on_message must return bytes-like or None, not str" in caplog.text
     closes = [diary.next() for _ in range(6)]
     assert closes.count(("close", Reason.CALLBACK_ERROR)) == 2
 
@@ -218,7 +218,7 @@ def test_a_frame_that_is_too_long_is_told_as_the_reason(
 def test_a_peer_that_never_reads_is_reset_at_max_pending(
     make_server: MakeServer, join: Join
 ) -> None:
-    diary = Diary(lambda connection, _: connection.writelines([bytes(100_000)] * 100) and None)
+    diary = Diary(lambda connection, _: connection.writelines([bytes(100_000)] * 100) or None)
     server = make_server(max_pending=2_000_000, **diary.all())
     peer = join(server)
     peer.sendall(b"x")
@@ -415,3 +415,20 @@ def test_on_close_alone_leaves_echoing_to_the_core(make_server: MakeServer, join
     assert server.wait(DEADLINE)
     assert diary.notes.empty()
     assert server.stats().callback_errors == 0
+
+
+def test_on_close_alone_that_raises_is_told_and_counted_also_after_the_end(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(connection: Connection, reason: Reason) -> None:
+        raise KeyError(reason)
+
+    server = make_server(on_close=fail)
+    peer, other = join(server), join(server)
+    assert [exchange(one, b"x") for one in (peer, other)] == [b"x", b"x"]
+    peer.close()
+    expect_stats(server, callback_errors=1, connections_open=1)
+    server.abort()
+    assert server.wait(DEADLINE)
+    expect_stats(server, callback_errors=2)
+    assert caplog.text.count("on_close failed for") == 2

@@ -263,6 +263,18 @@ def test_callbacks_of_a_connection_are_of_one_thread_and_never_overlap(
     assert server.stats().callback_errors == 0
 
 
+def only_data(data: bytes) -> bytes:
+    return data
+
+
+def print_both(one: object, other: object) -> None:
+    print(one, other)
+
+
+async def coroutine(connection: Connection, data: bytes) -> bytes:
+    return data
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -271,7 +283,16 @@ def test_callbacks_of_a_connection_are_of_one_thread_and_never_overlap(
         ({"on_message": print, "max_pending": 5}, "max_pending 5 is below high_water 262144"),
         ({"on_message": print, "slow_callback_duration": 0}, "slow_callback_duration 0 must be"),
         ({"on_message": 3}, "on_message must be callable, not int"),
+        ({"on_message": only_data}, "on_message must take (connection, data): too many positional"),
+        ({"on_message": print, "on_eof": print_both}, "on_eof must take (connection): missing a"),
+        ({"on_close": only_data}, "on_close must take (connection, reason): too many positional"),
+        ({"on_accept": print_both}, "on_accept must take (peer): missing a required argument"),
+        ({"on_message": coroutine}, "on_message must be a plain function: nobody would await a"),
         ({"on_eof": print}, "on_eof needs on_message beside it"),
+        ({"on_drain": print, "on_close": print}, "on_drain needs on_message beside it"),
+        ({"memoryviews": True}, "memoryviews needs on_message beside it"),
+        ({"max_pending": 1000000}, "max_pending needs on_message beside it"),
+        ({"slow_callback_duration": 1.0}, "slow_callback_duration needs on_message beside it"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(

@@ -41,7 +41,7 @@ WRONG: list[tuple[list[Argument], str]] = [
     (["--prefix", "-x"], "--prefix needs a value (one that starts with - is written --prefix=-"),
     (["--\x1b[31m"], "there is no option '--\\x1b[31m'"),
     (["--print-config=1"], "--print-config takes no value, and was given '1'"),
-    (["--print-config", "--model=poll", "--threads=4"], "--threads 4 is more than --model poll"),
+    (["--print-config", "--model=poll", "--threads=4"], "--threads '4' is more than --model poll"),
     (["--access-log=yes"], "--access-log takes no value, and was given 'yes'"),
     (["two\nlines"], "unexpected argument 'two\\nlines'"),
     ([b"\xff"], "unexpected argument '\\udcff'"),

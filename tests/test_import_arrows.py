@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "admission": {"_core", "callbacks", "errors", "faults", "listener", "peer", "signals"},
     "aio": {"address", "client", "dial"},
     "awaiting": {"latch", "server"},
-    "callbacks": {"_core", "errors", "peer", "reason", "server"},
+    "callbacks": {"_core", "errors", "peer", "reason", "server", "settings"},
     "changing": {"callbacks", "config", "errors", "faults", "limits", "listener", "view"},
     "client": {"address", "dial", "errors"},
     "crew": set(),
@@ -55,10 +55,10 @@ ARROWS: dict[str, set[str]] = {
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
         "faults", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
-        "signals", "stats",
+        "settings", "signals",
     },
     "signals": set(),
-    "testing": {"", "config"},
+    "testing": {"", "callbacks", "config"},
     "view": {"_core", "config", "errors", "latch", "listener", "stats"},
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",

@@ -367,13 +367,13 @@ def test_what_a_model_cannot_honour_is_refused_by_name(name: str) -> None:
         assert_refused(done, 2, f"{flag.partition('=')[0]} ")
         assert f"is more than --model {name} can do" in done.stderr
     done = run("serve", f"--model={name}", "--idle-timeout=5", FASTECHO_MAX_PER_IP="3")
-    assert_refused(done, 2, "FASTECHO_MAX_PER_IP 3 is more than")
+    assert_refused(done, 2, "FASTECHO_MAX_PER_IP '3' is more than")
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--show-messages"], "--show-messages True is more than the core can do: choose a --mod"),
+        (["--show-messages"], "--show-messages is more than the core can do: choose a --model"),
         (["--model=kqueue"], "--model 'kqueue' must be one of blocking, threaded, "),
         (["--model=poll", "--bind=unix:x"], "--bind 'unix:x' must be HOST:PORT with --model poll"),
         (["--model=poll", "--bind=:1", "--bind=:2"], "is one too many: --model poll listens on "),

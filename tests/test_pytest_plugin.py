@@ -170,6 +170,34 @@ def test_what_is_no_callback_is_refused_as_by_a_server() -> None:
         EchoServer(on_message=7)
     with pytest.raises(TypeError, match="on_accept must be callable, not int"):
         EchoServer(on_accept=7)
+    with pytest.raises(TypeError, match=r"on_message must take \(connection, data\)"):
+        EchoServer(on_message=lambda data: data)
+    with pytest.raises(TypeError, match=r"on_accept must take \(peer\)"):
+        EchoServer(on_accept=lambda: True)
+    unfinished = EchoServer.__new__(EchoServer)  # as a debugger shows one whose arguments are wrong
+    assert repr(unfinished) == "<fastecho.Server not made>"
+
+
+def test_a_callback_that_asks_for_the_end_fails_the_test(join: Join) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(3)
+
+    fails = pytest.raises(AssertionError, match=r"a callback of .* raised SystemExit\(3\)")
+    with fails, EchoServer(on_message=leave) as server, join(server) as peer:
+        peer.sendall(b"x")
+        assert server.wait(5)
+
+
+def test_a_fault_that_duplicates_needs_a_server_that_does_not_capture(
+    make_echo_server: MakeEchoServer, join: Join
+) -> None:
+    with pytest.raises(fastecho.ConfigError, match="captures nothing: capture=0"):
+        make_echo_server(frame="line").set_fault("duplicate=1")
+    server = make_echo_server(frame="line", capture=0)
+    server.set_fault("duplicate=1")
+    peer = join(server)
+    peer.sendall(b"x\n")
+    assert recv_exactly(peer, 4) == b"x\nx\n"
 
 
 def test_a_fault_may_be_set_at_any_time_and_what_came_is_captured(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastecho.cli._log import Log
     from fastecho.config import Merged
 
-__all__ = ["check", "run"]
+__all__ = ["HONOURED", "check", "run"]
 
 HONOURED = frozenset({"bind", "log_format"})
 """The settings of a server that mean something to a black hole."""
@@ -33,15 +33,14 @@ def check(merged: Merged) -> None:
         return
     name = merged.labels["black_hole"]
     if merged.values["model"] != "native":
-        label, value = merged.labels["model"], merged.values["model"]
+        label, value = merged.labels["model"], merged.given["model"]
         raise ConfigError(label, value, f"cannot be used with {name}: it serves nobody")
     for setting in SETTINGS:
         value = merged.values[setting.name]
         chosen = merged.sources[setting.name] != "default" and value != setting.default
         if chosen and setting.name not in HONOURED:
-            raise ConfigError(
-                merged.labels[setting.name], value, f"cannot be used with {name}: it serves nobody"
-            )
+            label, given = merged.labels[setting.name], merged.given[setting.name]
+            raise ConfigError(label, given, f"cannot be used with {name}: it serves nobody")
     for address in merged.config.bind:
         if address.kind != "tcp":
             raise ConfigError(merged.labels["bind"], str(address), f"must be HOST:PORT with {name}")

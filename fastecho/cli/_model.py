@@ -53,9 +53,8 @@ def check(merged: Merged) -> None:
     if name != "native":
         _check(name, merged)
     elif merged.values["show_messages"]:
-        raise ConfigError(
-            merged.labels["show_messages"], True, "is more than the core can do: choose a --model"
-        )
+        label, given = merged.labels["show_messages"], merged.given["show_messages"]
+        raise ConfigError(label, given, "is more than the core can do: choose a --model")
 
 
 def chosen(merged: Merged, log: Log) -> str:
@@ -98,9 +97,8 @@ def _check(name: str, merged: Merged) -> None:
         if merged.sources[setting.name] == "default" or value == setting.default:
             continue
         if setting.name not in HONOURED:
-            raise ConfigError(
-                merged.labels[setting.name], value, f"is more than --model {name} can do"
-            )
+            label, given = merged.labels[setting.name], merged.given[setting.name]
+            raise ConfigError(label, given, f"is more than --model {name} can do")
     binds = merged.config.bind
     if len(binds) > 1:
         reason = f"is one too many: --model {name} listens on one address"

@@ -136,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
     _black_hole.check(merged)
     if args.print_config:
         if sys.stdout is not None:
-            sys.stdout.buffer.write(format_toml(merged, (*SETTINGS, *EXTRA)).encode())
+            printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
+            sys.stdout.buffer.write(format_toml(merged, printed).encode())
         return 0
     log = _model.log_of(merged)
     if merged.values["black_hole"]:
@@ -145,6 +146,15 @@ def run(args: argparse.Namespace) -> int:
     if model == "native":
         return _Serving(merged, log, None if args.config is None else read).run(ready_fd)
     return _model.run(model, merged, log, ready_fd)
+
+
+def _is_honoured(setting: Setting, merged: Merged) -> bool:
+    """Tell whether a setting means something beside the others."""
+    if not merged.values["black_hole"]:
+        return True
+    from fastecho.cli._black_hole import HONOURED
+
+    return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE)
 
 
 class _Stopped(KeyboardInterrupt):
