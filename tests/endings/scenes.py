@@ -18,7 +18,9 @@ from typing import NamedTuple
 from peers import connect, exchange
 from programs import ROOT
 
-from fastecho import Client, Server
+from fastecho import Client, Server, black_hole
+from fastecho.refused import RefusedAddress
+from fastecho.testing import EchoServer
 
 DATA = bytes(range(256)) * 400
 """For Client.echo: more than one turn of its loop."""
@@ -86,6 +88,40 @@ def look_and_change(stage: Stage) -> None:
     repr((server, server.stats(), server.addresses, server.sockets, server.is_serving()))
 
 
+def serve_a_port(stage: Stage) -> None:
+    """Start a server whose port can refuse."""
+    stage.server = Server(drain_idle=0.0)
+    stage.server.start()
+
+
+def misbehave(stage: Stage) -> None:
+    """Refuse, admit, and change the fault."""
+    server = stage.running()
+    server.set_fault("delay=1ms,fail_first=2")
+    server.refuse()
+    server.admit()
+    server.set_fault(None)
+    with connect(server) as peer:
+        assert exchange(peer, b"x") == b"x"
+
+
+def use_a_fixture(_: Stage) -> None:
+    """Do what a test with a fixture does."""
+    with EchoServer() as server, connect(server) as peer:
+        peer.sendall(b"x")
+        server.wait_for(connections=1, bytes=1)
+        assert server.received == b"x"
+
+
+def meet_nobody(_: Stage) -> None:
+    """Open addresses where nobody answers, and connect to them."""
+    with black_hole() as hole, RefusedAddress() as refused:
+        for address in (hole, refused):
+            with socket.socket() as sock:
+                sock.settimeout(0.001)
+                assert sock.connect_ex((address.host, address.port)) != 0
+
+
 def expect_to_serve(stage: Stage) -> None:
     """Have another thread that ends a server once that waits for signals."""
     stage.make()
@@ -143,7 +179,10 @@ class Scene(NamedTuple):
     """Only moments in files below it; "" for all."""
 
 
-EXCUSED = {"entry of Server.__exit__": "a `with` block calls it, and it has not begun"}
+EXCUSED = {
+    f"entry of {name}.__exit__": "a `with` block calls it, and it has not begun"
+    for name in ("Server", "EchoServer")
+}
 """Where nothing can be done in Python; what is left there is ended at the interpreter's exit."""
 SCENES = {
     "start()": Scene(lambda stage: stage.running().start(), Stage.make, abort_if_serving),
@@ -158,4 +197,7 @@ SCENES = {
     # asyncio itself can be left in pieces.
     "async with": Scene(run_asynchronously, Stage.make, folder=str(ROOT)),
     "Client": Scene(echo),
+    "set_fault(), refuse(), admit()": Scene(misbehave, serve_a_port, abort),
+    "EchoServer": Scene(use_a_fixture),
+    "black_hole(), RefusedAddress": Scene(meet_nobody),
 }
