@@ -25,8 +25,8 @@ from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastecho._worker cimport (
-    MESSAGE_CONNECTION, MESSAGE_LOOK, TAG_LISTENER, Listener, Shared, Worker, peer_enter,
-    peer_keep, peer_leave, place_give, wake_workers, worker_deadline,
+    MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, TAG_LISTENER, Listener, Shared, Worker,
+    peer_enter, peer_keep, peer_leave, place_give, wake_workers, worker_deadline,
 )
 
 
@@ -297,9 +297,17 @@ cdef inline void accept_hold(Worker *w) noexcept nogil:
 
 
 cdef inline void accept_look(Worker *w) noexcept nogil:
-    """There may be a place again; or a listener that was shut down, and left, listens again."""
+    """There may be a place again; a listener that was shut down, and left, listens again; or
+    accept_delay is another one: who waits shows again at once, and waits anew if there is one."""
     cdef bint held = w.accept_held
     w.accept_held = False
+    if (
+        w.accept_rest_ms and not w.accept_ending
+        and w.accept_rest_ms != fe_atomic_load(&w.shared.accept_delay_ms)
+    ):
+        fe_timers_clear(&w.timers, &w.accept_timer)
+        w.accept_rest_ms = 0
+        w.accept_paused = False
     if w.accepting and not w.accept_paused:
         if not held:
             accept_unwatch(w)
@@ -375,17 +383,30 @@ cdef inline bint accept_some(Worker *w, uint32_t index, int budget) noexcept nog
     return True
 
 
-cdef inline void accept_rest(Worker *w, uint64_t ms) noexcept nogil:
-    """A fault: newcomers wait in the kernel's queue, and are accepted together after so long."""
+cdef inline void accept_rest(Worker *w, const Listener *l, int64_t ms) noexcept nogil:
+    """A fault: newcomers wait in the kernel's queue, and are accepted together after so long.
+
+    Where all workers share a listener, the first one does that alone: the rest of another would
+    end at another time, and take who has hardly waited.
+    """
+    cdef Message message
+    if w.index and l.worker < 0:
+        _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, l.fd, 0, 0)
+        memset(&message, 0, sizeof(message))
+        message.kind = MESSAGE_ROOM
+        message.fd = -1
+        mailbox_post(&w.shared.workers[0].mailbox, &message, True)
+        return
     accept_unwatch(w)
-    w.accept_paused = w.accept_rests = True
+    w.accept_paused = True
+    w.accept_rest_ms = ms
     fe_timers_set_spare(&w.timers, &w.accept_timer, worker_deadline(w, ms))
 
 
 cdef inline void accept_rested(Worker *w) noexcept nogil:
     """The rest is over: accepts all who have come meanwhile."""
     cdef int i
-    w.accept_rests = False
+    w.accept_rest_ms = 0
     accept_resume(w)
     for i in range(w.shared.listener_count):
         if is_mine(w, &w.shared.listeners[i]) and not w.accept_paused:
@@ -397,7 +418,7 @@ cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
     worker that finds the listener ready again takes twice as many, up to the budget."""
     cdef int64_t delay_ms = fe_atomic_load(&w.shared.accept_delay_ms)
     if delay_ms and not w.accept_ending:
-        accept_rest(w, delay_ms)
+        accept_rest(w, &w.shared.listeners[index], delay_ms)
     elif accept_some(w, index, w.accept_budget):
         if w.accept_budget < ACCEPT_BUDGET_MAX:
             w.accept_budget *= 2
@@ -453,7 +474,7 @@ cdef inline void accept_stop(Worker *w, uint64_t grace_ms) noexcept nogil:
 cdef inline void accept_timer_expired(Worker *w) noexcept nogil:
     if w.accept_ending:
         accept_end(w, ACCEPT_LAST_MAX)
-    elif w.accept_rests:
+    elif w.accept_rest_ms:
         accept_rested(w)
     elif w.accept_paused:
         accept_resume(w)

@@ -188,6 +188,7 @@ cdef extern from "fault.h" nogil:
         FE_FAULT_DENY
         FE_FAULT_HALF_CLOSE
         FE_FAULT_GOES_ON
+        FE_FAULT_CLOSES
         FE_FAULT_RESETS
     const uint64_t FE_FAULT_NEVER
 

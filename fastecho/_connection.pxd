@@ -29,7 +29,7 @@ from fastecho._stream cimport (
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, Worker, faulty, peer_leave, peer_of, place_give, ready_add,
+    MESSAGE_ENDED, READ_SIZE, Worker, ended_by, faulty, peer_leave, peer_of, place_give, ready_add,
     ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
@@ -55,36 +55,7 @@ cdef inline void connection_leave(Worker *w, const fe_connection *c) noexcept no
     again, or ask for the statistics.
     """
     cdef fe_counters *n = &w.counters
-    cdef uint64_t *by_reason
-    if c.reason == FE_BY_PEER:
-        by_reason = &n.ended_by_peer
-    elif c.reason == FE_BY_IDLE_TIMEOUT:
-        by_reason = &n.ended_by_idle_timeout
-    elif c.reason == FE_BY_FIRST_BYTE_TIMEOUT:
-        by_reason = &n.ended_by_first_byte_timeout
-    elif c.reason == FE_BY_FRAME_TOO_LONG:
-        by_reason = &n.ended_by_frame_too_long
-    elif c.reason == FE_BY_DENIAL:
-        by_reason = &n.ended_by_denial
-    elif c.reason == FE_BY_DRAIN:
-        by_reason = &n.ended_by_drain
-    elif c.reason == FE_BY_ABORT:
-        by_reason = &n.ended_by_abort
-    elif c.reason == FE_BY_NO_MEMORY:
-        by_reason = &n.ended_by_no_memory
-    elif c.reason == FE_BY_CLOSE:
-        by_reason = &n.ended_by_close
-    elif c.reason == FE_BY_RESET:
-        by_reason = &n.ended_by_reset
-    elif c.reason == FE_BY_CALLBACK_ERROR:
-        by_reason = &n.ended_by_callback_error
-    elif c.reason == FE_BY_MAX_PENDING:
-        by_reason = &n.ended_by_max_pending
-    elif c.reason == FE_BY_FAULT:
-        by_reason = &n.ended_by_fault
-    else:
-        by_reason = &n.ended_by_error
-    fe_count(by_reason, 1)
+    fe_count(ended_by(n, c.reason), 1)
     fe_count(&n.connections_closed, 1)
     peer_leave(w.shared, peer_of(w, c.slot))
     fe_atomic_add(&w.placed, -1)
@@ -274,19 +245,38 @@ cdef inline bint faulty_settle(Worker *w, fe_connection *c, fe_faulty *f,
         c.flags |= FE_IS_PAUSED
     elif pending <= w.faults.low_water:
         c.flags &= <uint8_t>~FE_IS_PAUSED
-    if end == FE_FAULT_GOES_ON or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
+    if end == FE_FAULT_GOES_ON or c.state == FE_LINGER:
+        return True
+    if end == FE_FAULT_CLOSES and c.state == FE_ENDING:
         return True
     if end == FE_FAULT_RESETS and _sys.sys_unsent(c.fd) > 0:
-        # An RST now would take what has not arrived from the peer.
-        c.wishes |= FE_KEEPS_OPEN
-        f.look_ns = min(2 * f.look_ns, <uint64_t>FAULT_LOOK_NS) if f.look_ns else 50000
-        if fault_set_timer(w.faults, f, _sys.sys_now_ns() + f.look_ns) < 0:
-            connection_refused(w, c, -ENOMEM)
-            return False
-        return True
+        return faulty_wait(w, c, f)
     f.has_ended = True
     connection_end(w, c, FE_ON_ABORT if end == FE_FAULT_RESETS else FE_ON_END, FE_BY_FAULT)
     return False
+
+
+cdef inline bint faulty_wait(Worker *w, fe_connection *c, fe_faulty *f) noexcept nogil:
+    """An RST now would take what has not arrived from the peer: it is looked again soon, and no
+    FIN comes before. False: the peer is gone, and it was ended here."""
+    cdef int rc = _sys.sys_socket_error(c.fd)
+    if rc < 0:
+        connection_failed(w, c, rc)
+        return False
+    c.wishes = (c.wishes | FE_KEEPS_OPEN) & <uint8_t>~FE_WANTS_FIN
+    f.look_ns = min(2 * f.look_ns, <uint64_t>FAULT_LOOK_NS) if f.look_ns else 50000
+    if fault_set_timer(w.faults, f, _sys.sys_now_ns() + f.look_ns) < 0:
+        connection_refused(w, c, -ENOMEM)
+        return False
+    return True
+
+
+cdef inline void faulty_hung_up(Worker *w, fe_connection *c, const fe_faulty *f) noexcept nogil:
+    """The peer has reset it while replies wait for their time, or nothing is ever read: no read
+    or send would tell. Where nothing is read, that both sides sent FIN tells as well."""
+    cdef int rc = _sys.sys_socket_error(c.fd)
+    if rc < 0 or f.fault.flags & FE_FAULT_NO_READ:
+        connection_read_failed(w, c, rc)
 
 
 # --- callbacks -----------------------------------------------------------------------------
@@ -554,9 +544,8 @@ cdef inline void connection_event(Worker *w, fe_connection *c, uint32_t events) 
             # Nothing may be read or written now, and it would be reported for ever.
             _sys.sys_epoll_ctl(w.epfd, _sys.EPOLL_CTL_DEL, c.fd, 0, 0)
             c.flags = (c.flags & <uint8_t>~FE_IS_REGISTERED) | FE_HAS_HUNG_UP
-            if faulty(w, c) != NULL and faulty(w, c).fault.flags & FE_FAULT_NO_READ:
-                # Nothing will ever be asked for, so nobody would notice.
-                connection_read_failed(w, c, _sys.sys_socket_error(c.fd))
+            if faulty(w, c) != NULL:
+                faulty_hung_up(w, c, faulty(w, c))
             return
         events |= c.interest
     if events & _sys.EPOLLOUT and c.interest & _sys.EPOLLOUT:

@@ -34,9 +34,9 @@ from fastecho._poll cimport (
     pthread_mutex_unlock, pthread_self,
 )
 from fastecho._worker cimport (
-    MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_STOP_ACCEPTING,
-    MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET, WISH_RESUME, Limits, Listener,
-    Shared, Worker,
+    MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_ROOM,
+    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET,
+    WISH_RESUME, Limits, Listener, Shared, Worker,
     shared_close_locks, shared_open_locks, worker_close_descriptors, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
@@ -302,7 +302,8 @@ cdef class Core:
             shared.fault = fault
             pthread_mutex_unlock(&shared.limits_lock)
         fe_atomic_store(&shared.has_fault, numbers is not None)
-        fe_atomic_store(&shared.accept_delay_ms, accept_delay_ms)
+        if fe_atomic_swap(&shared.accept_delay_ms, accept_delay_ms) != accept_delay_ms:
+            self._tell(MESSAGE_ROOM, 0, 0)
 
     def stop_accepting(self, int64_t grace_ms):
         """Ends accepting: connections established by then are accepted, new ones are not begun.

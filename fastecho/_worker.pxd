@@ -48,7 +48,7 @@ cdef enum MessageKind:
     MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
     MESSAGE_ABORT                   # end everything now
     MESSAGE_LIMITS                  # shared.limits has changed
-    MESSAGE_ROOM                    # a place under max_connections is free again
+    MESSAGE_ROOM                    # a place is free again, or accept_delay is another one
     MESSAGE_LOOK                    # something shared has changed
     MESSAGE_WRITE                   # slot, generation, value: a block that malloc gave, value2:
                                     # its bytes, number: 1 if the writer was told that it is full
@@ -161,8 +161,8 @@ cdef struct Worker:
     # Accepting: the worker's part of the listeners is in its epoll, or is paused.
     bint accepting
     bint accept_paused
-    # It is paused by a fault's accept_delay.
-    bint accept_rests
+    # It is paused by a fault's accept_delay of so many ms; 0: it is not.
+    int64_t accept_rest_ms
     # The same for want of a place under max_connections.
     bint accept_held
     # The listener that is put into epoll first, the next time: epoll tells of them in that order.
@@ -459,3 +459,36 @@ cdef inline void wake_workers(Shared *shared, int kind) noexcept nogil:
     message.fd = -1
     for i in range(shared.worker_count):
         mailbox_post(&shared.workers[i].mailbox, &message, True)
+
+
+# --- reasons -------------------------------------------------------------------------------
+
+cdef inline uint64_t *ended_by(fe_counters *n, int reason) noexcept nogil:
+    """The counter of connections that ended for this fe_reason."""
+    if reason == FE_BY_PEER:
+        return &n.ended_by_peer
+    if reason == FE_BY_IDLE_TIMEOUT:
+        return &n.ended_by_idle_timeout
+    if reason == FE_BY_FIRST_BYTE_TIMEOUT:
+        return &n.ended_by_first_byte_timeout
+    if reason == FE_BY_FRAME_TOO_LONG:
+        return &n.ended_by_frame_too_long
+    if reason == FE_BY_DENIAL:
+        return &n.ended_by_denial
+    if reason == FE_BY_DRAIN:
+        return &n.ended_by_drain
+    if reason == FE_BY_ABORT:
+        return &n.ended_by_abort
+    if reason == FE_BY_NO_MEMORY:
+        return &n.ended_by_no_memory
+    if reason == FE_BY_CLOSE:
+        return &n.ended_by_close
+    if reason == FE_BY_RESET:
+        return &n.ended_by_reset
+    if reason == FE_BY_CALLBACK_ERROR:
+        return &n.ended_by_callback_error
+    if reason == FE_BY_MAX_PENDING:
+        return &n.ended_by_max_pending
+    if reason == FE_BY_FAULT:
+        return &n.ended_by_fault
+    return &n.ended_by_error

@@ -298,7 +298,7 @@ typedef struct fe_release {
     uint64_t at_ns;
 } fe_release;
 
-/* What the line lets through, of n > 0 bytes that are ripe. */
+/* What the line lets through, of n > 0 bytes that are ripe; a piece only as a whole. */
 static inline fe_release fe_faulty_line(fe_faulty *f, uint64_t n, uint64_t now_ns)
 {
     uint64_t bandwidth = f->fault.bandwidth, least = bandwidth / (1000000000 / FE_FAULT_STEP_NS);
@@ -312,7 +312,7 @@ static inline fe_release fe_faulty_line(fe_faulty *f, uint64_t n, uint64_t now_n
     }
     if (least == 0)
         least = 1;
-    if (least > n)
+    if (least > n || f->fault.slice)
         least = n;
     least_ns = (least * 1000000000 + bandwidth - 1) / bandwidth;
     if (now_ns > f->line_ns + least_ns + FE_FAULT_SAVED_NS)

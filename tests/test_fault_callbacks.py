@@ -21,6 +21,7 @@ from peers import (
     plenty,
     read_to_eof,
     recv_exactly,
+    reset,
     same,
     wait_until,
 )
@@ -120,6 +121,53 @@ def test_limits_end_it_and_on_close_is_told(
     for thread in threads:
         thread.join()
     expect_stats(server, ended_by_fault=1, bytes_out=3)
+
+
+@pytest.mark.parametrize("end", ["close", "write_eof"])
+@pytest.mark.parametrize("fault", ["", "slice=1,gap=0", "delay=20ms"])
+@pytest.mark.parametrize("limit", [5, 10])
+def test_a_limit_that_is_reached_resets_also_who_is_being_closed(
+    make_server: MakeServer, join: Join, end: str, fault: str, limit: int
+) -> None:
+    def on_message(connection: Connection, data: bytes) -> None:
+        connection.write(data)
+        getattr(connection, end)()
+
+    server = make_server(fault=f"{fault},reset_after={limit}".strip(","), on_message=on_message)
+    peer = join(server)
+    peer.sendall(b"0123456789")
+    assert recv_exactly(peer, limit) == b"0123456789"[:limit]
+    assert is_reset(peer)
+
+
+def test_a_fin_does_not_come_before_the_rst_of_a_peer_that_reads_late(
+    make_server: MakeServer, join: Join
+) -> None:
+    def on_message(connection: Connection, data: bytes) -> None:
+        connection.write(bytes(200_000))
+        connection.write_eof()
+
+    server = make_server(fault="reset_after=200k", send_buffer=1 << 20, on_message=on_message)
+    peer = join(server, receive_buffer=1 << 14)
+    peer.sendall(b"x")
+    expect_stats(server, bytes_out=200_000, bytes_pending=0)
+    assert recv_exactly(peer, 200_000) == bytes(200_000)
+    assert is_reset(peer)
+
+
+def test_a_paused_peer_that_is_gone_is_noticed_while_its_rst_waits(
+    make_server: MakeServer, join: Join
+) -> None:
+    def on_message(connection: Connection, data: bytes) -> None:
+        connection.write(bytes(100_000))
+        connection.pause_reading()
+
+    server = make_server(fault="reset_after=100k", on_message=on_message)
+    peer = join(server, receive_buffer=4096)
+    peer.sendall(b"x")
+    expect_stats(server, bytes_out=100_000)
+    reset(peer)
+    expect_stats(server, ended_by_error=1, connections_open=0)
 
 
 def test_no_read_delivers_nothing_whatever_is_resumed(make_server: MakeServer, join: Join) -> None:

@@ -159,6 +159,28 @@ def test_reset_is_not_forgotten_when_the_peer_has_ended(
     expect_stats(server, ended_by_fault=1)
 
 
+@pytest.mark.parametrize("fault", ["reset_after=100k", "delay=1h", "bandwidth=1"])
+def test_a_half_closed_peer_that_is_gone_is_noticed_while_its_replies_wait(
+    make_server: MakeServer, fault: str
+) -> None:
+    server = make_server(fault=fault.replace("1h", "3600s"), idle_timeout=60.0)
+    peer = connect(server, receive_buffer=4096)
+    peer.sendall(pattern(100_000))
+    peer.shutdown(socket.SHUT_WR)
+    expect_stats(server, bytes_in=100_000, connections_open=1)
+    reset(peer)
+    expect_stats(server, ended_by_error=1, connections_open=0, bytes_pending=0)
+
+
+def test_a_peer_that_is_gone_is_noticed_while_too_much_waits(make_server: MakeServer) -> None:
+    server = make_server(fault="delay=3600s", high_water=10_000)
+    peer = connect(server)
+    peer.sendall(pattern(10_000))
+    expect_stats(server, bytes_pending=10_000)
+    reset(peer)
+    expect_stats(server, ended_by_error=1, connections_open=0, bytes_pending=0)
+
+
 def test_fewer_bytes_than_the_limit_end_as_ever(make_server: MakeServer, join: Join) -> None:
     server = make_server(fault=Fault(reset_after=100))
     peer = join(server)

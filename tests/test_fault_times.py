@@ -163,6 +163,19 @@ def test_slice_and_gap_are_as_asked(make_server: MakeServer, join: Join) -> None
     assert [when >= began + i * 0.03 for i, (_, when) in enumerate(got)] == [True] * 3
 
 
+def test_pieces_are_whole_however_small_the_bandwidth(make_server: MakeServer, join: Join) -> None:
+    server = make_server(fault="slice=1000,bandwidth=100k")
+    peer = join(server)
+    data = pattern(5000)
+    began = time.monotonic()
+    peer.sendall(data)
+    got = reads(peer, 5000)
+    assert time.monotonic() - began >= 0.05
+    assert [len(piece) % 1000 for piece, _ in got] == [0] * len(got)
+    assert len(got) >= 3  # a reader that was held up finds two at once
+    assert b"".join(piece for piece, _ in got) == data
+
+
 def test_pieces_without_a_gap_are_not_lost(make_server: MakeServer, join: Join) -> None:
     server = make_server(fault="slice=1,gap=0")
     peer = join(server)
@@ -195,6 +208,35 @@ def test_accept_delay_holds_newcomers_in_the_queue(make_server: MakeServer) -> N
     server.set_fault(None)
     with connect(server) as peer:
         assert exchange(peer, b"x") == b"x"
+
+
+def test_accept_delay_is_never_shorter_for_the_first_to_come(make_server: MakeServer) -> None:
+    server = make_server(fault="accept_delay=100ms", threads=4)
+    for _ in range(3):
+        with connect(server) as first, connect(server) as second:
+            assert exchange(first, b"x") == exchange(second, b"x") == b"x"
+        began = time.monotonic()
+        with connect(server) as later:
+            time.sleep(0.05)  # comes meanwhile, and finds another worker
+            with connect(server) as last:
+                assert exchange(later, b"x") == exchange(last, b"x") == b"x"
+        assert time.monotonic() - began >= 0.1
+
+
+@pytest.mark.parametrize("fault", [None, "accept_delay=20ms"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_who_waits_for_accept_delay_finds_a_shorter_one(
+    make_server: MakeServer, fault: str | None, threads: int
+) -> None:
+    server = make_server(fault="accept_delay=60s", threads=threads)
+    before = server.stats().iterations
+    with connect(server) as peer:
+        wait_until(lambda: server.stats().iterations > before)
+        iterations_at_rest(server)
+        server.set_fault(fault)
+        assert exchange(peer, b"x") == b"x"
+    with connect(server) as other:
+        assert exchange(other, b"x") == b"x"
 
 
 def test_accept_delay_does_not_lose_whom_a_drain_finds(make_server: MakeServer) -> None:
