@@ -7,6 +7,7 @@ Fault (faults.py), what the core makes of them.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 from .config import Config
 from .errors import ConfigError
@@ -62,10 +63,10 @@ class Changing(View):
         Thread: any.   Cost: some microseconds; no worker is disturbed.
         """
         self._check_process()
-        config = Config(**{**self.config.keywords(), "fault": fault})
-        self._check_fault(config.fault)
         with self._lock:
-            self.config = Config(**{**self.config.keywords(), "fault": config.fault})
+            config = Config(**{**self.config.keywords(), "fault": fault})
+            self._check_fault(config.fault)
+            self.config = config
             self._tell_fault()
 
     def refuse(self) -> None:
@@ -90,8 +91,12 @@ class Changing(View):
                         f"{listener.address} cannot refuse for a time: only a TCP port of ours can"
                     )
                     raise OSError(errno.EOPNOTSUPP, text)
-            for listener in self._listeners:
-                listener.refuse()
+            try:
+                for listener in self._listeners:
+                    listener.refuse()
+            except OSError:
+                self._check_listening()  # not a stop() in another thread
+                raise
             self._refusing = True
 
     def admit(self) -> None:
@@ -114,7 +119,9 @@ class Changing(View):
                     admitted.append(listener)
             except OSError as error:
                 for one in admitted:
-                    one.refuse()
+                    with suppress(OSError):  # it is closed, see the next
+                        one.refuse()
+                self._check_listening()  # not a stop() in another thread
                 text = f"cannot listen again on {listener.address}: {error.strerror}"
                 raise OSError(error.errno, text) from None
             self._refusing = False
@@ -123,7 +130,7 @@ class Changing(View):
 
     def _check_listening(self) -> None:
         self._check_process()
-        if not self._accepting:
+        if not self._accepting or self._ending:
             raise RuntimeError(f"{self!r} does not listen")
 
     def _check_fault(self, fault: Fault | None) -> None:

@@ -185,6 +185,8 @@ class Server(Changing):
         self._starting: threading.Thread | None = None
         self._accepting = False
         self._refusing = False
+        # Set before anything is done to the listeners for the end.
+        self._ending = False
         self._admitting = False
         self._ended = Latch()
 
@@ -316,6 +318,7 @@ class Server(Changing):
 
         Takes no lock: a signal handler that waits for the end may have interrupted its holder.
         """
+        self._ending = True
         core.leave_listeners()
         for listener in self._listeners:
             listener.close()
@@ -340,6 +343,7 @@ class Server(Changing):
         self._check_process()
         core = self._core
         if core is not None and not self._ended.is_open():
+            self._ending = True
             core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
             self._close_listeners(core)
 
@@ -373,6 +377,7 @@ class Server(Changing):
         core = self._started()
         if core is None:
             return
+        self._ending = True
         core.abort()
         if self._may_wait():
             self._wait_ended(CLOSE_WAIT)
@@ -412,6 +417,7 @@ class Server(Changing):
         return True
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
+        self._ending = True
         core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
         core.drain(milliseconds(timeout), milliseconds(idle))
         if self._starting is not threading.current_thread():

@@ -33,12 +33,13 @@ class View:
     _listeners: list[Listener]
     _accepting: bool
     _refusing: bool
+    _ending: bool
     _ended: Latch
 
     def __repr__(self) -> str:
         if not hasattr(self, "_ended"):
             return "<fastecho.Server not made>"  # its arguments were wrong
-        if self._accepting:
+        if self._accepting and not self._ending:
             state = "refusing" if self._refusing else "listening"
         elif self._ended.is_open():
             state = "ended"

@@ -9,12 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
 from peers import (
+    DEADLINE,
     connect,
     exchange,
     expect_stats,
@@ -172,6 +174,43 @@ def test_a_thief_of_the_port_is_named_and_admit_may_be_called_again(
         assert not server.is_serving()
     server.admit()
     assert exchange(join(server), b"x") == b"x"
+
+
+def test_a_thief_of_one_port_makes_all_refuse_again(make_server: MakeServer, join: Join) -> None:
+    server = make_server(["127.0.0.1:0", "127.0.0.2:0"])
+    first, second = server.addresses
+    server.refuse()
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        thief.bind(("127.0.0.2", int(second.rpartition(":")[2])))
+        thief.listen()
+        with pytest.raises(OSError, match=f"cannot listen again on {re.escape(second)}: "):
+            server.admit()
+        assert is_refused(first)
+    server.admit()
+    assert [exchange(join(address), b"x") for address in server.addresses] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("end", ["stop", "close", "abort"])
+def test_an_end_in_another_thread_is_told_as_any_other(make_server: MakeServer, end: str) -> None:
+    def change(server: fastecho.Server, once: threading.Event) -> None:
+        try:
+            while True:
+                server.refuse()
+                server.admit()
+                once.set()
+        finally:
+            once.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(10):  # each meets the end at another place
+            server = make_server([f"127.0.0.{number}:0" for number in range(1, 9)])
+            once = threading.Event()
+            changing = pool.submit(change, server, once)
+            assert once.wait(DEADLINE)
+            getattr(server, end)()
+            with pytest.raises(RuntimeError, match=r"(ending|ended)> does not listen"):
+                changing.result(DEADLINE)
 
 
 def test_an_echo_server_refuses_and_has_faults(
