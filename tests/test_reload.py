@@ -110,6 +110,28 @@ def test_what_cannot_change_now_is_said(file: Path) -> None:
         assert server.end(signal.SIGTERM)[0] == 0
 
 
+def test_a_fault_that_fits_the_next_start_only_changes_nothing(file: Path) -> None:
+    with serving(f"--config={file}") as server:
+        started(server)
+        changed = 'frame = "line"\nmax_connections = 1\nlog_level = "error"\n'
+        file.write_text(f'{BIND}{changed}fault = "duplicate=1"\n')
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == (
+            "fastecho: error: nothing reloaded: "
+            "fault 'duplicate=1.0' duplicates frames, which frame recv does not have"
+        )
+        assert said(server) == "fastecho: warning: frame changes at the next start only"
+        with server.connect() as inside, server.connect() as second:
+            assert exchange(inside, b"x") == b"x"
+            assert exchange(second, b"y\n") == b"y\n"
+        file.write_text(f'{BIND}fault = "delay=0"\n')
+        server.process.send_signal(signal.SIGHUP)
+        assert said(server) == "fastecho: reloaded: fault delay=0"
+        code, lines = server.end(signal.SIGTERM)
+        assert code == 0
+        assert lines[-1].startswith("fastecho: drained: connections 2, ")
+
+
 def test_the_log_level_is_taken_over(file: Path) -> None:
     with serving(f"--config={file}") as server:
         started(server)

@@ -287,16 +287,20 @@ class _Serving:
         except ConfigError as error:
             self.say("error", f"nothing reloaded: {error}")
             return
-        self.log.set_level(str(merged.values["log_level"]))
         old, new = server.config.keywords(), merged.config.keywords()
         changed = [setting for setting in SETTINGS if old[setting.name] != new[setting.name]]
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
-        if "fault" in limits:
-            server.set_fault(limits.pop("fault"))
-        server.set_limits(**limits)
-        if now or not changed:
-            self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
+        try:
+            if "fault" in limits:  # first: it may not fit a setting that does not change now
+                server.set_fault(limits.pop("fault"))
+        except ConfigError as error:
+            self.say("error", f"nothing reloaded: {error}")
+        else:
+            server.set_limits(**limits)
+            self.log.set_level(str(merged.values["log_level"]))
+            if now or not changed:
+                self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
         for setting in changed:
             if not setting.live:
                 self.say("warning", f"{setting.name} changes at the next start only")
