@@ -187,10 +187,10 @@ class Fault:
         return _made, (self._chosen(),)
 
     def __str__(self) -> str:
-        """Return the text that parse() reads."""
+        """Return the text that parse() reads: "delay=0" for a fault that changes nothing."""
+        chosen = self._chosen() or {"delay": 0}
         return ",".join(
-            name if value is True else f"{name}={_plain(value)}"
-            for name, value in self._chosen().items()
+            name if value is True else f"{name}={_plain(value)}" for name, value in chosen.items()
         )
 
     def numbers(self) -> dict[str, int]:

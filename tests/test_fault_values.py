@@ -48,9 +48,23 @@ FAULTS = st.builds(
 def test_its_text_and_its_repr_are_the_same_fault(fault: Fault) -> None:
     assert eval(repr(fault)) == fault
     assert copy.copy(fault) == fault == pickle.loads(pickle.dumps(fault))
-    if fault != Fault():
-        assert Fault.parse(str(fault)) == fault
-        assert hash(Fault.parse(str(fault))) == hash(fault)
+    assert Fault.parse(str(fault)) == fault
+    assert hash(Fault.parse(str(fault))) == hash(fault)
+
+
+@pytest.mark.parametrize("text", ["probability=1", "delay=0", "seed=0", "silent=no"])
+def test_one_that_changes_nothing_is_printed_as_it_is_read(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text(format_toml(merge({"fault": text}, {}), SETTINGS))
+    assert tomllib.loads(path.read_text())["fault"] == "delay=0"
+    assert merge({}, {}, str(path)).config.fault == Fault.parse(text) == Fault()
+
+
+def test_times_are_the_nearest_nanosecond_and_the_gap_is_one_millisecond() -> None:
+    assert Fault(slice=1).numbers()["gap_ns"] == 1_000_000
+    assert Fault(slice=1, gap=0).numbers()["gap_ns"] == 0
+    assert int(0.000065 * 1e9) == 64_999
+    assert Fault(delay=0.000065).numbers()["delay_ns"] == 65_000
 
 
 @pytest.mark.parametrize(
