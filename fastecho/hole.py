@@ -87,15 +87,18 @@ class black_hole:  # noqa: N801 - a context manager, named as it is used
 
         It may be a stranger's that was faster: ours is dropped then, as all that follow.
         """
-        sock = socket.socket(listener.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        cannot = f"cannot fill the queue of {listener.address}"
+        try:
+            sock = socket.socket(listener.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise StartError(error.errno or 0, f"{cannot}: {why}") from None
         self._parked.append(sock)
         sock.connect_ex(listener.socket.getsockname())
         poll = select.poll()
         poll.register(listener.socket, select.POLLIN)
         if not poll.poll(PARK_WAIT * 1000):
-            raise StartError(
-                errno.ETIMEDOUT, f"cannot fill the queue of {listener.address}: no connection came"
-            )
+            raise StartError(errno.ETIMEDOUT, f"{cannot}: no connection came")
 
     def close(self) -> None:
         """Be a black hole no more; a second call does nothing."""

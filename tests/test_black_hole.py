@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import resource
 import select
 import signal
 import socket
@@ -10,8 +13,8 @@ import subprocess
 import time
 
 import pytest
-from commands import COMMAND, DEADLINE, assert_refused, run, serving
-from conftest import MakeServer
+from commands import COMMAND, DEADLINE, assert_refused, environment, run, serving
+from conftest import MakeServer, open_descriptors
 from peers import connect, exchange, has_ipv6, wait_until
 
 import fastecho
@@ -136,6 +139,28 @@ def test_what_is_no_tcp_address_is_refused(tmp_path: str) -> None:
         black_hole(("127.0.0.1", other.getsockname()[1]))
 
 
+def test_without_descriptors_it_names_the_address_and_leaves_nothing_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_descriptors()
+    errors: list[StartError] = []  # with them is kept what their frames hold
+    for most in range(3, soft):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        try:
+            black_hole(["127.0.0.1:0", "127.0.0.2:0"]).close()
+            break
+        except StartError as error:
+            errors.append(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert open_descriptors() == before
+    sentences = {re.sub(r":\d+:", ":", str(error)) for error in errors}
+    assert sentences == {
+        f"cannot {what}: too many open files"
+        for what in ("listen on 127.0.0.1", "listen on 127.0.0.2", "fill the queue of 127.0.0.2")
+    }
+    assert {error.errno for error in errors} == {errno.EMFILE}
+
+
 def test_a_forked_child_leaves_it_alone_and_does_not_keep_it() -> None:
     with black_hole() as hole:
         reader, writer = os.pipe()
@@ -207,6 +232,16 @@ def test_a_port_in_use_is_exit_code_4() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         bind = f"--bind=127.0.0.1:{other.getsockname()[1]}"
         assert_refused(run("serve", "--black-hole", bind), 4, "the address is in use")
+
+
+def test_too_few_descriptors_are_exit_code_4() -> None:
+    binds = [f"--bind=127.0.0.{number}:0" for number in range(1, 5)]
+    program = ["sh", "-c", 'ulimit -n 9; exec "$@"', "sh", *COMMAND, "serve", "--black-hole"]
+    done = subprocess.run(
+        [*program, *binds], capture_output=True, text=True, timeout=DEADLINE, env=environment()
+    )
+    assert_refused(done, 4, "fastecho serve: cannot fill the queue of 127.0.0.")
+    assert done.stderr.endswith(": too many open files\n")
 
 
 def test_it_needs_no_compiled_core() -> None:
