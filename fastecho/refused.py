@@ -37,10 +37,12 @@ class RefusedAddress:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         try:
+            if "\0" in host:  # where C would end it; TypeError unless it is text
+                raise ValueError
             [(family, _, _, _, place)] = socket.getaddrinfo(
                 host, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
             )
-        except socket.gaierror:
+        except (socket.gaierror, TypeError, ValueError):  # UnicodeError is one
             raise ConfigError("host", host, "must be a numeric IPv4 or IPv6 address") from None
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:

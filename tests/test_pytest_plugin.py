@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Join
+from conftest import Join, open_descriptors
 from peers import exchange, has_ipv6, is_turned_away, read_to_eof, recv_exactly
 
 import fastecho
@@ -264,8 +265,23 @@ def test_a_refused_address_of_ipv6() -> None:
         assert refused.address == f"[::1]:{refused.port}"
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((refused.host, refused.port))
-    with pytest.raises(fastecho.ConfigError, match="host 'localhost' must be a numeric"):
-        RefusedAddress("localhost")
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "a" * 300, "127.0.0.1\0", "\udc80", "", None, b"::1"]
+)
+def test_a_refused_address_is_numeric(host: Any) -> None:
+    with pytest.raises(
+        fastecho.ConfigError, match=r"^host .* must be a numeric IPv4 or IPv6 address"
+    ):
+        RefusedAddress(host)
+
+
+def test_a_refused_address_of_another_machine_leaves_nothing_open() -> None:
+    before = open_descriptors()
+    with pytest.raises(OSError, match="Cannot assign requested address") as failed:
+        RefusedAddress("192.0.2.1")
+    assert open_descriptors() == before, failed  # which keeps what its frames hold
 
 
 def test_an_event_loop_waits_in_a_thread(echo_server: EchoServer) -> None:
