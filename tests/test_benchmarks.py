@@ -39,6 +39,7 @@ from benchmarks._ratios import (
 from benchmarks._slow_peers import SlowPeers
 from benchmarks._sockets import held, tcp_pages
 from benchmarks._turns import Contender, Round, Turn, rotated
+from benchmarks.figures.faults import judged_delay, round_trips
 
 
 def turn(rate: float, cpu_us: float = 5.0, p99_us: float = 100.0) -> Turn:
@@ -288,6 +289,19 @@ def test_open_loop_in_c_gives_a_message_to_the_connection_that_is_free_longest(
         assert load.run(0.1)["messages"] == len(given) == 30
         assert all(given.count(one) >= 8 for one in {*given})
         assert len({*given}) == 3
+
+
+def test_a_delay_that_is_too_short_once_misses_a_bar(make_server: MakeServer) -> None:
+    delayed, early = make_server(fault="delay=5ms"), make_server()
+    taken = []
+    for server in (delayed, early):
+        with socket.create_connection((server.host, server.port)) as sock:
+            taken.append(round_trips(sock, 10, delay_ms=5))
+    held, never_held = taken
+    assert judged_delay(held)[1].verdict == "met"
+    late, earliest = judged_delay([*held, min(never_held)])
+    assert late.measured is not None and late.measured.median > 0
+    assert earliest.verdict == "not met"
 
 
 def test_every_kind_of_figure_can_be_measured() -> None:

@@ -32,10 +32,13 @@ COLUMNS = (
 )
 
 
-def connect(plan: Plan, *options: str) -> Callable[[Callable[[socket.socket], Summary]], Summary]:
+Client = Callable[[socket.socket], list[float]]
+
+
+def connect(plan: Plan, *options: str) -> Callable[[Client], list[float]]:
     """Return what starts a server with these options, and lets a client measure it."""
 
-    def measured(client: Callable[[socket.socket], Summary]) -> Summary:
+    def measured(client: Client) -> list[float]:
         with plan.stage() as stage:
             server = stage.server(fastecho(*options))
             with pinned([plan.load_core]), socket.create_connection(server.address, 20) as sock:
@@ -57,19 +60,19 @@ def receive(sock: socket.socket, size: int) -> int:
     return reads
 
 
-def round_trips(sock: socket.socket, count: int, delay_ms: float = 0.0) -> Summary:
-    """Return the milliseconds of a round trip of 64 B that are more than the delay."""
+def round_trips(sock: socket.socket, count: int, delay_ms: float = 0.0) -> list[float]:
+    """Return the milliseconds of each round trip of 64 B that are more than the delay."""
     taken = []
     for _ in range(count):
         began = time.perf_counter()
         sock.sendall(b"x" * 64)
         receive(sock, 64)
         taken.append((time.perf_counter() - began) * 1e3 - delay_ms)
-    return summarize(taken)
+    return taken
 
 
-def transfers(sock: socket.socket, count: int, rate: int) -> Summary:
-    """Return the rate of transfers of half a second each, as a share of what it should be."""
+def transfers(sock: socket.socket, count: int, rate: int) -> list[float]:
+    """Return the rates of transfers of half a second each, as a share of what it should be."""
     size = rate // 2
     taken = []
     for _ in range(count):
@@ -79,16 +82,32 @@ def transfers(sock: socket.socket, count: int, rate: int) -> Summary:
         receive(sock, size)
         taken.append(size / (time.perf_counter() - began) / rate)
         sender.join()
-    return summarize(taken)
+    return taken
 
 
-def pieces(sock: socket.socket, count: int) -> Summary:
-    """Return how many bytes a read gives, where the server sends one at a time."""
+def pieces(sock: socket.socket, count: int) -> list[float]:
+    """Return how many bytes a read gives each time, where the server sends one at a time."""
     taken = []
     for _ in range(count):
         sock.sendall(b"x" * PIECES)
         taken.append(PIECES / receive(sock, PIECES))
-    return summarize(taken)
+    return taken
+
+
+def judged(what: str, measured: Summary, bar: Bar) -> Result:
+    """Return the verdict on the median of what was measured."""
+    noise = max(measured.high - measured.median, measured.median - measured.low)
+    verdict = judge_value(bar, measured.median, noise)
+    return Result(what, bar, measured, noise, verdict, spec=".3f")
+
+
+def judged_delay(late: list[float]) -> list[Result]:
+    """Return the verdicts on a delay: it is not much too long, and never too short."""
+    what = f"delay of {DELAY_MS} ms"
+    return [
+        judged(f"{what}: later than that by", summarize(late), at_most(0.3, "ms")),
+        judged(f"{what}: the earliest by", summarize([min(late)]), at_least(0, "ms")),
+    ]
 
 
 def timing(plan: Plan) -> Figure:
@@ -96,30 +115,34 @@ def timing(plan: Plan) -> Figure:
     table = Table(COLUMNS)
     results: list[Result] = []
 
-    def add(what: str, unit: str, measured: Summary, bar: Bar | None = None) -> None:
-        row: dict[str, Cell] = {"what": what, "median": measured, "unit": unit}
-        table.rows.append(row)
-        if bar is not None:
-            noise = max(measured.high - measured.median, measured.median - measured.low)
-            verdict = judge_value(bar, measured.median, noise)
-            results.append(Result(what, bar, measured, noise, verdict, spec=".3f"))
+    def row(what: str, unit: str, measured: Summary) -> None:
+        cells: dict[str, Cell] = {"what": what, "median": measured, "unit": unit}
+        table.rows.append(cells)
+
+    def add(unit: str, *judgements: Result) -> None:
+        for one in judgements:
+            assert one.measured is not None
+            row(one.what, unit, one.measured)
+            results.append(one)
 
     count = plan.rounds(200)
-    add("round trip without a fault", "ms", connect(plan)(partial(round_trips, count=count)))
+    plain = connect(plan)(partial(round_trips, count=count))
+    row("round trip without a fault", "ms", summarize(plain))
     late = connect(plan, "--fault", f"delay={DELAY_MS}ms")(
         partial(round_trips, count=count, delay_ms=DELAY_MS)
     )
-    add(f"delay of {DELAY_MS} ms: later than that by", "ms", late, at_most(0.3, "ms"))
+    add("ms", *judged_delay(late))
     for rate in RATES:
-        share = connect(plan, "--fault", f"bandwidth={rate}")(
+        taken = connect(plan, "--fault", f"bandwidth={rate}")(
             partial(transfers, count=plan.rounds(12), rate=rate)
         )
+        share = summarize(taken)
         what = f"bandwidth of {rate:,} B/s: share that came"
-        add(what, "", share, at_least(0.98))
+        add("", judged(what, share, at_least(0.98)))
         if share.median > 1.02:
             raise MeasurementError(f"{what} is {share.median:.3f}")
     read = connect(plan, "--fault", "slice=1")(partial(pieces, count=plan.rounds(12)))
-    add("slice=1: bytes a read", "", read, at_most(1.01))
+    add("", judged("slice=1: bytes a read", summarize(read), at_most(1.01)))
     return Figure("timing", "faults: how exact they are, one connection", table, results)
 
 
