@@ -292,7 +292,7 @@ async def coroutine(connection: Connection, data: bytes) -> bytes:
         ({"on_drain": print, "on_close": print}, "on_drain needs on_message beside it"),
         ({"memoryviews": True}, "memoryviews needs on_message beside it"),
         ({"max_pending": 1000000}, "max_pending needs on_message beside it"),
-        ({"slow_callback_duration": 1.0}, "slow_callback_duration needs on_message beside it"),
+        ({"slow_callback_duration": 1.0}, "slow_callback_duration needs a callback beside it"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(
