@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
         "settings", "signals",
     },
     "signals": set(),
-    "testing": {"", "callbacks", "config"},
+    "testing": {"", "callbacks", "config", "server"},
     "view": {"_core", "callbacks", "config", "errors", "latch", "listener", "stats"},
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
