@@ -267,6 +267,11 @@ def only_data(data: bytes) -> bytes:
     return data
 
 
+def test_as_much_may_wait_as_high_water(make_server: MakeServer, join: Join) -> None:
+    server = make_server(on_message=lambda _, data: data, high_water=65536, max_pending=65536)
+    assert exchange(join(server), b"x") == b"x"
+
+
 def print_both(one: object, other: object) -> None:
     print(one, other)
 
