@@ -370,12 +370,13 @@ cdef class Core:
         return newcomers_of(messages, n), ended_of(self, make_connection, messages, n)
 
     def wake(self):
-        """Makes admissions() return."""
+        """Makes admissions() return, and every worker go round once."""
         cdef Message message
         memset(&message, 0, sizeof(message))
         message.kind = MESSAGE_LOOK
         message.fd = -1
         mailbox_post(&self.shared.admissions, &message, True)
+        self._tell(MESSAGE_LOOK, 0, 0)
 
     def verdict(self, uint32_t worker, uint32_t slot, uint32_t generation, bint accept,
                 dict numbers=None):
@@ -537,10 +538,6 @@ cdef class Connection:
     def is_closing(self):
         """Tell whether it has ended, or close() or abort() was called."""
         return fe_atomic_load(&self.link.state) == LINK_CLOSING
-
-    def _count_error(self):
-        # on_close has failed on the thread of admissions(): then no worker counts any.
-        fe_count(&self.core.shared.workers[self.link.worker].counters.callback_errors, 1)
 
     def write(self, data):
         """Send bytes behind all that was written before; with length frames, one frame.

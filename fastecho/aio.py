@@ -188,9 +188,11 @@ class Client:
                         raise EOFError(f"{self._peer} {state()}, then closed")
                 while not sending.done():  # it may stop for want of a reader
                     filling = asyncio.ensure_future(self._fill())
-                    await asyncio.wait((sending, filling), return_when=asyncio.FIRST_COMPLETED)
-                    filling.cancel()
-                    await asyncio.wait((filling,))
+                    try:
+                        await asyncio.wait((sending, filling), return_when=asyncio.FIRST_COMPLETED)
+                    finally:  # out of time as well: two must not receive
+                        filling.cancel()
+                        await asyncio.gather(filling, return_exceptions=True)
                     if not filling.cancelled() and not filling.result():
                         raise EOFError(f"{self._peer} {state()}, then closed")
                 await sending

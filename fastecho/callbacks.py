@@ -1,14 +1,16 @@
 """Callbacks: the user's functions, whether they fit, and what is said when one of them fails.
 
-Lives here: checking them, naming reasons and peers for them, the log of their failures. Does not
-live here: calling them (_callbacks.pxd, on the workers' threads), the accept callback
-(admission.py), Connection (_core.pyx).
+Lives here: checking them, naming reasons and peers for them, the log of their failures, calling
+those that have a thread of their own. Does not live here: calling the others (_callbacks.pxd, on
+the workers' threads), the answer of the accept callback (admission.py), Connection (_core.pyx).
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import time
+from contextlib import suppress
 
 from ._core import reason_names
 from .errors import ConfigError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from ._core import Connection
     from .peer import Peer
-    from .server import Server
+    from .server import OnAccept, Server
 
     OnMessage = Callable[[Connection, Any], object]
     OnConnection = Callable[[Connection], object]
@@ -63,7 +65,7 @@ class Callbacks:
 
     Args:
         server: whose they are; called from a callback, its stop() does not wait.
-        on_message, on_drain, on_eof, on_close: as in Server(), the first of them not None.
+        on_accept, on_message, on_drain, on_eof, on_close: as in Server().
         memoryviews, max_pending, slow_callback_duration: as in Server().
     Raises:
         ConfigError: a setting says what a reply is, which a callback does; or a value is wrong.
@@ -75,6 +77,7 @@ class Callbacks:
         self,
         server: Server,
         *,
+        on_accept: OnAccept | None,
         on_message: OnMessage | None,
         on_drain: OnConnection | None,
         on_eof: OnConnection | None,
@@ -83,12 +86,13 @@ class Callbacks:
         max_pending: int,
         slow_callback_duration: float | None,
     ) -> None:
+        self.on_accept = on_accept
         self.on_message = on_message
         self.on_drain = on_drain
         self.on_eof = on_eof
         self.on_close = on_close
         config = server.config
-        for name in ("on_message", "on_drain", "on_eof", "on_close"):
+        for name in ARGUMENTS:
             if (one := getattr(self, name)) is not None:
                 check_callback(name, one)
         needing = {
@@ -96,11 +100,13 @@ class Callbacks:
             "on_eof": on_eof is not None,
             "memoryviews": memoryviews,
             "max_pending": max_pending != DEFAULT_MAX_PENDING,
-            "slow_callback_duration": slow_callback_duration is not None,
         }
         for name, is_given in needing.items():
             if is_given and on_message is None:
                 raise TypeError(f"{name} needs on_message beside it")
+        self.in_core = on_message is not None or on_close is not None
+        if slow_callback_duration is not None and not self.in_core and on_accept is None:
+            raise TypeError("slow_callback_duration needs a callback beside it")
         for name in ("prefix", "suffix") if on_message is not None else ():
             if value := getattr(config, name):
                 raise ConfigError(
@@ -114,6 +120,7 @@ class Callbacks:
             raise ConfigError("slow_callback_duration", slow_callback_duration, "must be above 0 s")
         # Where on_message runs; on_close alone has the accept callback's thread.
         self.on_workers = on_message is not None
+        self.on_thread = on_accept is not None or (on_close is not None and on_message is None)
         self.memoryviews = memoryviews
         self.max_pending = max_pending
         self.slow_ns = int((slow_callback_duration or 0) * 1e9)
@@ -123,6 +130,10 @@ class Callbacks:
         self._server = server
         # What the first callback that failed raised.
         self.error: BaseException | None = None
+        # Of the accept callback's thread, which counts alone: its failures; the times that it has
+        # dealt with all that had come.
+        self.failures = 0
+        self.rounds = 0
 
     def peer(self, address: bytes, listener: int, queue_wait_ms: int) -> Peer:
         """Return the Peer of a connection, from its raw sockaddr."""
@@ -130,24 +141,38 @@ class Callbacks:
 
     def ended(self, connection: Connection, reason: int) -> None:
         """Call on_close, on the thread of the accept callback: there is no on_message."""
-        assert self.on_close is not None
-        known = self.reasons[reason]
-        assert known is not None
         try:
-            self.on_close(connection, known)
+            self.call("on_close", connection, self.reasons[reason])
         except BaseException as error:
-            connection._count_error()
-            self.failed("on_close", connection, error)
+            self.failed_here("on_close", connection, error)
 
-    def failed(self, name: str, connection: Connection | None, error: BaseException) -> None:
+    def call(self, name: str, subject: Peer | Connection, *more: object) -> object:
+        """Call one on the thread of the accept callback, and tell of it if that took too long."""
+        began = time.monotonic()
+        try:
+            return getattr(self, name)(subject, *more)
+        finally:
+            took = time.monotonic() - began
+            if 0 < self.slow_ns <= took * 1e9:
+                with suppress(Exception):  # a handler's
+                    log.warning("%s took %.3f s for %r: newcomers waited", name, took, subject)
+
+    def failed_here(self, name: str, subject: Peer | Connection, error: BaseException) -> None:
+        """Count and tell of an exception on the thread of the accept callback."""
+        self.failures += 1
+        with suppress(Exception):  # a handler's
+            self.failed(name, subject, error)
+
+    def failed(self, name: str, subject: Peer | Connection | None, error: BaseException) -> None:
         """Tell of an exception; its connection is reset. One that asks for the end stops it all."""
-        self.error = self.error or error
+        if self.error is None:  # it may be one that is false
+            self.error = error
         if isinstance(error, KeyboardInterrupt | SystemExit):
             log.info("%s raised %s: the server stops", name, type(error).__name__)
             self._server.stop()
         else:
             then = "" if name == "on_close" else ": the connection is reset"
-            log.error("%s failed for %r%s", name, connection, then, exc_info=error)
+            log.error("%s failed for %r%s", name, subject, then, exc_info=error)
 
     def slow(self, name: str, connection: Connection, seconds: float) -> None:
         """Tell of a callback that held up its worker."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from threading import RLock
     from typing import Any
 
-    from .callbacks import Callbacks
     from .faults import Fault
     from .listener import Listener
 
@@ -29,7 +28,6 @@ __all__ = ["Changing"]
 class Changing(View):
     """The part of Server that changes what it does for newcomers."""
 
-    _calls: Callbacks | None
     _lock: RLock
 
     def set_limits(self, **limits: Any) -> None:

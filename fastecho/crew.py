@@ -68,6 +68,15 @@ class Crew:
         current = threading.current_thread()
         return any(thread is current for thread, _ in self._threads)
 
+    def join(self, name: str, seconds: float) -> bool:
+        """Wait for the thread of that name, if there is one; tell whether it has ended."""
+        for thread, _ in self._threads:
+            if thread.name == name and thread.is_alive():
+                if thread is not threading.current_thread():
+                    thread.join(seconds)
+                return not thread.is_alive()
+        return True
+
     def wait(self) -> None:
         """Wait for each of them as long as it has, but never for the calling thread."""
         for thread, seconds in self._threads:

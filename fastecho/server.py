@@ -55,6 +55,7 @@ log = logging.getLogger("fastecho")
 
 FRAMES = {"recv": 0, "line": 1, "length": 2}
 NO_CALLBACKS: dict[str, Any] = {
+    "on_accept": None,
     "on_message": None,
     "on_drain": None,
     "on_eof": None,
@@ -64,6 +65,8 @@ NO_CALLBACKS: dict[str, Any] = {
     "slow_callback_duration": None,
 }
 """What callbacks.py takes of the arguments of Server(), where there are none."""
+ACCEPT_THREAD = "fastecho-accept"
+"""Name of the thread of the accept callback, and of on_close without on_message."""
 CLOSE_WAIT = 5.0
 """Seconds to wait for workers to leave their listeners; they need microseconds and the grace."""
 LOG_WAIT = 2.0
@@ -110,7 +113,7 @@ class Server(Changing):
         on_accept: called with a Peer for each newcomer, on a thread of its own, one at a time;
             the connection is served after it returned. None or True accepts, False resets; a
             Fault is that peer's, whatever `fault` says.
-            An exception is logged and resets that newcomer.
+            An exception is logged, counted, and resets that newcomer.
         on_message: called with a Connection and each frame, bytes, instead of echoing it. A
             bytes-like result is the reply; Connection.write() sends at any time. Lines have their
             line end, length frames no header. This and the next three run on the connection's
@@ -169,11 +172,6 @@ class Server(Changing):
     ) -> None:
         given = locals()
         self.config = Config(**{name: given[name] for name in Config.__slots__})
-        if on_accept is not None:
-            from .callbacks import check_callback
-
-            check_callback("on_accept", on_accept)
-        self._on_accept = on_accept
         self._calls = self._callbacks(given)
         self._check_fault(self.config.fault)
         self._pid = os.getpid()
@@ -191,7 +189,7 @@ class Server(Changing):
         self._ended = Latch()
 
     def _callbacks(self, given: dict[str, Any]) -> Callbacks | None:
-        """Return the message callbacks among the arguments, if there are any."""
+        """Return the callbacks among the arguments, if there are any."""
         chosen = {name: given[name] for name in NO_CALLBACKS}
         if chosen == NO_CALLBACKS:
             return None
@@ -254,7 +252,7 @@ class Server(Changing):
         self._starting = None
 
     def _make_core(self, listeners: list[Listener]) -> _core.Core:
-        config = self.config
+        config, calls = self.config, self._calls
         return _core.Core(
             config.threads,
             [
@@ -274,12 +272,12 @@ class Server(Changing):
             config.low_water,
             # On one CPU whoever could bring work is waiting for us to sleep.
             config.spin_us if (os.cpu_count() or 1) > 1 else 0,
-            self._on_accept is not None,
+            calls is not None and calls.on_accept is not None,
             config.at_limit == "queue",
             limits_of(config),
             config.access_log_sample if config.access_log else 0,
             config.access_log_rate or 0,
-            self._calls,
+            calls if calls is not None and calls.in_core else None,
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -287,18 +285,17 @@ class Server(Changing):
             self._crew.add(partial(self._work, core, worker), f"fastecho-{worker}")
         write = partial(write_log, core, self.config, self._listeners, self._ended.is_open)
         self._crew.add(write, "fastecho-log", LOG_WAIT)
-        if self._on_accept is not None or (self._calls and not self._calls.on_workers):
-            self._crew.add(partial(self._ask, core), "fastecho-accept")
+        if self._calls is not None and self._calls.on_thread:
+            self._crew.add(partial(self._ask, core, self._calls), ACCEPT_THREAD)
         try:
             self._crew.start()
         except RuntimeError as error:
             raise OSError(f"a worker's thread could not be started: {error}") from None
 
-    def _ask(self, core: _core.Core) -> None:
+    def _ask(self, core: _core.Core, calls: Callbacks) -> None:
         """The accept callback's thread."""
         self._admitting = True
-        check, has_ended = self._check_fault, self._ended.is_open
-        ask_for_each(core, self._on_accept, self._calls, self._listeners, check, has_ended)
+        ask_for_each(core, calls, self._check_fault, self._ended.is_open)
 
     def _work(self, core: _core.Core, worker: int) -> None:
         """A worker's thread."""
@@ -425,7 +422,8 @@ class Server(Changing):
 
     def _close_listeners(self, core: _core.Core) -> None:
         """Close the listeners once no worker uses them; frees the port before connections end."""
-        if self._calls and self._crew.has_current():  # the worker that runs a callback uses them
+        # The worker that runs a callback uses them.
+        if self._calls is not None and self._calls.on_workers and self._crew.has_current():
             threading.Thread(target=self._close_listeners, args=[core], daemon=True).start()
             return
         if core.wait_not_accepting(milliseconds(CLOSE_WAIT)):

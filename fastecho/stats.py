@@ -47,7 +47,7 @@ class WorkerStats:
         ended_by_callback_error: a callback raised, or returned what is no reply.
         ended_by_fault: a fault's deny, close_after or reset_after.
         ended_by_max_pending: more than max_pending waited for a peer that does not read.
-        callback_errors: exceptions and wrong replies of callbacks, on_close's too.
+        callback_errors: exceptions and wrong replies of callbacks, on_accept's and on_close's too.
         linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
         shed_max_connections, shed_max_per_ip, shed_accept_rate, shed_no_descriptors: accepted and
             reset at once, never served.
@@ -162,6 +162,7 @@ class Stats(WorkerStats):
     """What all workers of a server have counted, summed up, at one moment.
 
     connections_accepted - connections_closed is connections_open here, and never negative.
+    callback_errors has those of no worker as well: of on_accept, of on_close without on_message.
 
     Attributes:
         workers: tuple of WorkerStats, one for each worker, in order.
@@ -171,12 +172,13 @@ class Stats(WorkerStats):
 
     workers: tuple[WorkerStats, ...]
 
-    def __init__(self, counters: Iterable[Mapping[str, object]]) -> None:
+    def __init__(self, counters: Iterable[Mapping[str, object]], callback_errors: int = 0) -> None:
         workers = tuple(WorkerStats(_named(one)) for one in counters)
         values: dict[str, object] = {}
         for name in WorkerStats.__slots__:
             if name != "errors":
                 values[name] = sum(getattr(worker, name) for worker in workers)
+        values["callback_errors"] = callback_errors + sum(one.callback_errors for one in workers)
         values["connections_open"] = sum(
             worker.connections_accepted - worker.connections_closed for worker in workers
         )

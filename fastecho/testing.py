@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from fastecho import ConfigError, Fault, Server
 
 from .callbacks import check_callback
+from .server import ACCEPT_THREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from fastecho import Connection, Peer
+    from fastecho import Connection
 
     from .config import Bind
 
@@ -29,6 +30,8 @@ CAPTURE = 1048576
 """Bytes that are kept of what peers sent, unless the test asks for another number."""
 WAIT = 5.0
 """Seconds of wait_for(): a hundred times what a loaded machine needs."""
+END_WAIT = 5.0
+"""Seconds that a callback on the accept callback's thread has to return after the end."""
 
 
 class EchoServer(Server):
@@ -45,6 +48,7 @@ class EchoServer(Server):
         config: all other arguments of Server.
     Raises:
         AssertionError: on leaving the `with` block: a callback raised (the cause), or hangs.
+        ConfigError: capture is no number of bytes.
         All that Server raises.
     Thread: every method may be called from any thread.
     """
@@ -52,13 +56,10 @@ class EchoServer(Server):
     def __init__(
         self, bind: Bind | Sequence[Bind] = "127.0.0.1:0", *, capture: int = CAPTURE, **config: Any
     ) -> None:
-        on_message, on_accept = config.get("on_message"), config.get("on_accept")
-        if on_message is not None:
+        if type(capture) is not int or capture < 0:
+            raise ConfigError("capture", capture, "must be a whole number of bytes, 0 or more")
+        if (on_message := config.get("on_message")) is not None:
             check_callback("on_message", on_message)
-        if on_accept is not None:
-            check_callback("on_accept", on_accept)
-            config["on_accept"] = self._watched(on_accept)
-        self._accept_error: BaseException | None = None
         self._captured: _Captured | None = None
         # The core refuses them beside a callback: they say what a reply is.
         replies = (config.get("prefix"), config.get("suffix"), _duplicates(config.get("fault")))
@@ -67,24 +68,6 @@ class EchoServer(Server):
             config["on_message"] = self._captured.wrap(on_message or _echo)
         self._captures_echo = self._captured is not None and on_message is None
         super().__init__(bind, **config)
-
-    def _watched(self, on_accept: Callable[[Peer], object]) -> Callable[[Peer], object]:
-        """Return an accept callback that remembers its first exception."""
-
-        def watched(peer: Peer) -> object:
-            try:
-                answer = on_accept(peer)
-                if answer is not None and not isinstance(answer, bool | Fault):
-                    # The core resets it: a test of retries would take that for what it wanted.
-                    raise TypeError(
-                        f"on_accept must return None, a bool or a Fault, not {answer!r}"
-                    )
-                return answer
-            except BaseException as error:
-                self._accept_error = self._accept_error or error
-                raise
-
-        return watched
 
     def _check_fault(self, fault: Fault | None) -> None:
         if fault is not None and fault.duplicate and self._captures_echo:
@@ -147,8 +130,8 @@ class EchoServer(Server):
 
         Args:
             connections: accepted.
-            bytes: received; they are in `received` then, unless an unfinished frame holds them.
-            closed: connections that have ended, for whatever reason.
+            bytes: of `received`; where nothing is captured, all that were received.
+            closed: connections that have ended, for whatever reason; on_close has returned.
             timeout: seconds.
         Raises:
             AssertionError: it has not happened in time; the text tells how far it came.
@@ -159,32 +142,62 @@ class EchoServer(Server):
         pause = 0.0002
         while True:
             stats = self.stats()
-            got = stats.bytes_in
-            if self._captured is not None and self.config.frame == "recv":
-                got = self._captured.total
+            got = stats.bytes_in if self._captured is None else self._captured.total
             wanted = {
                 "connections": (connections, stats.connections_accepted),
                 "bytes": (bytes, got),
                 "closed": (closed, stats.connections_closed),
             }
-            if all(found >= least for least, found in wanted.values()):
+            has_happened = all(found >= least for least, found in wanted.values())
+            if has_happened and (not closed or self._has_told(deadline)):
                 return
             if time.monotonic() >= deadline:
                 so_far = ", ".join(
                     f"{found} of {least} {name}" for name, (least, found) in wanted.items() if least
                 )
-                raise AssertionError(f"{self.address} saw {so_far} within {timeout:g} s")
+                but = ", but on_close has not returned" if has_happened else ""
+                raise AssertionError(f"{self.address} saw {so_far}{but} within {timeout:g} s")
             time.sleep(pause)
             pause = min(pause * 2, 0.01)
+
+    def _has_told(self, deadline: float) -> bool:
+        """Wait until on_close has returned for all that have ended by now; False: not in time."""
+        calls = self._calls
+        if calls is None or calls.on_close is None:
+            return True
+
+        def worker_rounds() -> dict[str, int]:
+            workers = self.stats().workers
+            return {f"fastecho-{i}": one.iterations for i, one in enumerate(workers)}
+
+        if not self._go_round(worker_rounds, deadline):
+            return False
+        return calls.on_workers or self._go_round(lambda: {ACCEPT_THREAD: calls.rounds}, deadline)
+
+    def _go_round(self, rounds: Callable[[], dict[str, int]], deadline: float) -> bool:
+        """Wait until these threads have done what there is to do by now; False: not in time.
+
+        Each deals in a round with all that has come before it. The second one that ends from now
+        on has begun since.
+        """
+        begun = rounds()
+        while any(
+            n < begun[name] + 2 and not self._crew.join(name, 0) for name, n in rounds().items()
+        ):
+            if time.monotonic() >= deadline or self._core is None:
+                return False
+            self._core.wake()
+            time.sleep(0.0002)
+        return True
 
     def take_error(self) -> BaseException | None:
         """Return what the first callback that failed raised, and forget it; None if none did.
 
         For a test in which a callback is to fail: the end of the server has nothing to say then.
         """
-        error, self._accept_error = self._accept_error, None
-        if self._calls is not None:
-            error, self._calls.error = self._calls.error or error, None
+        if self._calls is None:
+            return None
+        error, self._calls.error = self._calls.error, None
         return error
 
     def __enter__(self) -> Self:
@@ -197,10 +210,14 @@ class EchoServer(Server):
         self.abort()
         if kind is not None:
             return
-        if not self._ended.is_open():
-            raise AssertionError(f"{self.address} does not end: a callback has not returned")
-        if (error := self.take_error()) is not None:
-            raise AssertionError(f"a callback of {self.address} raised {error!r}") from error
+        has_ended = self._ended.is_open() and self._crew.join(ACCEPT_THREAD, END_WAIT)
+        error = self.take_error()
+        raised = "" if error is None else f"a callback of {self.address} raised {error!r}"
+        if not has_ended:
+            text = f"{self.address} does not end: a callback has not returned"
+            raise AssertionError(f"{text}; {raised}" if raised else text) from error
+        if raised:
+            raise AssertionError(raised) from error
 
 
 def _duplicates(fault: Fault | str | None) -> bool:
@@ -235,7 +252,6 @@ class _Captured:
                 self.total += len(data)
             return on_message(connection, data)
 
-        capturing.__name__ = getattr(on_message, "__name__", "on_message")
         return capturing
 
     def all(self) -> list[tuple[int, bytes]]:

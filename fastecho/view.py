@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from . import _core
+    from .callbacks import Callbacks
     from .config import Config
     from .latch import Latch
     from .listener import Listener
@@ -31,6 +32,7 @@ class View:
     _pid: int
     _core: _core.Core | None
     _listeners: list[Listener]
+    _calls: Callbacks | None
     _accepting: bool
     _refusing: bool
     _ending: bool
@@ -104,7 +106,8 @@ class View:
         Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
         """
         self._check_process()
-        return Stats([] if self._core is None else self._core.counters())
+        failures = 0 if self._calls is None else self._calls.failures
+        return Stats([] if self._core is None else self._core.counters(), failures)
 
     def _is_mine(self) -> bool:
         """Tell whether this process is the one that made the server, and not a forked child."""

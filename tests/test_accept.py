@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Join, MakeServer
 from peers import (
+    DEADLINE,
     connect,
     exchange,
     has_ipv6,
@@ -81,12 +82,8 @@ def test_false_resets(make_server: MakeServer, join: Join) -> None:
     assert server.stats().bytes_in == 0
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_exception_is_logged_and_resets_that_newcomer_only(
-    make_server: MakeServer,
-    join: Join,
-    caplog: pytest.LogCaptureFixture,
-    error: type[BaseException],
+def test_exception_is_logged_and_counted_and_resets_that_newcomer_only(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = 0
 
@@ -94,7 +91,7 @@ def test_exception_is_logged_and_resets_that_newcomer_only(
         nonlocal asked
         asked += 1
         if asked == 1:
-            raise error("no room for you")
+            raise ValueError("no room for you")
 
     server = make_server(on_accept=fail_first)
     with caplog.at_level(logging.ERROR, logger="fastecho"):
@@ -103,6 +100,49 @@ def test_exception_is_logged_and_resets_that_newcomer_only(
     assert "fail_first" in caplog.text  # the traceback
     assert exchange(join(server), b"served") == b"served"
     assert server.stats().ended_by_denial == 1
+    assert server.stats().callback_errors == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_exception_that_asks_for_the_end_stops_the_server_in_order(
+    make_server: MakeServer, join: Join, error: type[BaseException]
+) -> None:
+    answers = iter([None, error()])
+
+    def answer(peer: fastecho.Peer) -> None:
+        if (problem := next(answers)) is not None:
+            raise problem
+
+    server = make_server(on_accept=answer, drain_idle=0.0)
+    bystander = join(server)
+    assert exchange(bystander, b"served") == b"served"
+    assert is_turned_away(server)
+    assert read_to_eof(bystander) == b""
+    bystander.close()
+    assert server.wait(DEADLINE)
+    assert server.stats().ended_by_drain == 1
+    assert server.stats().callback_errors == 1
+
+
+def test_on_accept_and_on_close_alone_that_take_long_are_named(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([ValueError(), None])
+
+    def answer(peer: fastecho.Peer) -> None:
+        time.sleep(0.06)
+        if (problem := next(answers)) is not None:
+            raise problem
+
+    server = make_server(
+        on_accept=answer, on_close=lambda *_: time.sleep(0.06), slow_callback_duration=0.05
+    )
+    assert is_turned_away(server)
+    with join(server) as peer:
+        assert exchange(peer, b"served") == b"served"
+    wait_until(lambda: "on_close took " in caplog.text)
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [text.partition(" took ")[0] for text in said] == ["on_accept"] * 2 + ["on_close"]
 
 
 @pytest.mark.parametrize("answer", [1, 0, "yes", b"", object()])
@@ -113,6 +153,7 @@ def test_any_other_answer_is_logged_and_resets(
     with caplog.at_level(logging.ERROR, logger="fastecho"):
         assert is_turned_away(server)
     assert f"on_accept must return None, True, False or a Fault, not {answer!r}" in caplog.text
+    assert server.stats().callback_errors == 1
 
 
 def test_callback_that_is_none_of_these_is_refused_at_once() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import inspect
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import MakeServer
-from driven import DrivenServer
+from driven import DrivenServer, address_of
 from peers import DEADLINE, has_ipv6, pattern, reset, same
 
 import fastecho
@@ -102,6 +103,40 @@ def test_send_takes_all_and_says_how_much_went_in_vain() -> None:
     run(test)
 
 
+def test_what_send_has_returned_for_is_the_kernels() -> None:
+    async def test() -> None:
+        async with pair() as (client, _):
+            client.timeout = SHORT
+            with pytest.raises(TimeoutError):
+                while True:
+                    await client.send(bytes(16384))
+            assert client._streams is not None
+            assert client._streams[1].transport.get_write_buffer_size() <= 16384
+
+    run(test)
+
+
+def test_after_an_echo_out_of_time_others_may_receive() -> None:
+    async def test() -> None:
+        async with pair() as (client, peer):
+            data = bytes(32_000_000)
+            receiving = asyncio.ensure_future(client.recv_exactly(len(data) + 1))
+            await asyncio.to_thread(peer.sendall, data)
+            while len(client._buffer) < len(data):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await receiving
+            client.timeout = 0.1
+            with pytest.raises(TimeoutError, match="and sent 32000000 back"):
+                await client.echo(data)  # everything is there, and nobody takes it
+            client.timeout = DEADLINE
+            peer.sendall(b"more")
+            assert (await client.recv_exactly(len(data) + 4)).endswith(b"\0more")
+
+    run(test)
+
+
 def test_echo_ends_with_a_peer_that_answers_and_takes_no_more() -> None:
     async def test() -> None:
         async with pair() as (client, peer):
@@ -138,6 +173,19 @@ def test_a_timeout_and_a_cancelled_call_lose_no_byte() -> None:
                 await waiting
             peer.sendall(b"cd")
             assert await client.recv_exactly(4) == b"abcd"
+
+    run(test)
+
+
+def test_a_newline_may_be_the_first_byte_of_what_comes_later() -> None:
+    async def test() -> None:
+        async with pair() as (client, peer):
+            peer.sendall(b"line")
+            receiving = asyncio.ensure_future(client.recv_line())
+            while client._buffer != b"line":
+                await asyncio.sleep(0)
+            peer.sendall(b"\n")
+            assert await receiving == b"line\n"
 
     run(test)
 
@@ -195,6 +243,39 @@ def test_nobody_there_is_told_as_by_the_blocking_client() -> None:
             await Client(hole.address).connect()
         with pytest.raises(socket.gaierror, match=r"cannot resolve nobody\.invalid"):
             await Client("nobody.invalid:7").connect()
+
+    run(test)
+
+
+def test_an_address_that_never_answers_leaves_the_others_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        with fastecho.black_hole() as hole, DrivenServer() as server:
+            places = [(hole.host, hole.port), ("127.0.0.1", int(server.address.split(":")[1]))]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            began = time.monotonic()
+            async with Client("anything:7", timeout=0.8) as client:
+                assert client.peer_address == server.address
+            assert time.monotonic() - began < 0.8  # it has had half of that
+
+    run(test)
+
+
+def test_a_socket_connected_with_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SelfConnecting(socket.socket):
+        def connect(self, place: object) -> None:
+            self.bind(place)  # type: ignore[arg-type]
+            super().connect(place)  # type: ignore[arg-type]
+
+    async def test() -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            free = address_of(probe)
+        monkeypatch.setattr(socket, "socket", SelfConnecting)
+        with pytest.raises(ConnectionRefusedError, match="Connection refused"):
+            await Client(free).connect()
 
     run(test)
 

@@ -267,6 +267,11 @@ def only_data(data: bytes) -> bytes:
     return data
 
 
+def test_as_much_may_wait_as_high_water(make_server: MakeServer, join: Join) -> None:
+    server = make_server(on_message=lambda _, data: data, high_water=65536, max_pending=65536)
+    assert exchange(join(server), b"x") == b"x"
+
+
 def print_both(one: object, other: object) -> None:
     print(one, other)
 
@@ -292,7 +297,7 @@ async def coroutine(connection: Connection, data: bytes) -> bytes:
         ({"on_drain": print, "on_close": print}, "on_drain needs on_message beside it"),
         ({"memoryviews": True}, "memoryviews needs on_message beside it"),
         ({"max_pending": 1000000}, "max_pending needs on_message beside it"),
-        ({"slow_callback_duration": 1.0}, "slow_callback_duration needs on_message beside it"),
+        ({"slow_callback_duration": 1.0}, "slow_callback_duration needs a callback beside it"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(

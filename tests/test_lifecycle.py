@@ -231,6 +231,26 @@ def test_a_coroutine_that_no_longer_waits_does_no_harm(make_server: MakeServer) 
     assert server.wait(0) is True
 
 
+def test_a_coroutine_that_is_cancelled_as_the_server_ends_does_no_harm(
+    make_server: MakeServer,
+) -> None:
+    server = make_server()
+    told: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        waiting = asyncio.create_task(server.wait_closed())
+        await asyncio.sleep(0)
+        server.abort()  # the loop is told, and stands still meanwhile
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert told == []
+
+
 # --- context managers ------------------------------------------------------------------------
 
 

@@ -11,13 +11,23 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Join, open_descriptors
-from peers import exchange, has_ipv6, is_turned_away, read_to_eof, recv_exactly
+from peers import (
+    DEADLINE,
+    connect,
+    exchange,
+    has_ipv6,
+    is_reset,
+    is_turned_away,
+    read_to_eof,
+    recv_exactly,
+    wait_until,
+)
 
 import fastecho
 from fastecho import Connection
@@ -52,12 +62,13 @@ def test_echo_server_echoes_and_keeps_what_came(echo_server: EchoServer, join: J
     assert echo_server.address == f"{echo_server.host}:{echo_server.port}"
     assert echo_server.url == f"tcp://127.0.0.1:{echo_server.port}"
     first, second = join(echo_server), join(echo_server)
-    assert exchange(first, b"one") == b"one"
-    assert echo_server.received == b"one"
     assert exchange(second, b"two") == b"two"
+    assert exchange(first, b"one") == b"one"
+    assert echo_server.received == b"twoone"
     assert exchange(first, b"three") == b"three"
-    assert echo_server.received == b"onetwothree"
+    assert echo_server.received == b"twoonethree"
     assert echo_server.received_by == {1: b"onethree", 2: b"two"}
+    assert list(echo_server.received_by) == [1, 2]
     assert echo_server.stats().bytes_in == 11
     first.shutdown(socket.SHUT_WR)
     assert read_to_eof(first) == b""
@@ -187,6 +198,179 @@ def test_a_callback_that_asks_for_the_end_fails_the_test(join: Join) -> None:
     with fails, EchoServer(on_message=leave) as server, join(server) as peer:
         peer.sendall(b"x")
         assert server.wait(5)
+
+
+class FalsyError(Exception):
+    """An exception that is false, as one that counts its errors may be."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("name", ["on_message", "on_accept"])
+def test_the_first_exception_counts_even_one_that_is_false(join: Join, name: str) -> None:
+    errors = iter([FalsyError("first"), ValueError("second")])
+
+    def fail(*_: object) -> None:
+        raise next(errors)
+
+    callbacks: dict[str, Any] = {name: fail}
+    with EchoServer(**callbacks) as server:
+        for _ in range(2):
+            with connect(server) as peer:
+                if name == "on_message":
+                    peer.send(b"x")
+                assert is_reset(peer)
+        assert isinstance(server.take_error(), FalsyError)
+        assert server.take_error() is None
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Return what callbacks wait for that must not return in time; short times to end in."""
+    monkeypatch.setattr("fastecho.server.CLOSE_WAIT", 0.1)
+    monkeypatch.setattr("fastecho.testing.END_WAIT", 0.1)
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("name", ["on_message", "on_accept", "on_close"])
+def test_a_callback_that_does_not_return_fails_the_test(
+    release: threading.Event, name: str
+) -> None:
+    called = threading.Event()
+
+    def hang(*_: object) -> None:
+        called.set()
+        release.wait(DEADLINE)
+
+    callbacks: dict[str, Any] = {name: hang}
+    fails = pytest.raises(AssertionError, match=r"does not end: a callback has not returned$")
+    with fails, EchoServer(capture=0, **callbacks) as server, connect(server) as peer:
+        peer.send(b"x")
+        peer.shutdown(socket.SHUT_WR)
+        assert called.wait(DEADLINE)
+    release.set()
+    assert server.wait(DEADLINE)
+
+
+def test_a_callback_that_does_not_return_hides_no_exception(release: threading.Event) -> None:
+    called = threading.Event()
+
+    def hang(*_: object) -> None:
+        called.set()
+        release.wait(DEADLINE)
+
+    text = r"does not end: a callback has not returned; a callback of .* raised ZeroDivisionError"
+    with (
+        pytest.raises(AssertionError, match=text) as told,
+        EchoServer(on_accept=hang, on_message=lambda *_: 1 / 0) as server,
+    ):
+        release.set()
+        with connect(server) as peer:
+            peer.send(b"x")
+            assert is_reset(peer)
+        release.clear()
+        called.clear()
+        with connect(server):
+            assert called.wait(DEADLINE)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+def test_the_end_waits_for_an_accept_callback_that_is_under_way() -> None:
+    called = threading.Event()
+
+    def fail_late(_: fastecho.Peer) -> None:
+        called.set()
+        wait_until(lambda: not server.is_serving())
+        time.sleep(0.3)  # longer than a server waits for it
+        raise ValueError("late")
+
+    fails = pytest.raises(AssertionError, match="raised ValueError")
+    with fails, EchoServer(on_accept=fail_late) as server, connect(server):
+        assert called.wait(DEADLINE)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_that_leaves_the_block_ends_nothing(
+    echo_server: EchoServer, join: Join
+) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            echo_server.__exit__(None)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert exchange(join(echo_server), b"x") == b"x"
+
+
+@pytest.mark.parametrize("capture", [-1, True, 1.5, "x", None])
+def test_what_is_no_number_of_bytes_is_refused(capture: object) -> None:
+    with pytest.raises(
+        fastecho.ConfigError, match=f"^capture '?{capture}'? must be a whole number"
+    ):
+        EchoServer(capture=capture)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("frame", ["line", "length"])
+def test_bytes_that_were_waited_for_are_in_received(
+    make_echo_server: MakeEchoServer, join: Join, frame: str
+) -> None:
+    called, go_on = threading.Event(), threading.Event()
+
+    def slow_to_answer(_: Connection, data: bytes) -> bytes:
+        called.set()
+        assert go_on.wait(DEADLINE)
+        return data
+
+    server = make_echo_server(frame=frame, on_message=slow_to_answer)
+    one = b"slow\n" if frame == "line" else b"\0\0\0\5slow\n"
+    peer = join(server)
+    try:
+        peer.sendall(one + one)
+        assert called.wait(DEADLINE)
+        with pytest.raises(AssertionError, match="saw 5 of 10 bytes"):
+            server.wait_for(bytes=10, timeout=0.05)
+    finally:
+        go_on.set()
+    server.wait_for(bytes=10)
+    assert server.received == b"slow\nslow\n"
+
+
+@pytest.mark.parametrize("settings", [{}, {"capture": 0}])
+def test_on_close_of_those_that_closed_has_returned(
+    make_echo_server: MakeEchoServer, join: Join, settings: dict[str, int]
+) -> None:
+    ends: list[int] = []
+    go_on = threading.Event()
+
+    def slow_to_end(connection: Connection, _: fastecho.Reason) -> None:
+        time.sleep(0.03)
+        if connection.id == 3:
+            assert go_on.wait(DEADLINE)
+        ends.append(connection.id)
+
+    server = make_echo_server(on_close=slow_to_end, **settings)
+    for number in (1, 2):
+        join(server).close()
+        server.wait_for(closed=number)
+        assert len(ends) == number
+    join(server).close()
+    try:
+        with pytest.raises(
+            AssertionError, match="saw 3 of 3 closed, but on_close has not returned"
+        ):
+            server.wait_for(closed=3, timeout=0.1)
+    finally:
+        go_on.set()
+    server.wait_for(closed=3)
+    assert ends == [1, 2, 3]
+    server.abort()
+    server.wait_for(closed=3)
 
 
 def test_a_fault_that_duplicates_needs_a_server_that_does_not_capture(
