@@ -19,8 +19,8 @@ from fastecho._fault cimport (
 )
 from fastecho._log cimport log_connection, log_error
 from fastecho._messages cimport (
-    ARENA_MIN, ARENA_SIZE, JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, Link, Messages, job_add,
-    job_room, link_ended, link_of, link_take,
+    ARENA_SIZE, JOB_DRAIN, JOB_EOF, JOB_FRAMES, JOB_INPUT, LINK_CLOSING, Link, Messages,
+    is_arena_full, job_add, job_room, link_ended, link_of, link_take,
 )
 from fastecho._poll cimport Message, mailbox_post
 from fastecho._stream cimport (
@@ -137,6 +137,8 @@ cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reas
     if event == FE_ON_END:
         stream_drop_input(&w.stream, c)
         c.wishes &= <uint8_t>~(FE_KEEPS_OPEN | FE_OWES_EOF)
+        if w.messages != NULL and link_of(w.messages, c.slot) != NULL:
+            fe_atomic_swap(&link_of(w.messages, c.slot).state, LINK_CLOSING)
     connection_handle(w, c, event)
     connection_settle(w, c)
 
@@ -216,8 +218,10 @@ cdef inline void connection_settle(Worker *w, fe_connection *c) noexcept nogil:
             c.flags &= <uint8_t>~FE_IS_PAUSED
     elif pending >= w.stream.high_water:
         c.flags |= FE_IS_PAUSED
-    if c.path == FE_PATH_CALLBACKS and not messages_settle(w, c, pending):
-        return
+    if c.path == FE_PATH_CALLBACKS:
+        if not messages_settle(w, c, pending):
+            return
+        pending += <size_t>fe_atomic_load(&link_of(w.messages, c.slot).posted)
     if c.flags & FE_HAS_FRAMES:
         if not is_held(c) and not c.wishes & FE_AWAITS_CALLBACK:
             ready_add(w, c)
@@ -308,7 +312,7 @@ cdef inline bint messages_settle(Worker *w, fe_connection *c, size_t pending) no
         messages_due(w, c, JOB_EOF)
     if c.state == FE_REAP:
         return False
-    if c.wishes & FE_WANTS_FIN and pending == 0:
+    if c.wishes & FE_WANTS_FIN and pending == 0 and fe_atomic_load(&link.posted) == 0:
         # Of a peer that has sent its FIN, ours is the end.
         c.wishes = (c.wishes | FE_SENT_FIN) & <uint8_t>~(FE_WANTS_FIN | FE_KEEPS_OPEN)
         if c.state == FE_OPEN:
@@ -322,7 +326,7 @@ cdef inline void messages_read(Worker *w, fe_connection *c) noexcept nogil:
     cdef Messages *m = w.messages
     cdef size_t room = ARENA_SIZE - m.used
     cdef ssize_t n
-    if c.wishes & FE_AWAITS_CALLBACK or room < ARENA_MIN:
+    if c.wishes & FE_AWAITS_CALLBACK or is_arena_full(m):
         return
     if job_room(m) < 0:
         connection_refused(w, c, -ENOMEM)

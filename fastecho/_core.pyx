@@ -55,23 +55,18 @@ cdef void close_once(int *fd) noexcept nogil:
         fd[0] = -1
 
 
-cdef _sys.timespec time_in(uint64_t ms) noexcept nogil:
-    """The time of the monotonic clock in so many ms."""
-    cdef uint64_t at_ns = _sys.sys_now_ns() + ms * 1000000
-    cdef _sys.timespec at
-    at.tv_sec = <long>(at_ns // 1000000000)
-    at.tv_nsec = <long>(at_ns % 1000000000)
-    return at
-
-
 cdef object os_error(int rc, str what):
     """The OSError for -errno."""
     return OSError(-rc, f"{what}: {os.strerror(-rc)}")
 
 
+# Who has it may make a Connection: without a link it would be a null pointer.
+cdef object MAKER = object()
+
+
 cdef object make_connection(object core, Link *link):
     """The handle of a link, which is its from now on."""
-    cdef Connection connection = Connection.__new__(Connection)
+    cdef Connection connection = Connection.__new__(Connection, MAKER)
     connection.core = <Core>core
     connection.link = link
     return connection
@@ -342,7 +337,7 @@ cdef class Core:
     def wait_not_accepting(self, uint64_t timeout_ms):
         """True once no worker accepts any more, False after the timeout."""
         cdef Shared *shared = self.shared
-        cdef _sys.timespec until = time_in(timeout_ms)
+        cdef _sys.timespec until = _sys.sys_time_in(timeout_ms)
         cdef int rc = 0
         with nogil:
             pthread_mutex_lock(&shared.accept_lock)
@@ -419,7 +414,7 @@ cdef class Core:
         Thread: one thread, the one that writes the log.
         """
         cdef Shared *shared = self.shared
-        cdef _sys.timespec until = time_in(max(timeout_ms, 0))
+        cdef _sys.timespec until = _sys.sys_time_in(max(timeout_ms, 0))
         cdef int rc = 0
         with nogil:
             pthread_mutex_lock(&shared.news_lock)
@@ -517,6 +512,10 @@ cdef class Connection:
     cdef object _peer
     cdef public object context
 
+    def __cinit__(self, maker=None):
+        if maker is not MAKER:
+            raise TypeError("a Connection is what callbacks are given; none can be made")
+
     def __dealloc__(self):
         free(self.link)
 
@@ -536,7 +535,7 @@ cdef class Connection:
         return self._peer
 
     def is_closing(self):
-        """Tell whether it has ended, or close() or abort() was called."""
+        """Tell whether it has ended or the server ends it, or close() or abort() was called."""
         return fe_atomic_load(&self.link.state) == LINK_CLOSING
 
     def write(self, data):

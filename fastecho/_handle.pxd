@@ -20,8 +20,8 @@ from fastecho._messages cimport (
 )
 from fastecho._poll cimport Message, mailbox_post, pthread_self
 from fastecho._worker cimport (
-    MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_EOF, WISH_FULL, WISH_PAUSE, WISH_RESET,
-    WISH_RESUME, Worker,
+    MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_EOF, WISH_FULL, WISH_LOOK, WISH_PAUSE,
+    WISH_RESET, WISH_RESUME, Worker,
 )
 
 
@@ -30,12 +30,11 @@ cdef inline bint is_here(const Link *link) noexcept nogil:
     return link.thread == pthread_self()
 
 
-cdef inline fe_connection *record_of(Worker *w, const Link *link) noexcept nogil:
-    """Its record while it is served, or NULL. Here only."""
+cdef inline fe_connection *record_of(Worker *w, const Link *link,
+                                     int last=FE_PEER_EOF) noexcept nogil:
+    """Its record while it is served, or in a later state down to `last`; or NULL. Here only."""
     cdef fe_connection *c = fe_slab_find(&w.connections, link.slot, link.generation)
-    if c == NULL or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
-        return NULL
-    return c
+    return c if c != NULL and FE_OPEN <= c.state <= last else NULL
 
 
 # --- wishes --------------------------------------------------------------------------------
@@ -52,12 +51,22 @@ cdef inline int post_wish(Worker *w, const Link *link, int wish) noexcept nogil:
     return mailbox_post(&w.mailbox, &message, True)
 
 
-cdef inline int wish_here(Worker *w, Link *link, int wish) noexcept nogil:
-    """Notes it for the end of the phase; holding takes effect at once. 0 or -ENOMEM."""
-    cdef fe_connection *c = record_of(w, link)
-    if c == NULL:
+cdef inline int note(Worker *w, Link *link, const fe_connection *c) noexcept nogil:
+    """What was asked for is to be done at the end of the phase: noted once. 0 or -ENOMEM."""
+    if link.is_noted:
         return 0
     if job_add(w.messages, JOB_ASKED, c) < 0:
+        return -ENOMEM
+    link.is_noted = True
+    return 0
+
+
+cdef inline int wish_here(Worker *w, Link *link, int wish) noexcept nogil:
+    """Notes it for the end of the phase; holding takes effect at once. 0 or -ENOMEM."""
+    cdef fe_connection *c = record_of(w, link, FE_LINGER if wish == WISH_RESET else FE_PEER_EOF)
+    if c == NULL:
+        return 0
+    if note(w, link, c) < 0:
         return -ENOMEM
     if wish == WISH_CLOSE:
         link.asked |= ASKED_CLOSE
@@ -95,7 +104,7 @@ cdef inline bint is_below(Worker *w, Link *link, int64_t waiting, bint here) noe
         return True
     if here:
         c = record_of(w, link)
-        if c != NULL and job_add(w.messages, JOB_ASKED, c) == 0:
+        if c != NULL and note(w, link, c) == 0:
             c.wishes |= FE_OWES_DRAIN
     return False
 
@@ -131,6 +140,14 @@ cdef inline unsigned char *block_of(const fe_framing *f, object data, size_t *si
     return block
 
 
+cdef inline void take_back(Worker *w, Link *link, unsigned char *block,
+                           size_t size) noexcept nogil:
+    """It is not written after all; what waits for it goes on."""
+    free(block)
+    fe_atomic_add(&link.posted, -<int64_t>size)
+    post_wish(w, link, WISH_LOOK)
+
+
 cdef inline bint write_there(Worker *w, Link *link, object data) except -1:
     """Goes to the worker's mailbox."""
     cdef int64_t waiting
@@ -144,7 +161,11 @@ cdef inline bint write_there(Worker *w, Link *link, object data) except -1:
     if fe_atomic_load(&link.state) == LINK_CLOSING:
         free(block)
         return False
+    # From here on an end in order waits for it; one that has begun meanwhile may not have seen it.
     waiting = fe_atomic_add(&link.posted, <int64_t>size) + fe_atomic_load(&link.pending)
+    if fe_atomic_load(&link.state) == LINK_CLOSING:
+        take_back(w, link, block, size)
+        return False
     memset(&message, 0, sizeof(message))
     message.kind = MESSAGE_WRITE
     message.fd = -1
@@ -155,9 +176,8 @@ cdef inline bint write_there(Worker *w, Link *link, object data) except -1:
     message.number = waiting >= <int64_t>w.stream.high_water
     rc = mailbox_post(&w.mailbox, &message)
     if rc < 0:
-        free(block)
+        take_back(w, link, block, size)
         if rc == -ENOMEM:
-            fe_atomic_add(&link.posted, -<int64_t>size)
             raise MemoryError("no memory for what was written")
         return False
     return is_below(w, link, waiting, False)

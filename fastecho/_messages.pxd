@@ -66,6 +66,8 @@ cdef struct Link:
     # What was asked for in this phase, and the fe_reason of a reset.
     uint8_t asked
     uint8_t asked_reason
+    # A JOB_ASKED is for it.
+    bint is_noted
     # It was served: on_close is due.
     bint served
     # Time in the accept queue, negative where unknown.
@@ -287,6 +289,11 @@ cdef inline int job_add(Messages *m, int kind, const fe_connection *c, size_t of
     job.size = size
     m.job_count += 1
     return 0
+
+
+cdef inline bint is_arena_full(const Messages *m) noexcept nogil:
+    """Nothing more is received in this phase."""
+    return ARENA_SIZE - m.used < ARENA_MIN
 
 
 cdef inline void jobs_forget(Messages *m) noexcept nogil:

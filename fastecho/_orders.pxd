@@ -23,7 +23,7 @@ from fastecho._stream cimport stream_count_out, stream_keep
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
-    WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, faulty, ready_add, worker_clock,
+    WISH_LOOK, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, faulty, ready_add, worker_clock,
     worker_deadline, worker_take_limits,
 )
 
@@ -77,9 +77,11 @@ cdef inline void limits_all(Worker *w) noexcept nogil:
 
 cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned char *data, size_t n,
                                   bint is_full) noexcept nogil:
-    """Another thread has written; all that it writes in one go is offered to the kernel at once."""
+    """Another thread has written; all that it writes in one go is offered to the kernel at once.
+    What was written before an end in order began comes before our FIN, which waits for it."""
     cdef int rc
-    if (c.state != FE_OPEN and c.state != FE_PEER_EOF) or c.wishes & (FE_WANTS_FIN | FE_SENT_FIN):
+    if c.state > FE_ENDING or c.wishes & FE_SENT_FIN:
+        connection_settle(w, c)
         return
     if is_full:
         c.wishes |= FE_OWES_DRAIN
@@ -91,7 +93,7 @@ cdef inline void messages_written(Worker *w, fe_connection *c, const unsigned ch
     if rc != 0:
         connection_answered(w, c, rc)
         return
-    if c.interest & _sys.EPOLLOUT:
+    if c.interest & _sys.EPOLLOUT or c.pending == NULL:
         connection_settle(w, c)
     else:
         c.wishes |= FE_IS_TO_FLUSH
@@ -127,9 +129,13 @@ cdef inline void write_read(Worker *w, const Message *m) noexcept nogil:
 
 
 cdef inline void wish_read(Worker *w, const Message *m) noexcept nogil:
-    """What another thread wants of a connection, if that is still served."""
+    """What another thread wants of a connection, if that is still there."""
     cdef fe_connection *c = fe_slab_find(&w.connections, m.slot, m.generation)
-    if c != NULL and (c.state == FE_OPEN or c.state == FE_PEER_EOF):
+    if c == NULL or c.state == FE_REAP:
+        return
+    if m.value == WISH_LOOK:
+        connection_settle(w, c)
+    elif m.value == WISH_RESET or c.state == FE_OPEN or c.state == FE_PEER_EOF:
         messages_wish(w, c, <int>m.value)
 
 

@@ -11,6 +11,7 @@ from fastecho._connection cimport (
     connection_arm, connection_end, connection_handle, connection_readable, connection_writable,
     is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
 )
+from fastecho._messages cimport is_arena_full
 from fastecho._worker cimport Worker, faulty
 
 
@@ -69,6 +70,20 @@ cdef inline bint is_still_taking(fe_connection *c) noexcept nogil:
     return c.unsent < before or (before == 0 and c.unsent and c.pending == NULL)
 
 
+cdef inline bint is_unheard(Worker *w, const fe_connection *c) noexcept nogil:
+    """Whether callbacks have yet to hear of it: one is due, or input waits in the kernel that the
+    arena had no room for."""
+    if c.path != FE_PATH_CALLBACKS:
+        return False
+    if c.wishes & FE_AWAITS_CALLBACK:
+        return True
+    return (
+        c.interest & _sys.EPOLLIN != 0
+        and is_arena_full(w.messages)
+        and _sys.sys_wait_readable(c.fd, 0) > 0
+    )
+
+
 cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
     """No byte was seen for so long. One more look: this process may have been stopped (SIGSTOP,
     a suspended machine), and then its timers expire before its events are looked at."""
@@ -80,6 +95,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
         return
     if (
         not is_quiet(w, c)
+        or is_unheard(w, c)
         or (c.flags & FE_HAS_FRAMES and not is_held(c))
         or (not w.draining and faulty_waits(w, c))
         or (not w.draining and is_still_taking(c))
@@ -90,7 +106,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
         connection_end(
             w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
             FE_BY_FIRST_BYTE_TIMEOUT if is_late_with_first(w, c) else FE_BY_IDLE_TIMEOUT)
-    elif c.pending == NULL and c.state == FE_OPEN:
+    elif c.pending == NULL and (c.state == FE_OPEN or c.wishes & FE_KEEPS_OPEN):
         connection_end(w, c, FE_ON_END, FE_BY_DRAIN)
     else:
         connection_arm(w, c, max(quiet_span(w, c), <uint64_t>DRAIN_LOOK_MS))

@@ -276,6 +276,15 @@ cdef inline uint64_t sys_now_ns() noexcept nogil:
     return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
 
 
+cdef inline timespec sys_time_in(uint64_t ms) noexcept nogil:
+    """CLOCK_MONOTONIC in so many ms."""
+    cdef uint64_t at_ns = sys_now_ns() + ms * 1000000
+    cdef timespec t
+    t.tv_sec = <long>(at_ns // 1000000000)
+    t.tv_nsec = <long>(at_ns % 1000000000)
+    return t
+
+
 cdef inline int sys_accept_queue_wait_ms(int fd) noexcept nogil:
     """Milliseconds since the handshake ended, asked right after accept (in steps of the
     kernel's tick); -EOPNOTSUPP on Unix sockets."""

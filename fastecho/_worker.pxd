@@ -64,6 +64,7 @@ cdef enum Wish:
     WISH_PAUSE
     WISH_RESUME
     WISH_FULL                       # more than max_pending waits
+    WISH_LOOK                       # what was posted was taken back
 
 
 cdef struct Listener:

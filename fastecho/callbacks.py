@@ -16,7 +16,7 @@ from ._core import reason_names
 from .errors import ConfigError
 from .peer import read_peer
 from .reason import Reason
-from .settings import DEFAULT_MAX_PENDING
+from .settings import DEFAULT_MAX_PENDING, LONGEST_TIME
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ __all__ = ["Callbacks", "check_callback"]
 
 log = logging.getLogger("fastecho")
 
+LARGEST_PENDING = 2**63 - 1
+"""sys.maxsize, for who wants no limit."""
+SHORTEST_SLOW = 0.000_001
 ARGUMENTS = {
     "on_accept": ("peer",),
     "on_message": ("connection", "data"),
@@ -58,6 +61,23 @@ def check_callback(name: str, callback: object) -> None:
     except TypeError as error:
         text = f"{name} must take ({', '.join(ARGUMENTS[name])}): {error}"
         raise TypeError(text) from None
+
+
+def check_max_pending(value: object, high_water: int) -> None:
+    """Raise ConfigError for what is no number of bytes from high_water."""
+    if isinstance(value, bool) or not isinstance(value, int) or value > LARGEST_PENDING:
+        must = f"must be a whole number from high_water to {LARGEST_PENDING}"
+        raise ConfigError("max_pending", value, must)
+    if value < high_water:
+        raise ConfigError("max_pending", value, f"is below high_water {high_water}")
+
+
+def check_duration(value: object) -> None:
+    """Raise ConfigError for what is no slow_callback_duration."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not SHORTEST_SLOW <= value <= LONGEST_TIME:  # type: ignore[operator]
+        must = f"must be seconds from {SHORTEST_SLOW:f} to {LONGEST_TIME:.0f}"
+        raise ConfigError("slow_callback_duration", value, must)
 
 
 class Callbacks:
@@ -112,18 +132,15 @@ class Callbacks:
                 raise ConfigError(
                     name, value, "cannot be used with on_message: it makes the replies"
                 )
-        if not max_pending >= config.high_water:
-            raise ConfigError(
-                "max_pending", max_pending, f"is below high_water {config.high_water}"
-            )
-        if slow_callback_duration is not None and not slow_callback_duration > 0:
-            raise ConfigError("slow_callback_duration", slow_callback_duration, "must be above 0 s")
+        check_max_pending(max_pending, config.high_water)
+        if slow_callback_duration is not None:
+            check_duration(slow_callback_duration)
         # Where on_message runs; on_close alone has the accept callback's thread.
         self.on_workers = on_message is not None
         self.on_thread = on_accept is not None or (on_close is not None and on_message is None)
         self.memoryviews = memoryviews
         self.max_pending = max_pending
-        self.slow_ns = int((slow_callback_duration or 0) * 1e9)
+        self.slow_ns = round((slow_callback_duration or 0) * 1e9)
         known = set(Reason)
         # By number; a reason for which no connection is ever served has none.
         self.reasons = [Reason(one) if one in known else None for one in reason_names()]

@@ -122,8 +122,9 @@ class Server(Changing):
         on_eof: called at the peer's FIN. Unless it returns a true value, ours follows.
         on_close: called with a Connection and a Reason at the end of each that was served.
         memoryviews: on_message gets memoryviews, which may be kept, instead of bytes.
-        max_pending: bytes that may wait for a peer before it is reset.
-        slow_callback_duration: seconds from which a callback is logged; None for never.
+        max_pending: bytes that may wait for a peer before it is reset, from high_water on.
+        slow_callback_duration: seconds from which a callback is logged, 0.000001 or more; None
+            for never.
     Raises:
         ConfigError: a value is wrong; the text names it.
     Thread: every method may be called from any thread.

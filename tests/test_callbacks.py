@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+from math import inf
 from typing import Any
 
 import pytest
@@ -286,7 +287,14 @@ async def coroutine(connection: Connection, data: bytes) -> bytes:
         ({"on_message": print, "prefix": b"x"}, "prefix b'x' cannot be used with on_message"),
         ({"on_message": print, "suffix": b"x"}, "suffix b'x' cannot be used with on_message"),
         ({"on_message": print, "max_pending": 5}, "max_pending 5 is below high_water 262144"),
+        ({"on_message": print, "max_pending": inf}, "max_pending inf must be a whole number from"),
+        ({"on_message": print, "max_pending": True}, "max_pending True must be a whole number"),
+        ({"on_message": print, "max_pending": 2**63}, "max_pending 9223372036854775808 must be a"),
         ({"on_message": print, "slow_callback_duration": 0}, "slow_callback_duration 0 must be"),
+        ({"on_message": print, "slow_callback_duration": 1e-10}, "slow_callback_duration 1e-10 mu"),
+        ({"on_message": print, "slow_callback_duration": inf}, "slow_callback_duration inf must b"),
+        ({"on_message": print, "slow_callback_duration": 1e11}, "slow_callback_duration 10000000"),
+        ({"on_message": print, "slow_callback_duration": "1"}, "slow_callback_duration '1' must b"),
         ({"on_message": 3}, "on_message must be callable, not int"),
         ({"on_message": only_data}, "on_message must take (connection, data): too many positional"),
         ({"on_message": print, "on_eof": print_both}, "on_eof must take (connection): missing a"),
@@ -306,6 +314,20 @@ def test_what_does_not_fit_is_refused_in_one_sentence(
     with pytest.raises((TypeError, fastecho.ConfigError)) as caught:
         fastecho.Server(**arguments)
     assert str(caught.value).startswith(sentence)
+
+
+def test_the_largest_limits_are_taken(make_server: MakeServer, join: Join) -> None:
+    server = make_server(
+        on_message=lambda _, data: data, max_pending=sys.maxsize, slow_callback_duration=1e6
+    )
+    assert exchange(join(server), b"x") == b"x"
+
+
+def test_nobody_makes_a_connection() -> None:
+    with pytest.raises(TypeError, match="none can be made"):
+        Connection()
+    with pytest.raises(TypeError, match="none can be made"):
+        Connection.__new__(Connection)
 
 
 def test_without_message_callbacks_none_of_their_modules_is_imported() -> None:

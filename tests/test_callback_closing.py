@@ -1,0 +1,168 @@
+"""The end of a connection with message callbacks: what was written before it, what comes after."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Join, MakeServer
+from diary import times
+from peers import DEADLINE, expect_stats, is_reset, read_to_eof, wait_until
+
+import fastecho
+from fastecho import Connection, Reason
+
+
+def elsewhere(act: Callable[[], object]) -> object:
+    """Do it in another thread; return its result."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(act()))
+    thread.start()
+    thread.join(DEADLINE)
+    return results[0]
+
+
+@pytest.mark.parametrize("how", ["close", "write_eof", "on_eof"])
+def test_what_another_thread_wrote_before_an_end_in_a_callback_is_sent(
+    make_server: MakeServer, join: Join, how: str
+) -> None:
+    told: list[object] = []
+
+    def answer(connection: Connection, _: bytes) -> None:
+        if how != "on_eof":
+            connection.write(b"first,")
+            told.append(elsewhere(lambda: connection.write(b"second")))
+            getattr(connection, how)()
+
+    def on_eof(connection: Connection) -> None:
+        if how == "on_eof":
+            told.append(elsewhere(lambda: connection.write(b"first,second")))
+
+    peer = join(make_server(on_message=answer, on_eof=on_eof))
+    peer.sendall(b"x")
+    if how == "on_eof":
+        peer.shutdown(socket.SHUT_WR)
+    assert read_to_eof(peer) == b"first,second"
+    assert told == [True]
+
+
+@pytest.mark.parametrize("how", ["close", "write_eof", "too long"])
+def test_every_write_that_was_told_true_arrives(
+    make_server: MakeServer, join: Join, how: str
+) -> None:
+    """A thread writes all the time, until it is told that the connection ends."""
+    connections: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"hello\n":
+            connections.put(connection)
+        else:
+            getattr(connection, how)()
+
+    server = make_server(
+        frame="line", max_frame=10, high_water=1 << 30, max_pending=1 << 31, on_message=answer
+    )
+
+    def write(connection: Connection, taken: list[int]) -> None:
+        try:
+            while connection.write(b"12345678"):
+                taken[0] += 8
+        except RuntimeError:
+            assert how == "write_eof"
+
+    for _ in range(times(20)):
+        peer = join(server)
+        peer.sendall(b"hello\n")
+        taken = [0]
+        connection = connections.get(timeout=DEADLINE)
+        writer = threading.Thread(target=write, args=[connection, taken])
+        writer.start()
+        wait_until(lambda: taken[0])  # noqa: B023
+        peer.sendall(b"a line of more than 10 bytes\n" if how == "too long" else b"end\n")
+        received = len(read_to_eof(peer))
+        peer.close()
+        writer.join(DEADLINE)
+        assert received == taken[0]
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["by a callback", "by a thread"])
+@pytest.mark.parametrize("size", [0, 32 << 20], ids=["all is sent", "much is pending"])
+def test_abort_after_close_ends_it_at_once(
+    make_server: MakeServer, join: Join, size: int, here: bool
+) -> None:
+    notes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"abort":
+            culprit.abort()
+        else:
+            notes.put(connection)
+
+    server = make_server(on_message=answer, on_close=lambda _, reason: notes.put(reason))
+    peer, other = join(server), join(server)
+    peer.sendall(b"hello")
+    culprit: Connection = notes.get(timeout=DEADLINE)
+    culprit.write(bytes(size))
+    culprit.close()
+    if size == 0:
+        assert read_to_eof(peer) == b""
+    if here:
+        other.sendall(b"abort")
+    else:
+        culprit.abort()
+    assert notes.get(timeout=DEADLINE) is Reason.CLOSE
+    expect_stats(server, linger_timeouts=0, connections_open=1)
+    if size:
+        assert is_reset(peer)
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_after_close_by_another_thread_nothing_more_is_delivered(
+    make_server: MakeServer, join: Join, how: str
+) -> None:
+    notes: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def answer(connection: Connection, data: bytes) -> None:
+        notes.put(data)
+        elsewhere(getattr(connection, how))
+
+    server = make_server(
+        frame="line",
+        on_message=answer,
+        on_eof=lambda _: notes.put("eof"),
+        on_drain=lambda _: notes.put("drain"),
+        on_close=lambda _, reason: notes.put(reason),
+    )
+    peer = join(server)
+    peer.sendall(b"first\nsecond\nthird\n")
+    assert is_reset(peer) == (how == "abort")
+    peer.close()
+    assert notes.get(timeout=DEADLINE) == b"first\n"
+    assert notes.get(timeout=DEADLINE) is (Reason.CLOSE if how == "close" else Reason.RESET)
+    expect_stats(server, messages=1, connections_open=0)
+
+
+@pytest.mark.parametrize("how", ["frame_too_long", "idle_timeout"])
+def test_a_connection_that_the_server_ends_is_closing_and_takes_no_more(
+    make_server: MakeServer, join: Join, how: str
+) -> None:
+    connections: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+    config = {"max_frame": 10} if how == "frame_too_long" else {"idle_timeout": 0.05}
+    server: fastecho.Server = make_server(
+        frame="line", on_message=lambda connection, _: connections.put(connection), **config
+    )
+    peer = join(server)
+    peer.sendall(b"hello\n")
+    connection = connections.get(timeout=DEADLINE)
+    if how == "frame_too_long":
+        peer.sendall(b"a line of more than 10 bytes\n")
+    assert read_to_eof(peer) == b""
+    # It has our FIN and keeps its own end open.
+    assert connection.is_closing()
+    assert not connection.write(b"x")
+    peer.close()
+    expect_stats(server, **{f"ended_by_{how}": 1, "connections_open": 0})
