@@ -68,6 +68,7 @@ ADDRESS, THREAD = frozenset({"address"}), frozenset({"thread"})
 COUNTED = frozenset({COVERAGE})
 NOT_OURS = "runs no compiled code of the package in this process"
 PROMPT = "its reader is too slow there to see each byte alone"
+KEEPS = "it may not grow: a sanitizer keeps what was freed"
 SHELL = "dash, which starts the program, does not start with libtsan loaded"
 DAEMON = "CPython ends a daemon thread without releasing what its frames hold"
 FORKED = "a forked child has lost the stacks that held what the parent's threads used"
@@ -85,10 +86,11 @@ NOT_UNDER = (
     Skip("test_benchmarks.py", ANY, NOT_OURS),
     Skip("test_c_headers.py", ANY, "its programs are built with sanitizers of their own"),
     Skip("test_fuzz.py", ANY, "its programs are built with sanitizers of their own"),
-    Skip("soak/test_soak.py", ANY, "its servers may not grow: a sanitizer keeps what was freed"),
+    Skip("soak/test_soak.py", ANY, KEEPS),
     Skip("coverage/test_measure.py", ANY, NOT_OURS),
     Skip("test_load_runs.py::test_deep_pipelines_are", ANY, "it counts what is done in its time"),
     Skip("test_fault_times.py::test_slice_gives_a_prompt", frozenset(RUNTIMES), PROMPT),
+    Skip("test_callback_waiting.py::test_what_is_asked_for", frozenset(RUNTIMES), KEEPS),
     Skip("test_clock.py", ANY, "libfaketime and the sanitizers take the same calls over"),
     Skip("test_pytest_plugin.py::test_start_and_end_take", ANY, "it holds the time of quick code"),
     Skip("wheel/test_contents.py", ANY, NOT_OURS),

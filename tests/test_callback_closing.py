@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Join, MakeServer
 from diary import times
-from peers import DEADLINE, expect_stats, is_reset, read_to_eof, wait_until
+from peers import DEADLINE, expect_stats, is_reset, read_to_eof, recv_exactly, wait_until
 
 import fastecho
 from fastecho import Connection, Reason
@@ -144,6 +144,49 @@ def test_after_close_by_another_thread_nothing_more_is_delivered(
     assert notes.get(timeout=DEADLINE) == b"first\n"
     assert notes.get(timeout=DEADLINE) is (Reason.CLOSE if how == "close" else Reason.RESET)
     expect_stats(server, messages=1, connections_open=0)
+
+
+def test_after_close_by_another_thread_on_drain_is_not_called(
+    make_server: MakeServer, join: Join
+) -> None:
+    """It is due in the round in which another connection's callback has it closed."""
+    inside, go_on = threading.Event(), threading.Event()
+    connections: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+    drained: list[bool] = []
+
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"hello":
+            connections.put(connection)
+        elif data == b"wait":
+            inside.set()
+            assert go_on.wait(DEADLINE)
+        else:
+            elsewhere(writer.close)
+
+    server = make_server(
+        high_water=1024,
+        low_water=1023,
+        max_frame=1024,
+        on_message=answer,
+        on_drain=lambda connection: drained.append(connection.is_closing()),
+    )
+    peer, waiting, closing = (join(server) for _ in range(3))
+    peer.sendall(b"hello")
+    writer: Connection = connections.get(timeout=DEADLINE)
+    written = 0
+    while server.stats().bytes_pending < 1024:
+        writer.write(bytes(65536))
+        written += 65536
+        expect_stats(server, bytes_out=written)
+    waiting.sendall(b"wait")
+    assert inside.wait(DEADLINE)
+    closing.sendall(b"close")
+    recv_exactly(peer, written - server.stats().bytes_pending)  # the rest finds room
+    go_on.set()
+    read_to_eof(peer)
+    peer.close()
+    expect_stats(server, connections_open=2, ended_by_close=1)
+    assert True not in drained
 
 
 @pytest.mark.parametrize("how", ["frame_too_long", "idle_timeout"])
