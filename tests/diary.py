@@ -24,6 +24,29 @@ def times(short: int) -> int:
     return 100_000 if LONG else short
 
 
+class Gate:
+    """Keeps a worker in a callback: what peers send meanwhile is received in one round.
+
+    A Unix socket has what was sent, in order, as soon as send() returns.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._opened = threading.Event(), threading.Event()
+
+    def hold(self) -> None:
+        """Stay in this callback until the gate is opened."""
+        self._inside.set()
+        assert self._opened.wait(DEADLINE)
+
+    def wait(self) -> None:
+        """Return when a callback is held."""
+        assert self._inside.wait(DEADLINE)
+
+    def open(self) -> None:
+        """Let the callback return."""
+        self._opened.set()
+
+
 class Diary:
     """Callbacks that note what they were called with, in order, and what they answer."""
 

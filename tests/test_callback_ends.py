@@ -25,6 +25,7 @@ from peers import (
     exchange,
     expect_stats,
     is_reset,
+    is_turned_away,
     iterations_at_rest,
     pattern,
     read_to_eof,
@@ -205,6 +206,36 @@ def test_abort_resets_and_nothing_more_is_delivered(make_server: MakeServer, joi
     assert server.stop() is True  # a reset that a callback asked for is no failure of the server
 
 
+def test_abort_takes_what_was_written_in_the_same_callback(
+    make_server: MakeServer, join: Join
+) -> None:
+    def answer(connection: Connection, data: bytes) -> bytes:
+        assert connection.write(b"lost")
+        connection.abort()
+        return b"lost as well"
+
+    server = make_server(on_message=answer)
+    peer = join(server)
+    peer.sendall(b"x")
+    with pytest.raises(ConnectionResetError):
+        peer.recv(1)
+    expect_stats(server, ended_by_reset=1, bytes_out=0)
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_whoever_ends_it_in_the_last_frame_is_not_told_of_the_fin(
+    make_server: MakeServer, join: Join, end: str
+) -> None:
+    diary = Diary(lambda connection, _: getattr(connection, end)())
+    server = make_server(frame="line", **diary.all())
+    peer = join(server)
+    peer.sendall(b"a rest")
+    peer.shutdown(socket.SHUT_WR)
+    assert is_reset(peer) == (end == "abort")
+    assert diary.next() == ("message", b"a rest")
+    assert diary.next() == ("close", Reason.CLOSE if end == "close" else Reason.RESET)
+
+
 def test_a_frame_that_is_too_long_is_told_as_the_reason(
     make_server: MakeServer, join: Join
 ) -> None:
@@ -362,6 +393,37 @@ def test_a_callback_that_takes_long_is_named(
     assert said[0].startswith("on_message took 1.")
 
 
+def test_each_other_callback_that_takes_long_is_named(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
+    drained = threading.Event()
+
+    def answer(connection: Connection, _: bytes) -> None:
+        assert not connection.write(bytes(300_000))
+
+    def pause(*_: object) -> None:
+        drained.set()
+        threading.Event().wait(0.03)
+
+    server = make_server(
+        on_message=answer,
+        on_drain=pause,
+        on_eof=pause,
+        on_close=pause,
+        high_water=300_000,
+        slow_callback_duration=0.02,
+    )
+    peer = join(server)
+    peer.sendall(b"x")
+    recv_exactly(peer, 300_000)
+    assert drained.wait(DEADLINE)
+    peer.shutdown(socket.SHUT_WR)
+    assert read_to_eof(peer) == b""
+    wait_until(lambda: "on_close took" in caplog.text)
+    said = [one.getMessage().split()[0] for one in caplog.records if " took " in one.getMessage()]
+    assert [name for name in said if name != "on_message"] == ["on_drain", "on_eof", "on_close"]
+
+
 def test_a_callback_that_blocks_holds_up_its_own_worker_only(
     make_server: MakeServer, join: Join
 ) -> None:
@@ -428,6 +490,29 @@ def test_on_close_alone_leaves_echoing_to_the_core(make_server: MakeServer, join
     server.abort()
     assert {diary.next() for _ in range(3)} == {("close", Reason.ABORT)}
     assert server.wait(DEADLINE)
+    assert diary.notes.empty()
+    assert server.stats().callback_errors == 0
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["beside on_message", "alone"])
+def test_on_close_is_for_those_that_were_served(
+    make_server: MakeServer, join: Join, alone: bool
+) -> None:
+    diary = Diary()
+    answers = [False, True]
+    callbacks = {"on_close": diary.on_close} if alone else diary.all()
+    server = make_server(on_accept=lambda _: answers.pop(0), **callbacks)
+    assert is_turned_away(server)
+    expect_stats(server, ended_by_denial=1)
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    peer.close()
+    if not alone:
+        assert diary.next() == ("message", b"x")
+        assert diary.next() == ("eof",)
+    _, connection, reason = diary.notes.get(timeout=DEADLINE)
+    assert (connection.id, reason) == (2, Reason.PEER)
+    assert server.stop()
     assert diary.notes.empty()
     assert server.stats().callback_errors == 0
 

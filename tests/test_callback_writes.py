@@ -11,12 +11,13 @@ import time
 
 import pytest
 from conftest import Join, MakeServer
-from diary import patient, times
+from diary import Gate, patient, times
 from peers import (
     DEADLINE,
     exchange,
     expect_stats,
     is_reset,
+    iterations_at_rest,
     read_to_eof,
     recv_exactly,
     same,
@@ -133,6 +134,34 @@ def test_a_writer_is_told_of_high_water_and_then_of_low_water(meeting: Meeting) 
     assert meeting.told() == "drain"
     assert connection.write(b"again")
     assert recv_exactly(peer, 5) == b"again"
+
+
+def test_a_callback_is_told_of_what_another_thread_has_written(
+    make_server: MakeServer, join: Join
+) -> None:
+    gate = Gate()
+    handles: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+    results: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def answer(connection: Connection, data: bytes) -> None:
+        handles.put(connection)
+        gate.hold()
+        results.put(connection.write(bytes(6_000)))
+
+    server = make_server(on_message=answer, high_water=10_000)
+    join(server).sendall(b"x")
+    assert handles.get(timeout=DEADLINE).write(bytes(6_000))
+    gate.open()
+    assert results.get(timeout=DEADLINE) is False
+
+
+def test_another_thread_is_told_of_what_the_peer_has_not_taken(meeting: Meeting) -> None:
+    _, connection = meeting.meet()
+    server = meeting.server
+    while server.stats().bytes_pending < server.config.high_water:
+        connection.write(bytes(4_000_000))
+        wait_until(lambda: iterations_at_rest(server) == 0)
+    assert connection.write(b"x") is False
 
 
 def test_who_writes_on_without_end_loses_the_connection(

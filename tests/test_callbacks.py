@@ -237,6 +237,25 @@ def test_memoryviews_may_be_kept_and_never_change(make_server: MakeServer, join:
     assert all(view == data for view, data in kept)
 
 
+def test_a_frame_that_comes_in_pieces_is_a_memoryview_as_well(
+    make_server: MakeServer, join: Join
+) -> None:
+    kept: list[object] = []
+
+    def answer(_: Connection, data: memoryview) -> memoryview:
+        kept.append(data)
+        return data
+
+    server = make_server(on_message=answer, memoryviews=True, frame="line")
+    peer = join(server)
+    peer.sendall(b"in ")
+    expect_stats(server, bytes_in=3)
+    assert exchange(peer, b"pieces\n", 10) == b"in pieces\n"
+    assert exchange(peer, b"something else\n") == b"something else\n"
+    assert all(isinstance(data, memoryview) and data.readonly for data in kept)
+    assert kept == [b"in pieces\n", b"something else\n"]
+
+
 @pytest.mark.parametrize("frame", ["recv", "line"])
 def test_callbacks_of_a_connection_are_of_one_thread_and_never_overlap(
     make_server: MakeServer, join: Join, frame: str
