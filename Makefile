@@ -18,9 +18,9 @@ MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_repo
     deploy histogram* load* measure_* merge page* pinger* saved_results summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
-# And what a program embeds: callbacks, faults, fixtures, examples.
-EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* examples fault_* \
-    pytest_plugin refuse))
+# And what a program embeds: callbacks, faults, fixtures, examples, a server's life in a process.
+EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* examples exit \
+    fault_* fork lifecycle pytest_plugin refuse start))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -53,7 +53,7 @@ test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what the
 test-models: $(COMPILED) $(VENV)/.test ## test the I/O models: conformance, alone, the tutorial's
 	@exec $(BIN)/python -m pytest $(or $(ARGS),-m 'not no_model' tests/conformance $(MODELS))
 
-test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures for pytest, the examples
+test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life in a process, the examples
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(EMBEDDING))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
