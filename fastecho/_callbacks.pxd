@@ -125,6 +125,7 @@ cdef inline void call_message(Phase *p, Link *link, object handle, object data) 
         reply = (<object>p.on_message)(handle, data)
         if began_ns:
             call_timed(p, link, "on_message", began_ns)
+            began_ns = 0
         if reply is not None:
             if not PyBytes_CheckExact(reply) and not PyObject_CheckBuffer(reply):
                 raise TypeError(
@@ -132,24 +133,25 @@ cdef inline void call_message(Phase *p, Link *link, object handle, object data) 
                 )
             put(p.worker, link, reply)
     except BaseException as error:
+        if began_ns:
+            call_timed(p, link, "on_message", began_ns)
         call_failed(p, link, "on_message", error)
 
 
 cdef inline object call_other(Phase *p, Link *link, str name, tuple arguments):
     """Another callback, if there is one; what it returned, or None."""
-    cdef uint64_t began_ns
+    cdef uint64_t began_ns = _sys.sys_now_ns()
+    result = None
     callback = getattr(<object>p.calls, name)
     if callback is None:
         return None
     try:
-        began_ns = _sys.sys_now_ns()
         result = callback(*arguments)
-        if p.worker.messages.slow_ns:
-            call_timed(p, link, name, began_ns)
-        return result
     except BaseException as error:
         call_failed(p, link, name, error)
-    return None
+    if p.worker.messages.slow_ns:
+        call_timed(p, link, name, began_ns)
+    return result
 
 
 # --- frames --------------------------------------------------------------------------------
@@ -370,15 +372,20 @@ cdef inline void asked_do(Worker *w, const Job *job) noexcept nogil:
     elif asked & ASKED_TOO_LONG:
         connection_end(w, c, FE_ON_END, FE_BY_FRAME_TOO_LONG)
     else:
-        if c.flags & FE_HAS_EOF and not c.flags & FE_HAS_FRAMES:
+        if (
+            c.flags & FE_HAS_EOF and not c.flags & FE_HAS_FRAMES
+            # The end of the stream may make a frame of it yet.
+            and not c.wishes & (FE_AWAITS_CALLBACK | FE_OWES_EOF)
+        ):
             stream_drop_input(&w.stream, c)
         connection_settle(w, c)
 
 
 cdef inline void job_keep(Worker *w, Job *job) noexcept nogil:
-    """The budget did not reach to it: its input leaves the arena for its connection's buffer."""
+    """The budget did not reach to it: its input leaves the arena for its connection's buffer, unless
+    that is being ended."""
     cdef fe_connection *c = fe_slab_find(&w.connections, job.slot, job.generation)
-    if job.kind != JOB_INPUT or c == NULL or c.state == FE_REAP:
+    if job.kind != JOB_INPUT or c == NULL or (c.state != FE_OPEN and c.state != FE_PEER_EOF):
         return
     job.kind = JOB_FRAMES
     if fe_buffer_append(&c.unparsed, w.messages.arena + job.offset, job.size) < 0:

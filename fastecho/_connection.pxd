@@ -117,6 +117,7 @@ cdef inline void connection_handle(Worker *w, fe_connection *c, int event) noexc
         else:
             connection_answer(w, c)
     if t.actions & FE_DO_LINGER_TIMER:
+        c.unsent = <uint32_t>_sys.sys_unsent(c.fd)
         connection_arm(w, c, FE_LINGER_MS)
     if t.actions & FE_DO_FIN:
         # Not left to close(): while a forked child holds a duplicate, close() sends nothing.
@@ -136,7 +137,7 @@ cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reas
         c.reason = <uint8_t>reason
     if event == FE_ON_END:
         stream_drop_input(&w.stream, c)
-        c.wishes &= <uint8_t>~(FE_KEEPS_OPEN | FE_OWES_EOF)
+        c.wishes &= <uint8_t>~(FE_KEEPS_OPEN | FE_OWES_EOF | FE_AWAITS_CALLBACK)
         if w.messages != NULL and link_of(w.messages, c.slot) != NULL:
             fe_atomic_swap(&link_of(w.messages, c.slot).state, LINK_CLOSING)
     connection_handle(w, c, event)

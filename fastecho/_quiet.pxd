@@ -29,7 +29,7 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
         if c.state == FE_LINGER:
             c.unsent = unsent
             connection_arm(w, c, FE_LINGER_MS)
-    elif c.state == FE_ENDING and faulty_waits(w, c):
+    elif c.state == FE_ENDING and (faulty_waits(w, c) or is_still_taking(c)):
         connection_arm(w, c, FE_LINGER_MS)
     elif c.state == FE_ENDING:
         fe_count(&w.counters.linger_timeouts, 1)

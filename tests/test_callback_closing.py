@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Join, MakeServer
-from diary import times
+from diary import Gate, times
 from peers import DEADLINE, expect_stats, is_reset, read_to_eof, recv_exactly, wait_until
 
 import fastecho
@@ -209,3 +211,122 @@ def test_a_connection_that_the_server_ends_is_closing_and_takes_no_more(
     assert not connection.write(b"x")
     peer.close()
     expect_stats(server, **{f"ended_by_{how}": 1, "connections_open": 0})
+
+
+@pytest.mark.parametrize("by", ["a thread", "a callback"])
+def test_an_end_while_its_input_waits_for_a_later_round_is_in_order(
+    make_server: MakeServer, join: Join, by: str
+) -> None:
+    """What has come is not delivered any more, and holds up neither the end nor the worker."""
+    gate, served = Gate(), queue.SimpleQueue[Connection]()
+
+    def end() -> None:
+        connection.write(b"bye")
+        connection.close()
+
+    def answer(given: Connection, data: bytes) -> None:
+        if data == b"hello":
+            served.put(given)
+        elif data == b"hold":
+            if by == "a callback":
+                end()
+            gate.hold()
+            threading.Event().wait(0.003)  # the round is over
+        elif data == b"slow":
+            threading.Event().wait(0.02)
+
+    server = make_server(on_message=answer)
+    holder, slow, peer = [join(server) for _ in range(3)]
+    peer.sendall(b"hello")
+    connection = served.get(timeout=DEADLINE)
+    holder.sendall(b"hold")
+    gate.wait()
+    slow.sendall(b"slow")
+    peer.sendall(b"more")
+    if by == "a thread":
+        end()
+    before = server.stats().iterations
+    gate.open()
+    assert read_to_eof(peer) == b"bye"
+    peer.close()
+    expect_stats(server, ended_by_close=1, linger_timeouts=0)
+    assert server.stats().iterations - before < 100
+
+
+def test_an_end_does_not_wait_for_callbacks_of_others(make_server: MakeServer, join: Join) -> None:
+    """Their turn takes longer than the second that an end has."""
+    served = queue.SimpleQueue[Connection]()
+
+    def answer(connection: Connection, data: bytes) -> None:
+        if data == b"hello":
+            served.put(connection)
+        else:
+            threading.Event().wait(0.04)
+
+    server = make_server(on_message=answer)
+    peer, *others = [join(server) for _ in range(41)]
+    peer.sendall(b"hello")
+    connection = served.get(timeout=DEADLINE)
+    for other in [*others, peer, *others]:
+        other.sendall(b"x")
+    connection.write(b"bye")
+    connection.close()
+    assert read_to_eof(peer) == b"bye"
+    assert server.stats().linger_timeouts == 0
+
+
+def test_the_last_line_without_its_end_is_delivered_whatever_another_callback_asked_for(
+    make_server: MakeServer, join: Join, tmp_path: Path
+) -> None:
+    gate, served = Gate(), queue.SimpleQueue[Connection]()
+    got: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def answer(given: Connection, data: bytes) -> None:
+        if data == b"hello\n":
+            served.put(given)
+        elif data == b"hold\n":
+            connection.resume_reading()
+            gate.hold()
+            threading.Event().wait(0.003)  # the round is over
+        elif data == b"slow\n":
+            threading.Event().wait(0.02)
+        else:
+            got.put(data)
+
+    server = make_server(
+        f"unix:{tmp_path / 'socket'}",
+        frame="line",
+        on_message=answer,
+        on_eof=lambda _: got.put(b"eof"),
+    )
+    holder, slow, peer = [join(server) for _ in range(3)]
+    peer.sendall(b"hello\nlast line")
+    connection = served.get(timeout=DEADLINE)
+    holder.sendall(b"hold\n")
+    gate.wait()
+    slow.sendall(b"slow\n")
+    peer.shutdown(socket.SHUT_WR)
+    gate.open()
+    assert [got.get(timeout=DEADLINE) for _ in range(2)] == [b"last line", b"eof"]
+
+
+@pytest.mark.parametrize("fault", [None, "reset_after=6M"])
+def test_an_end_waits_as_long_as_the_peer_reads(
+    make_server: MakeServer, join: Join, fault: str | None
+) -> None:
+    """It reads a little at a time, for longer than the second that it has for each."""
+    size = 6_000_000
+
+    def answer(connection: Connection, _: bytes) -> None:
+        connection.write(bytes(size))
+        connection.close()
+
+    peer = join(make_server(on_message=answer, fault=fault), receive_buffer=1 << 16)
+    peer.sendall(b"x")
+    received, until = 0, time.monotonic() + 2.5
+    while time.monotonic() < until:
+        received += len(recv_exactly(peer, 10_000))
+        time.sleep(0.02)
+    assert received < size
+    recv_exactly(peer, size - received)
+    assert is_reset(peer) == (fault is not None)

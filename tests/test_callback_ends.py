@@ -424,6 +424,23 @@ def test_each_other_callback_that_takes_long_is_named(
     assert [name for name in said if name != "on_message"] == ["on_drain", "on_eof", "on_close"]
 
 
+@pytest.mark.parametrize("wrong", ["raises", "returns text"])
+def test_a_callback_that_takes_long_and_fails_is_named_once(
+    make_server: MakeServer, join: Join, caplog: pytest.LogCaptureFixture, wrong: str
+) -> None:
+    def answer(*_: object) -> str:
+        threading.Event().wait(0.03)
+        if wrong == "raises":
+            raise ValueError
+        return "text"
+
+    peer = join(make_server(on_message=answer, slow_callback_duration=0.02))
+    peer.sendall(b"x")
+    assert is_reset(peer)
+    wait_until(lambda: "on_message failed" in caplog.text)
+    assert caplog.text.count("on_message took") == 1
+
+
 def test_a_callback_that_blocks_holds_up_its_own_worker_only(
     make_server: MakeServer, join: Join
 ) -> None:
