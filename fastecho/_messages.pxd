@@ -34,6 +34,8 @@ cdef enum:
     FRAMES_EACH_MAX = 64
     FRAMES_MAX = 1024
     PHASE_NS = 2000000
+    # After so many frames at the latest the clock is looked at.
+    LOOK_FRAMES = 16
 
 
 # What Link.state says; only ever raised. Atomic.

@@ -64,10 +64,10 @@ def test_what_is_due_meanwhile_in_an_open_loop_is_lost_and_not_skipped() -> None
         result = load.run(0.5)
         not_given = 500 - result["sent"]
         assert counted(result, not_given) == {"lost": not_given + 1, "reset": 1}
-        # At least as many as the gap is long, one is due every millisecond; before it, some may
-        # have waited for a slow server.
+        # About as many as the gap, of 50 ms, is long: one is due every millisecond. Before it, some
+        # may have waited for a slow server; at its end, for a load that was held up.
         gap_ms = result["gap_ns"] / 1e6
-        assert gap_ms - 2 <= not_given <= gap_ms + 200
+        assert gap_ms - 20 <= not_given <= gap_ms + 200
         assert described(result) == ["connection 0: reset by the server with 1 message outstanding"]
 
 

@@ -55,6 +55,31 @@ def test_a_signal_ends_a_model_in_order_while_peers_come_and_go(name: str) -> No
         assert (code, said[2:]) == (0, ["fastecho: stopped"])
 
 
+IN_A_DEL = """
+import signal
+from fastecho.cli import _model, main
+
+class Last:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+        iter(())
+
+def announce(*_):
+    Last()
+
+_model._announce = announce
+raise SystemExit(main(["serve", "--bind=127.0.0.1:0", "--model=threaded"]))
+"""
+
+
+def test_a_signal_in_the_middle_of_a_del_is_not_lost() -> None:
+    """Python drops the exception of whatever runs there; `threaded` has weak references."""
+    command = [sys.executable, "-c", IN_A_DEL]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    model = "fastecho: model: threaded (fastecho/models/thread_per_connection.py)"
+    assert (ended.returncode, ended.stderr.splitlines()) == (0, [model, "fastecho: stopped"])
+
+
 @pytest.mark.parametrize("name", PURE)
 @pytest.mark.parametrize("signals", ENDS, ids=["TERM-INT", "HUP-TERM"])
 def test_two_different_signals_at_once_are_one(

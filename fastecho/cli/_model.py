@@ -169,8 +169,8 @@ class _Signals:
 
     Ignored signals stay so (nohup). Once: it shall be able to clean up. But Python acts on a signal
     only between two of its own steps, so one that comes just before a call that waits would wait
-    with it; and an exception that comes in the middle of a __del__ is dropped. So a timer
-    interrupts what waits, and raises again if the model goes on.
+    with it; and an exception that comes in the middle of a __del__, or of what a weak reference
+    calls, is dropped. So a timer interrupts what waits, and raises again if the model goes on.
     """
 
     NUMBERS = (
@@ -185,6 +185,7 @@ class _Signals:
         for number in self.NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._stop)
+        sys.unraisablehook = self._dropped
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self._look)
             signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
@@ -208,6 +209,12 @@ class _Signals:
         if self._options.stop is None:
             raise KeyboardInterrupt
         self._options.stop()
+
+    def _dropped(self, what: sys.UnraisableHookArgs) -> None:
+        if self._asked_at is None or not isinstance(what.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(what)
+        else:
+            self._asked_at = -CLEAN_SECONDS  # long ago: the next look raises again
 
     def _look(self, _number: int, _frame: FrameType | None) -> None:
         if self._asked_at is not None and time.monotonic() - self._asked_at > CLEAN_SECONDS:
