@@ -461,29 +461,37 @@ def test_threads_are_daemons_with_names(make_server: MakeServer) -> None:
     assert all(thread.daemon for thread in made)
 
 
-def test_threads_block_all_signals_but_their_own_faults(make_server: MakeServer) -> None:
-    before = set(threading.enumerate())
-    make_server(threads=2, on_accept=lambda _: None)
-    unblockable = {signal.SIGKILL, signal.SIGSTOP}
-    wanted = {int(n) for n in signal.valid_signals()} - {*BLOCKED_NOT, *unblockable}
+def blocked(thread: threading.Thread) -> set[int]:
+    """Return the numbers of the signals that a thread blocks."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
+    # The C library keeps 32 and 33 for itself.
+    return {n for n in range(1, 65) if int(mask, 16) >> (n - 1) & 1} - {32, 33}
 
-    def blocked(thread: threading.Thread) -> set[int]:
-        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
-        (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
-        # The C library keeps 32 and 33 for itself.
-        return {n for n in range(1, 65) if int(mask, 16) >> (n - 1) & 1} - {32, 33}
+
+def await_masks(threads: set[threading.Thread]) -> None:
+    """Wait until these threads block what they are to block."""
+    wanted = {int(n) for n in signal.valid_signals()}
+    wanted -= {*BLOCKED_NOT, signal.SIGKILL, signal.SIGSTOP}
 
     def is_masked(thread: threading.Thread) -> bool:
         return blocked(thread) == wanted
 
-    for thread in set(threading.enumerate()) - before:
+    for thread in threads:
         wait_until(partial(is_masked, thread), what=f"{thread.name}'s mask")
+
+
+def test_threads_block_all_signals_but_their_own_faults(make_server: MakeServer) -> None:
+    before = set(threading.enumerate())
+    make_server(threads=2, on_accept=lambda _: None)
+    await_masks(set(threading.enumerate()) - before)
 
 
 def test_a_signal_is_left_for_the_main_thread(make_server: MakeServer, join: Join) -> None:
     """The main thread blocks it and fetches it later: if a worker took it, nothing is left."""
+    before = set(threading.enumerate())
     server = make_server(threads=2, on_accept=lambda _: None)
-    assert exchange(join(server), b"x") == b"x"  # so all threads have set their masks
+    await_masks(set(threading.enumerate()) - before)
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
