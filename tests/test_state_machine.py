@@ -78,7 +78,8 @@ class Model:
         self.sock = sock
         self.config = config
         self.unread = b""
-        """What was sent and is no frame yet."""
+        """What was sent and is no frame yet, from `at` on: a frame is not cut off by a copy."""
+        self.at = 0
         self.too_long = False
 
     def send(self, data: bytes, ended: bool = False) -> bytes:
@@ -88,32 +89,38 @@ class Model:
         reply = []
         while not self.too_long and (frame := cut(ended)) is not None:
             reply.append(frame)
+        self.unread, self.at = self.unread[self.at :], 0
         return b"".join(reply)
 
     def any(self, ended: bool) -> bytes | None:
-        frame, self.unread = self.unread, b""
+        frame = self.unread[self.at :]
+        self.at = len(self.unread)
         return frame or None
 
     def line(self, ended: bool) -> bytes | None:
-        line, newline, rest = self.unread.partition(b"\n")
+        found = self.unread.find(b"\n", self.at)
+        line = self.unread[self.at : None if found < 0 else found]
+        newline = b"" if found < 0 else b"\n"
         size = len(line) + len(newline)
         if size > self.config["max_frame"]:
             self.too_long = True
             return None
         if not newline and not (ended and line):
             return None
-        self.unread = rest
+        self.at += size
         end = b"\r\n" if newline and line.endswith(b"\r") else newline
         return self.added(line[: size - len(end)]) + end
 
     def length(self, ended: bool) -> bytes | None:
-        if len(self.unread) < 4:
+        head = self.unread[self.at : self.at + 4]
+        if len(head) < 4:
             return None
-        size = int.from_bytes(self.unread[:4], "big")
+        size = int.from_bytes(head, "big")
         self.too_long = size > self.config["max_frame"]
-        if self.too_long or len(self.unread) < 4 + size:
+        if self.too_long or len(self.unread) < self.at + 4 + size:
             return None
-        payload, self.unread = self.unread[4 : 4 + size], self.unread[4 + size :]
+        payload = self.unread[self.at + 4 : self.at + 4 + size]
+        self.at += 4 + size
         reply = self.added(payload)
         return len(reply).to_bytes(4, "big") + reply
 
