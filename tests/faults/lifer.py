@@ -24,6 +24,16 @@ Numbers = ctypes.c_int * CALLS
 Counts = ctypes.c_int64 * CALLS
 
 
+def own_host() -> str:
+    """Return an address of this machine that no other program has a port on.
+
+    When a worker has failed its port is free. At 127.0.0.1 the peers that still come could be
+    served by somebody else, or, for want of one, by themselves (a socket may connect to itself).
+    """
+    pid = os.getpid()
+    return f"127.{128 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
+
+
 class AccessLog(logging.Handler):
     """Sums up the lines of the access log."""
 
@@ -89,7 +99,7 @@ class Lifer(Program):
         config = order["config"]
         if config.pop("asks", False):
             config["on_accept"] = lambda peer: True
-        server = self.Server(**config)
+        server = self.Server(f"{own_host()}:0", **config)
         self.access_log.begin()
         try:
             server.start()
