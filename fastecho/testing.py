@@ -205,9 +205,13 @@ class EchoServer(Server):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._is_mine():
-            return
-        self.abort()
+        try:
+            if not self._is_mine():
+                return
+            self.abort()
+        except BaseException:  # Ctrl-C: nobody could end it any more
+            self.abort()
+            raise
         if kind is not None:
             return
         has_ended = self._ended.is_open() and self._crew.join(ACCEPT_THREAD, END_WAIT)
