@@ -461,9 +461,9 @@ def test_threads_are_daemons_with_names(make_server: MakeServer) -> None:
     assert all(thread.daemon for thread in made)
 
 
-def blocked(thread: threading.Thread) -> set[int]:
-    """Return the numbers of the signals that a thread blocks."""
-    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+def blocked(tid: int | None) -> set[int]:
+    """Return the numbers of the signals that a thread blocks, by its number in the kernel."""
+    status = Path(f"/proc/self/task/{tid}/status").read_text()
     (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
     # The C library keeps 32 and 33 for itself.
     return {n for n in range(1, 65) if int(mask, 16) >> (n - 1) & 1} - {32, 33}
@@ -475,7 +475,7 @@ def await_masks(threads: set[threading.Thread]) -> None:
     wanted -= {*BLOCKED_NOT, signal.SIGKILL, signal.SIGSTOP}
 
     def is_masked(thread: threading.Thread) -> bool:
-        return blocked(thread) == wanted
+        return blocked(thread.native_id) == wanted
 
     for thread in threads:
         wait_until(partial(is_masked, thread), what=f"{thread.name}'s mask")
@@ -489,9 +489,18 @@ def test_threads_block_all_signals_but_their_own_faults(make_server: MakeServer)
 
 def test_a_signal_is_left_for_the_main_thread(make_server: MakeServer, join: Join) -> None:
     """The main thread blocks it and fetches it later: if a worker took it, nothing is left."""
-    before = set(threading.enumerate())
+
+    def others_block_it() -> bool:
+        """None of the process' threads would take it; of those that are about to end, too."""
+        others = set(map(int, os.listdir("/proc/self/task"))) - {threading.get_native_id()}
+        try:
+            return all(signal.SIGUSR1 in blocked(tid) for tid in others)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     server = make_server(threads=2, on_accept=lambda _: None)
-    await_masks(set(threading.enumerate()) - before)
+    assert exchange(join(server), b"x") == b"x"
+    wait_until(others_block_it)
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
