@@ -139,3 +139,26 @@ def test_a_start_imports_only_what_it_needs(arguments: list[str], unwanted: set[
     imported = set(done.stderr.split())
     assert "fastecho.cli" in imported
     assert imported & unwanted == set()
+
+
+def test_a_second_ctrl_c_while_the_first_one_ends_the_command_is_no_traceback() -> None:
+    """It comes in the call that leaves Ctrl-C to the system from there on."""
+    code = """if True:
+        import signal, sys
+        from fastecho import cli
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        def once(*_):
+            signal.signal = signal_
+            raise KeyboardInterrupt
+
+        signal_, signal.signal, cli._run = signal.signal, once, interrupted
+        code = cli.main()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        sys.exit(code)
+    """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _leave_ctrl_c_to_the_system()
     except KeyboardInterrupt:
         if argv is None:
-            _leave_ctrl_c_to_the_system()
+            try:
+                _leave_ctrl_c_to_the_system()
+            except KeyboardInterrupt:  # a second one, before that was done
+                _leave_ctrl_c_to_the_system()
         return EXIT_INTERRUPTED
     return code
 
