@@ -317,6 +317,23 @@ static void what_was_not_used_is_not_saved(void)
     fe_faulty_free(f);
 }
 
+static void a_piece_passes_the_line_as_a_whole(void)
+{
+    fe_fault a = none();
+    fe_release r;
+    fe_faulty *f;
+
+    a.bandwidth = 1000;
+    a.slice = 10;
+    f = begin(&a, 1);
+    assert(fe_faulty_take(f, 100, SECOND) == 0);
+    r = fe_faulty_release(f, SECOND);
+    assert(r.bytes == 0 && r.at_ns == SECOND + 10 * MS);
+    assert(fe_faulty_release(f, SECOND + 9 * MS).bytes == 0);
+    assert(fe_faulty_release(f, SECOND + 10 * MS).bytes == 10);
+    fe_faulty_free(f);
+}
+
 static void a_timer_leads_to_its_connection(void)
 {
     fe_fault a = none();
@@ -338,6 +355,7 @@ int main(void)
     pieces_keep_their_distance();
     the_line_has_its_bandwidth();
     what_was_not_used_is_not_saved();
+    a_piece_passes_the_line_as_a_whole();
     a_timer_leads_to_its_connection();
     return 0;
 }
