@@ -42,6 +42,27 @@ ARROWS: dict[str, set[str]] = {
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
+    "diagnose": set(),
+    "diagnose.demo": {
+        "diagnose.listening", "diagnose.netns", "diagnose.queues", "diagnose.syn",
+        "diagnose.syn_queue", "diagnose.verdicts",
+    },
+    "diagnose.limits": {"diagnose.proc_net"},
+    "diagnose.listening": {"address"},
+    "diagnose.netns": {"errors"},
+    "diagnose.owners": set(),
+    "diagnose.proc_net": {"diagnose.listening"},
+    "diagnose.queues": {
+        "diagnose.listening", "diagnose.owners", "diagnose.proc_net", "diagnose.sock_diag",
+    },
+    "diagnose.report": {
+        "_version", "diagnose.listening", "diagnose.queues", "diagnose.syn_queue",
+        "diagnose.verdicts",
+    },
+    "diagnose.sock_diag": {"diagnose.listening"},
+    "diagnose.syn": set(),
+    "diagnose.syn_queue": set(),
+    "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
@@ -145,6 +166,7 @@ ARROWS: dict[str, set[str]] = {
 # What only an extra brings, and who may ask for it.
 EXTRAS = {
     "cli._live": {"rich"},
+    "cli._queues_live": {"rich"},
     "measure._charts": {"drawsvg"},
     "measure.cluster": {"dask", "distributed"},
     "measure.cluster_task": {"distributed"},

@@ -29,6 +29,7 @@ COMMANDS = {
     "ping": ("fastecho.cli.ping", "send probes and time the replies"),
     "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
     "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
+    "queues": ("fastecho.cli.queues", "show both kernel queues of any listener, and what is wrong"),
     "models": ("fastecho.cli.models", "list the ways to serve many peers, or measure them"),
 }
 """Name of each sub-command: its module, and what it does in a few words."""

@@ -1,0 +1,296 @@
+"""What is seen of listeners: depth, limit and drops, against `ss` and against what was done.
+
+The listeners are of this process or of others; nobody accepts. Does not live here: the SYN queue
+(test_syn_queue.py), the command (test_cli_queues.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from peers import has_ipv6, wait_until
+
+from fastecho.diagnose import proc_net
+from fastecho.diagnose.listening import Listening
+from fastecho.diagnose.queues import Watch, look, name_processes
+from fastecho.diagnose.verdicts import Verdict, verdict
+
+MORE = 3
+"""Clients that find no place."""
+needs_ss = pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
+FAMILIES = [
+    pytest.param("127.0.0.1", id="IPv4"),
+    pytest.param("::1", id="IPv6", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6")),
+]
+
+
+@contextmanager
+def knocked(listener: socket.socket, clients: int) -> Iterator[list[socket.socket]]:
+    """Have so many clients connect, none of which waits."""
+    socks = [socket.socket(listener.family) for _ in range(clients)]
+    try:
+        for sock in socks:
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield socks
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+def listen(host: str, backlog: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, 0), family=family, backlog=backlog)
+
+
+def inode_of(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
+def seen(sock: socket.socket) -> Listening:
+    """Return what a look shows of a socket."""
+    return next(one for one in look().listeners if one.inode == inode_of(sock))
+
+
+def judged(sock: socket.socket, watch: Watch) -> Verdict | None:
+    assert watch.last is not None
+    one = next(one for one in watch.last.listeners if one.inode == inode_of(sock))
+    return verdict(one, watch.seen(one), watch.seconds, watch.last.settings)
+
+
+def told_by_ss(port: int) -> tuple[int, int, int]:
+    """Return depth, limit and drops in the words of `ss -ltnm`."""
+    command = ["ss", "-ltnmHO", "sport", "=", f":{port}"]
+    line = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    words = line.split()
+    (drops,) = re.findall(r"skmem:\(.*,d(\d+)\)", line)
+    return int(words[1]), int(words[2]), int(drops)
+
+
+@needs_ss
+@pytest.mark.parametrize("backlog", [0, 1, 5, 128])
+@pytest.mark.parametrize("host", FAMILIES)
+def test_depth_limit_and_drops_are_those_of_ss(host: str, backlog: int) -> None:
+    with listen(host, backlog) as listener, knocked(listener, backlog + 1 + MORE):
+        before, told, after = seen(listener), told_by_ss(listener.getsockname()[1]), seen(listener)
+        assert (before.depth, before.limit) == told[:2] == (backlog + 1, backlog)
+        assert before.holds == backlog + 1
+        assert before.is_full
+        # Each of those who found no place sends its SYN again, the first time after a second.
+        assert before.drops is not None
+        assert after.drops is not None
+        assert before.drops <= told[2] <= after.drops
+        assert before.drops % MORE == 0 or before.drops > MORE
+
+
+@pytest.mark.parametrize("host", FAMILIES)
+def test_drops_are_exact_before_anybody_knocks_again(host: str) -> None:
+    for _ in range(5):
+        began = time.monotonic()
+        with listen(host, 5) as listener:
+            assert (seen(listener).depth, seen(listener).drops) == (0, 0)
+            with knocked(listener, 6):
+                assert (seen(listener).depth, seen(listener).drops) == (6, 0)
+                with knocked(listener, 7):
+                    drops = seen(listener).drops
+        if time.monotonic() - began < 0.9:
+            assert drops == 7
+            return
+    pytest.fail("the machine never had 0.9 s in one piece")
+
+
+@needs_ss
+@pytest.mark.parametrize("backlog", [0, 1, 5, 128])
+@pytest.mark.parametrize("name", ["a path", "the abstract namespace"])
+def test_unix_listeners_have_depth_and_limit(backlog: int, name: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path if name == "a path" else f"\0{path}")
+        listener.listen(backlog)
+        shown = path if name == "a path" else f"@{path}"
+        with knocked(listener, backlog + 1 + MORE):
+            one = seen(listener)
+            command = ["ss", "-lxHO", "src", shown]
+            line = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+            assert line.stdout.split()[2:5] == [str(backlog + 1), str(backlog), shown]
+        assert (one.address, one.depth, one.limit) == (f"unix:{shown}", backlog + 1, backlog)
+        assert one.drops is None
+        assert one.handshakes is None
+
+
+def test_an_address_for_both_kinds_is_written_as_bind_takes_it() -> None:
+    if not has_ipv6():
+        pytest.skip("no IPv6")
+    with (
+        socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both,
+        socket.create_server(("::", 0), family=socket.AF_INET6) as only,
+    ):
+        assert seen(both).address == f":{both.getsockname()[1]}"
+        assert seen(only).address == f"[::]:{only.getsockname()[1]}"
+
+
+def test_a_listener_of_another_process_is_seen_with_its_process() -> None:
+    program = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0), backlog=2)\n"
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        found = look()
+        name_processes(found, lambda one: one.port == port)
+        (one,) = [one for one in found.listeners if one.port == port]
+        name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+        assert one.processes == ((process.pid, name),)
+        assert one.uid == os.getuid()
+        assert one.limit == 2
+        process.communicate()
+
+
+def test_what_proc_tells_is_what_sock_diag_tells() -> None:
+    """But for what it does not tell: /proc is asked where sock_diag is not allowed."""
+    with listen("127.0.0.1", 1) as listener, knocked(listener, 4):
+        one = seen(listener)
+        others, _ = proc_net.tcp_sockets()
+        (other,) = [found for found in others if found.inode == one.inode]
+        assert (other.address, other.depth, other.uid) == (one.address, one.depth, one.uid)
+        assert other.limit is other.drops is None
+
+
+def test_counters_of_the_namespace_rise_with_the_drops() -> None:
+    watch = Watch()
+    with listen("127.0.0.1", 0) as listener, knocked(listener, 1):
+        watch.add(look())
+        with knocked(listener, MORE):
+            watch.add(look())
+    assert watch.counted()["listen_overflows"] >= MORE
+    assert watch.counted()["listen_drops"] >= MORE
+
+
+def test_the_highest_depth_and_the_drops_of_the_last_interval_are_kept() -> None:
+    watch = Watch()
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 4):
+        watch.add(look())
+        for _ in range(3):
+            listener.accept()[0].close()
+        watch.begin()
+        watch.add(look())
+        one = seen(listener)
+        assert (watch.seen(one).highest, watch.seen(one).deepest) == (4, 1)
+        with knocked(listener, 5 + MORE):
+            watch.add(look())
+            assert watch.seen(one).drops_new == MORE
+            watch.begin()
+            assert watch.seen(one).drops_new == 0
+            assert watch.seen(one).highest == 6
+
+
+# What is said
+
+
+def test_a_full_queue_is_named_with_its_numbers_and_what_helps() -> None:
+    watch = Watch()
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 6):
+        watch.add(look())
+        with knocked(listener, 1):
+            watch.add(look())
+            found = judged(listener, watch)
+    assert found is not None
+    assert (found.kind, found.is_now) == ("accept_queue_full", True)
+    somaxconn = proc_net.settings()["somaxconn"]
+    assert re.fullmatch(
+        r"accept queue full \(6 of 6\); 1 SYN dropped since the listener opened, 1 of them in the "
+        r"last [\d.]+ s, retransmissions included; the application accepts too slowly, or raise "
+        rf"its backlog above 5: somaxconn {somaxconn} allows it",
+        found.sentence,
+    )
+
+
+def test_with_a_backlog_of_somaxconn_both_must_be_raised() -> None:
+    one = Listening("tcp", host="127.0.0.1", port=1, depth=129, limit=128, inode=1, drops=0)
+    watch = Watch()
+    found = look()
+    found.listeners = [one]
+    watch.add(found)
+    told = verdict(one, watch.seen(one), 0.0, {"somaxconn": 128, "tcp_syncookies": 1})
+    assert told is not None
+    assert "raise somaxconn above 128" in told.sentence
+
+
+def test_who_does_not_accept_is_told_from_who_is_slow() -> None:
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 2):
+        watch = Watch()
+        for _ in range(5):
+            watch.add(look())
+        found = judged(listener, watch)
+        assert found is not None
+        assert found.kind == "not_accepting"
+        assert found.sentence.startswith(
+            "2 connections wait in the accept queue, and none was taken"
+        )
+        watch.begin()
+        for number in range(5):
+            if number == 3:
+                listener.accept()[0].close()
+            watch.add(look())
+        assert judged(listener, watch) is None
+
+
+def test_what_is_over_is_no_problem_of_now() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        with knocked(listener, 1 + MORE):
+            pass
+        listener.accept()[0].close()
+        wait_until(lambda: seen(listener).depth == 0)
+        watch = Watch()
+        watch.add(look())
+        found = judged(listener, watch)
+    assert found is not None
+    assert (found.kind, found.is_now) == ("dropped_before", False)
+    assert found.sentence == "3 SYNs dropped since the listener opened, none of them now"
+
+
+def test_a_queue_that_was_full_between_two_looks_is_given_away_by_its_drops() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        watch = Watch()
+        watch.add(look())
+        with knocked(listener, 1 + MORE):
+            listener.accept()[0].close()
+        watch.add(look())
+        found = judged(listener, watch)
+    assert found is not None
+    assert found.kind == "syns_dropped"
+    assert found.sentence.startswith("3 SYNs dropped in the last ")
+    assert "though the accept queue was not seen full (at most 0 of 1)" in found.sentence
+
+
+def test_a_unix_listener_has_no_drops_to_tell_of(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen(0)
+        with knocked(listener, 2):
+            watch = Watch()
+            watch.add(look())
+            found = judged(listener, watch)
+    assert found is not None
+    assert "accept queue full (1 of 1): connect() waits, or fails with EAGAIN;" in found.sentence
+
+
+def test_a_listener_that_is_well_has_no_verdict() -> None:
+    with listen("127.0.0.1", 5) as listener:
+        watch = Watch()
+        for _ in range(6):
+            watch.add(look())
+        assert judged(listener, watch) is None
