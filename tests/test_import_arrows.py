@@ -213,7 +213,7 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 
 # Folders whose modules have rows of their own.
-PACKAGES = ("measure", "models")
+PACKAGES = ("diagnose", "measure", "models")
 
 
 def complaints(text: str, module: str) -> list[str]:

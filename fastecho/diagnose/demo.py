@@ -11,17 +11,17 @@ import select
 import socket
 import time
 
-from . import netns
-from .queues import Watch, look
-from .syn import send_syns
-from .syn_queue import syn_queue
-from .verdicts import verdict
+from fastecho.diagnose import netns
+from fastecho.diagnose.queues import Watch, look
+from fastecho.diagnose.syn import send_syns
+from fastecho.diagnose.syn_queue import syn_queue
+from fastecho.diagnose.verdicts import verdict
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .listening import Listening
+    from fastecho.diagnose.listening import Listening
 
     Say = Callable[[str], object]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 
-from .proc_net import read_text
+from fastecho.diagnose.proc_net import read_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:

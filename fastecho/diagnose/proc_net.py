@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from .listening import Listening
+from fastecho.diagnose.listening import Listening
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 
-from . import proc_net, sock_diag
-from .owners import find_owners
+from fastecho.diagnose import proc_net, sock_diag
+from fastecho.diagnose.owners import find_owners
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .listening import Listening
+    from fastecho.diagnose.listening import Listening
 
 __all__ = ["Look", "Seen", "Watch", "look", "name_processes"]
 

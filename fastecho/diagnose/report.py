@@ -9,17 +9,16 @@ from __future__ import annotations
 import time
 
 from fastecho._version import __version__
-
-from .syn_queue import SynQueue, syn_queue
-from .verdicts import Verdict, verdict
+from fastecho.diagnose.syn_queue import SynQueue, syn_queue
+from fastecho.diagnose.verdicts import Verdict, verdict
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .listening import Listening
-    from .queues import Look, Seen, Watch
+    from fastecho.diagnose.listening import Listening
+    from fastecho.diagnose.queues import Look, Seen, Watch
 
 __all__ = ["Judged", "Report"]
 

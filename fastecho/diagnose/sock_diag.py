@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 
-from .listening import Listening
+from fastecho.diagnose.listening import Listening
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ queue (syn_queue.py).
 
 from __future__ import annotations
 
-from .syn_queue import syn_queue
+from fastecho.diagnose.syn_queue import syn_queue
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .listening import Listening
-    from .queues import Seen
+    from fastecho.diagnose.listening import Listening
+    from fastecho.diagnose.queues import Seen
 
 __all__ = ["Verdict", "verdict"]
 
