@@ -119,7 +119,7 @@ cdef inline int link_begin(Worker *w, const fe_connection *c,
     link.slot = c.slot
     link.generation = c.generation
     link.listener = <uint16_t>newcomer.listener
-    link.queue_wait_ms = newcomer.value if w.shared.admits else -1
+    link.queue_wait_ms = newcomer.value
     link.thread = w.messages.thread
     link.address_size = newcomer.address_size
     memcpy(link.address, newcomer.address, newcomer.address_size)
@@ -143,8 +143,6 @@ cdef inline void newcomer_place(Worker *w, const Listener *l, Message *newcomer)
     fe_count(&w.counters.connections_accepted, 1)
     newcomer.kind = MESSAGE_CONNECTION
     newcomer.number = <uint64_t>fe_atomic_add(&w.shared.last_number, 1)
-    if w.shared.admits and not l.is_unix:
-        newcomer.value = _sys.sys_accept_queue_wait_ms(newcomer.fd)
     target = choose_worker(w, l)
     if target != w.index:
         if mailbox_post(&w.shared.workers[target].mailbox, newcomer) == 0:
@@ -198,6 +196,7 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
 
 cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexcept nogil:
     """accept4: a descriptor or -errno. Who it is stands in newcomer, if anybody wants to know."""
+    cdef const Listener *l = &w.shared.listeners[index]
     cdef _sys.socklen_t size = sizeof(newcomer.address)
     memset(newcomer, 0, sizeof(newcomer[0]))
     newcomer.value2 = FE_NO_PEER
@@ -205,10 +204,16 @@ cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexce
     if w.shared.log_sample:
         newcomer.began_ns = _sys.sys_now_ns()
     elif not w.shared.admits and not w.limits.max_per_ip and w.messages == NULL:
-        newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, NULL, NULL)
-        return newcomer.fd
-    newcomer.fd = _sys.sys_accept(w.shared.listeners[index].fd, newcomer.address, &size)
-    newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
+        size = 0
+    if size == 0:
+        newcomer.fd = _sys.sys_accept(l.fd, NULL, NULL)
+    else:
+        newcomer.fd = _sys.sys_accept(l.fd, newcomer.address, &size)
+        newcomer.address_size = min(size, <_sys.socklen_t>sizeof(newcomer.address))
+    newcomer.value = -1
+    if newcomer.fd >= 0 and not l.is_unix:
+        newcomer.value = _sys.sys_accept_queue_wait_ms(newcomer.fd)
+        fe_count_queue_wait(&w.counters, newcomer.value)
     return newcomer.fd
 
 
@@ -417,8 +422,11 @@ cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
     """A listener has newcomers. One is accepted without asking whether there is a second; a
     worker that finds the listener ready again takes twice as many, up to the budget."""
     cdef int64_t delay_ms = fe_atomic_load(&w.shared.accept_delay_ms)
+    cdef Listener *l = &w.shared.listeners[index]
+    if not l.is_unix:
+        fe_atomic_max(&l.highest, _sys.sys_listen_depth(l.fd))
     if delay_ms and not w.accept_ending:
-        accept_rest(w, &w.shared.listeners[index], delay_ms)
+        accept_rest(w, l, delay_ms)
     elif accept_some(w, index, w.accept_budget):
         if w.accept_budget < ACCEPT_BUDGET_MAX:
             w.accept_budget *= 2

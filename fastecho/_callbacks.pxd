@@ -335,6 +335,7 @@ cdef inline void callbacks_run(Phase *p) noexcept:
             p.look_at = p.frames_left  # a callback without a frame
         phase_look(p)
     call_ends(p)
+    fe_count(&p.worker.counters.callback_ns, _sys.sys_now_ns() - (p.until_ns - PHASE_NS))
 
 
 # --- afterwards, without the GIL -----------------------------------------------------------

@@ -26,7 +26,7 @@ from fastecho._log cimport log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
 from fastecho._objects cimport (
-    counters_of, ended_of, entries_of, fault_into, newcomers_of, troubles_of,
+    counters_of, ended_of, entries_of, fault_into, framing_into, newcomers_of, troubles_of,
 )
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
@@ -37,7 +37,7 @@ from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_ROOM,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET,
     WISH_RESUME, Limits, Listener, Shared, Worker,
-    shared_close_locks, shared_open_locks, worker_close_descriptors, worker_free, worker_open,
+    shared_close_locks, shared_open_locks, worker_began, worker_close_descriptors, worker_ended, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
 
@@ -141,19 +141,14 @@ cdef class Core:
             raise os_error(-ENOMEM, "could not prepare a server")
         memset(shared.workers, 0, size)
         for i, (fd, worker, owned, is_unix) in enumerate(listeners):
-            shared.listeners[i] = Listener(fd, worker, owned, is_unix)
+            shared.listeners[i] = Listener(fd, worker, owned, is_unix, 0)
         shared.listener_count = len(listeners)
         rc = mailbox_open(&shared.admissions)
         if rc < 0:
             raise os_error(rc, "eventfd")
         for i in range(threads):
             w = &shared.workers[i]
-            w.stream.framing.kind = frame
-            w.stream.framing.prefix = prefix
-            w.stream.framing.prefix_size = len(prefix)
-            w.stream.framing.suffix = suffix
-            w.stream.framing.suffix_size = len(suffix)
-            w.stream.framing.max_frame = max_frame
+            framing_into(&w.stream.framing, frame, prefix, suffix, max_frame)
             # Raw echo stops reading while anything is pending: reading on gained nothing.
             raw = frame == FE_FRAME_RECV and not prefix and not suffix
             raw = raw and (calls is None or calls.on_message is None)
@@ -206,6 +201,7 @@ cdef class Core:
             return False
         if w.messages != NULL:
             w.messages.thread = pthread_self()
+        worker_began(w)
         while True:
             with nogil:
                 rc = worker_run(w)
@@ -220,6 +216,7 @@ cdef class Core:
                 return False  # a callback has forked, and this is the child
             if rc < 0:
                 break
+        worker_ended(w)
         if rc < 0:
             raise os_error(rc, "epoll_wait")
         return True
@@ -443,12 +440,18 @@ cdef class Core:
         """Makes news() return."""
         log_wake(self.shared)
 
+    def highest_depths(self):
+        """The deepest accept queue that a worker found at each listener; 0 of Unix listeners."""
+        return [fe_atomic_load(&self.shared.listeners[i].highest)
+                for i in range(self.shared.listener_count)]
+
     def counters(self):
         """What each worker has counted so far.
 
         Returns:
             list of dict, one a worker: every counter of src_c/counters.h by name, and
-            bytes_pending, connections_placed, and errnos, a dict of number to count.
+            bytes_pending, connections_placed, running_ns, busy_ns, queue_waits, a list, and errnos,
+            a dict of number to count.
         Thread: any; no worker is disturbed.
         """
         return counters_of(self.shared)

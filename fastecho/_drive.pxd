@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
+from fastecho._load_cdefs cimport *
 from fastecho._load_connection cimport *
 
 cdef enum:

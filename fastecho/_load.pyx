@@ -13,7 +13,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 cimport fastecho._sys as _sys
-from fastecho._cdefs cimport *
+from fastecho._load_cdefs cimport *
 from fastecho._drive cimport *
 from fastecho._load_words cimport *
 

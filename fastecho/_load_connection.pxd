@@ -17,6 +17,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
+from fastecho._load_cdefs cimport *
 
 cdef enum:
     # Bytes of one recv: the size that served bulk best in the server, too (DESIGN.md).

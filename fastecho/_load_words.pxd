@@ -9,6 +9,7 @@ from libc.string cimport strerror
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
+from fastecho._load_cdefs cimport *
 
 
 cdef inline str counted(n, str noun):

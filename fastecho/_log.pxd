@@ -8,7 +8,7 @@
 # rate, is counted and forgotten. The thread that writes is woken once an iteration at the most.
 
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
@@ -57,6 +57,7 @@ cdef inline void log_fill(fe_log_entry *entry, const Message *newcomer) noexcept
     """Who came, when and where."""
     entry.number = newcomer.number
     entry.began_ns = newcomer.began_ns
+    entry.queue_wait_ms = <int32_t>newcomer.value
     entry.listener = <uint16_t>newcomer.listener
     entry.address_size = newcomer.address_size
     memcpy(entry.address, newcomer.address, newcomer.address_size)

@@ -1,16 +1,17 @@
 # What leaves the core as Python objects: newcomers, entries of the access log, counters; and what
-# comes in as such: a fault.
+# comes in as such: a fault, framing.
 #
 # Lives here: turning structs into tuples and dicts. Does not live here: who asks for them
 # (_core.pyx), what they mean (src_c, stats.py, reporter.py).
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
 from fastecho._messages cimport Link, Maker
 from fastecho._poll cimport Message
-from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Shared
+from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Shared, Worker
 
 
 cdef enum:
@@ -43,6 +44,17 @@ cdef inline int fault_into(fe_fault *f, dict numbers) except -1:
     f.fail_first = numbers["fail_first"]
     f.base = 0
     return 0
+
+
+cdef inline void framing_into(fe_framing *f, int kind, bytes prefix, bytes suffix,
+                              size_t max_frame) noexcept:
+    """How bytes are cut into frames, and what is put around them: borrowed, the caller keeps it."""
+    f.kind = kind
+    f.prefix = prefix
+    f.prefix_size = len(prefix)
+    f.suffix = suffix
+    f.suffix_size = len(suffix)
+    f.max_frame = max_frame
 
 
 cdef inline list newcomers_of(const Message *messages, uint32_t n):
@@ -90,7 +102,8 @@ cdef inline list entries_of(fe_log_ring *ring):
     while len(entries) < LOG_ENTRIES_MAX and fe_log_take(ring, &e):
         address = PyBytes_FromStringAndSize(<char *>e.address, e.address_size)
         entries.append((e.number, address, e.listener, e.began_ns, e.ended_ns, e.bytes_in,
-                        e.bytes_out, fe_reason_name(e.reason).decode("ascii"), e.error))
+                        e.bytes_out, fe_reason_name(e.reason).decode("ascii"), e.error,
+                        e.queue_wait_ms))
     return entries
 
 
@@ -114,6 +127,26 @@ cdef inline dict counted_errnos(const fe_counters *n):
     return values
 
 
+cdef inline list counted_waits(const fe_counters *n):
+    """How many waited in the accept queue, by class."""
+    cdef int i
+    values = []
+    for i in range(FE_QUEUE_WAITS):
+        values.append(fe_counter_read(&n.queue_waits[i]))
+    return values
+
+
+cdef inline tuple times_of(const Worker *w):
+    """How long a thread runs the worker or did, and how much CPU it has used, in ns."""
+    cdef int64_t cpu_ns = 0, tid = fe_atomic_load(&w.tid)
+    if tid:
+        cpu_ns = _sys.sys_cpu_of_thread_ns(tid)
+        if cpu_ns >= 0:
+            return <int64_t>_sys.sys_now_ns() - fe_atomic_load(&w.began_ns), cpu_ns
+    # It has ended, or not begun.
+    return fe_atomic_load(&w.ran_ns), fe_atomic_load(&w.cpu_ns)
+
+
 cdef inline list counters_of(Shared *shared):
     """A dict for each worker."""
     cdef fe_counters *n
@@ -128,6 +161,8 @@ cdef inline list counters_of(Shared *shared):
         values["connections_closed"] = closed[i]
         values["bytes_pending"] = fe_counter_read(&n.bytes_pending)
         values["connections_placed"] = fe_atomic_load(&shared.workers[i].placed)
+        values["queue_waits"] = counted_waits(n)
+        values["running_ns"], values["busy_ns"] = times_of(&shared.workers[i])
         values["errnos"] = counted_errnos(n)
         result.append(values)
     return result

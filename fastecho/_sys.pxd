@@ -8,7 +8,7 @@
 # returns EINTR, and a second close could hit a descriptor that another thread was just given.
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.types cimport off_t
 
@@ -49,6 +49,11 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
 
 
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_gettid
+
+
 cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
@@ -59,6 +64,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
         TCP_INFO
     struct tcp_info:
         uint32_t tcpi_last_data_sent
+        uint32_t tcpi_unacked
 
 
 cdef extern from "<linux/filter.h>" nogil:
@@ -121,6 +127,7 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t n)
     ssize_t write(int fd, const void *buf, size_t n)
     int getpid()
+    long syscall(long number)
 
 
 cdef extern from "<time.h>" nogil:
@@ -294,6 +301,38 @@ cdef inline int sys_accept_queue_wait_ms(int fd) noexcept nogil:
     if getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0:
         return -errno
     return <int>info.tcpi_last_data_sent
+
+
+cdef inline int sys_listen_depth(int listener) noexcept nogil:
+    """Connections in a TCP listener's accept queue; -errno, -EOPNOTSUPP of a Unix listener."""
+    cdef tcp_info info
+    cdef socklen_t size = sizeof(info)
+    memset(&info, 0, sizeof(info))
+    if getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) < 0:
+        return -errno
+    return <int>info.tcpi_unacked
+
+
+cdef enum:
+    # CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED of the kernel's posix-timers.h.
+    THREAD_CPU_CLOCK = 6
+
+
+cdef inline int64_t sys_tid() noexcept nogil:
+    """Number of this thread in the kernel. (glibc has gettid() from 2.30 on only.)"""
+    return syscall(SYS_gettid)
+
+
+cdef inline int64_t sys_cpu_of_thread_ns(int64_t tid) noexcept nogil:
+    """CPU time of a thread of this process by its number, in ns; -errno where it is no more.
+
+    The clock's number is that of pthread_getcpuclockid(3), which wants a thread that lives: here
+    the kernel looks.
+    """
+    cdef timespec t
+    if clock_gettime(<int>((~tid << 3) | THREAD_CPU_CLOCK), &t) < 0:
+        return -errno
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef inline int sys_unsent(int fd) noexcept nogil:

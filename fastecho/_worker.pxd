@@ -74,6 +74,8 @@ cdef struct Listener:
     # Opened by us: nobody else accepts from it, so it may be shut down.
     bint owned
     bint is_unix
+    # Deepest accept queue that a worker found when it came to accept; TCP only. Atomic.
+    int64_t highest
 
 
 # What may change while the server runs. 0 is no limit, but for max_connections: -1.
@@ -141,6 +143,12 @@ cdef struct Worker:
     int index
     # 1: a thread runs it, or it was given up. Atomic.
     int64_t claimed
+    # The thread that runs it, 0: none does; when that began, on the monotonic clock, and once it has
+    # ended how long that was and how long it had a CPU, all in ns. Atomic.
+    int64_t tid
+    int64_t began_ns
+    int64_t ran_ns
+    int64_t cpu_ns
     int epfd
     # Spent to shed one newcomer when no descriptor is left; -1: spent.
     int reserve_fd
@@ -327,6 +335,21 @@ cdef inline void reap_all(Worker *w) noexcept nogil:
         c = fe_slab_at(&w.connections, w.reap_first)
         w.reap_first = c.next
         fe_slab_give(&w.connections, c)
+
+
+# --- the thread that runs it --------------------------------------------------------------
+
+cdef inline void worker_began(Worker *w) noexcept nogil:
+    """This thread runs it from now on: its CPU time is the worker's."""
+    fe_atomic_store(&w.began_ns, <int64_t>_sys.sys_now_ns())
+    fe_atomic_store(&w.tid, _sys.sys_tid())
+
+
+cdef inline void worker_ended(Worker *w) noexcept nogil:
+    """This thread is about to leave it: its times stay."""
+    fe_atomic_store(&w.ran_ns, <int64_t>_sys.sys_now_ns() - fe_atomic_load(&w.began_ns))
+    fe_atomic_store(&w.cpu_ns, <int64_t>_sys.sys_thread_cpu_ns())
+    fe_atomic_store(&w.tid, 0)
 
 
 # --- set-up and tear-down ------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Entry:
         peer: the remote end, as text; "unix:" for a Unix socket without a name.
         listener: where it came in, as in Server.addresses.
         ended_at: when it was closed, seconds since 1970, float.
+        queue_wait: seconds that it waited in the kernel's accept queue before, float, in steps of
+            the kernel's tick (some ms); None on a Unix socket, where the kernel does not tell.
         duration: seconds from accept to close, float.
         bytes_in: bytes received.
         bytes_out: bytes of reply that the kernel took for the peer.
@@ -46,6 +48,7 @@ class Entry:
         "listener",
         "number",
         "peer",
+        "queue_wait",
     )
 
     def __init__(
@@ -55,6 +58,7 @@ class Entry:
         peer: str,
         listener: str,
         ended_at: float,
+        queue_wait: float | None,
         duration: float,
         bytes_in: int,
         bytes_out: int,
@@ -65,6 +69,7 @@ class Entry:
         self.peer = peer
         self.listener = listener
         self.ended_at = ended_at
+        self.queue_wait = queue_wait
         self.duration = duration
         self.bytes_in = bytes_in
         self.bytes_out = bytes_out
@@ -94,9 +99,10 @@ def _timestamp(seconds: float) -> str:
 def access_text(entry: Entry) -> str:
     """Return the access log's line for people."""
     how = f"refused by {entry.ended_by}" if entry.number is None else f"ended by {entry.ended_by}"
+    queued = "" if entry.queue_wait is None else f"queued {entry.queue_wait:.3f} s, "
     return one_line(
         f"{_timestamp(entry.ended_at)} {entry.peer} to {entry.listener}: {entry.duration:.6f} s, "
-        f"bytes in {entry.bytes_in}, bytes out {entry.bytes_out}, {how}"
+        f"{queued}bytes in {entry.bytes_in}, bytes out {entry.bytes_out}, {how}"
         f"{f' {entry.error}' if entry.error else ''}"
     )
 
@@ -109,6 +115,7 @@ def access_json(entry: Entry) -> str:
         connection=entry.number,
         peer=entry.peer,
         listener=entry.listener,
+        queue_wait_ms=None if entry.queue_wait is None else round(entry.queue_wait * 1000),
         duration_ms=round(entry.duration * 1000, 3),
         bytes_in=entry.bytes_in,
         bytes_out=entry.bytes_out,

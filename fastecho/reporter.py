@@ -71,15 +71,16 @@ def _write_entries(
     behind = time.time() - time.monotonic()
     written = 0
     for worker in range(workers):
-        for number, address, index, began, ended, taken, given, reason, error in core.log_entries(
-            worker
-        ):
+        for (
+            number, address, index, began, ended, taken, given, reason, error, wait,
+        ) in core.log_entries(worker):  # fmt: skip
             listener = listeners[index]
             entry = Entry(
                 number=number or None,
                 peer=read_name(address, listener.family),
                 listener=str(listener.address),
                 ended_at=behind + ended / 1e9,
+                queue_wait=wait / 1000 if wait >= 0 else None,
                 duration=(ended - began) / 1e9,
                 bytes_in=taken,
                 bytes_out=given,

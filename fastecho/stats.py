@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import NoReturn
 
-__all__ = ["Stats", "WorkerStats"]
+    from .listen_queue import ListenQueue
+
+__all__ = ["QUEUE_WAIT_BOUNDS", "Stats", "WorkerStats"]
+
+QUEUE_WAIT_BOUNDS = (*(2**i / 1000 for i in range(16)), float("inf"))
+"""Seconds: the classes of queue_waits, FE_QUEUE_WAITS of src_c/counters.h."""
 
 
 class WorkerStats:
@@ -56,6 +61,15 @@ class WorkerStats:
         access_log_dropped: connections without a line in the access log, because there were more
             than access_log_rate, or than were written in time.
         iterations, events: rounds of the loop, and events that epoll_wait delivered.
+        running_time: seconds since the worker's thread began, or that it ran; float.
+        busy_time: seconds of those in which it had a CPU; in the rest it was blocked, mostly in
+            epoll_wait, or waited for a CPU or for the GIL. Float.
+        callback_time: seconds in which message callbacks ran, with on_drain, on_eof and on_close;
+            float.
+        queue_wait: seconds that the accepted TCP connections waited in the kernel's accept queue,
+            all together; float, in steps of the kernel's tick (some ms) for each.
+        queue_waits: tuple of int: how many of them waited for less than each of
+            QUEUE_WAIT_BOUNDS, and no less than the one before it. Also those that were shed.
         errors: count by errno name, such as {"ECONNRESET": 3}.
     """
 
@@ -63,6 +77,7 @@ class WorkerStats:
         "accept_errors",
         "accept_pauses",
         "access_log_dropped",
+        "busy_time",
         "bytes_corrupted",
         "bytes_discarded",
         "bytes_dropped",
@@ -70,6 +85,7 @@ class WorkerStats:
         "bytes_out",
         "bytes_pending",
         "callback_errors",
+        "callback_time",
         "connections_accepted",
         "connections_closed",
         "connections_faulty",
@@ -95,6 +111,9 @@ class WorkerStats:
         "iterations",
         "linger_timeouts",
         "messages",
+        "queue_wait",
+        "queue_waits",
+        "running_time",
         "shed_accept_rate",
         "shed_max_connections",
         "shed_max_per_ip",
@@ -111,7 +130,9 @@ class WorkerStats:
     bytes_in: int
     bytes_out: int
     bytes_pending: int
+    busy_time: float
     callback_errors: int
+    callback_time: float
     connections_accepted: int
     connections_closed: int
     connections_faulty: int
@@ -137,6 +158,9 @@ class WorkerStats:
     iterations: int
     linger_timeouts: int
     messages: int
+    queue_wait: float
+    queue_waits: tuple[int, ...]
+    running_time: float
     shed_accept_rate: int
     shed_max_connections: int
     shed_max_per_ip: int
@@ -166,17 +190,24 @@ class Stats(WorkerStats):
 
     Attributes:
         workers: tuple of WorkerStats, one for each worker, in order.
+        listen_queue: the accept queues, as of Server.listen_queue(); None if it does not accept.
     """
 
-    __slots__ = ("workers",)
+    __slots__ = ("listen_queue", "workers")
 
     workers: tuple[WorkerStats, ...]
+    listen_queue: ListenQueue | None
 
-    def __init__(self, counters: Iterable[Mapping[str, object]], callback_errors: int = 0) -> None:
+    def __init__(
+        self,
+        counters: Iterable[Mapping[str, object]],
+        callback_errors: int = 0,
+        listen_queue: ListenQueue | None = None,
+    ) -> None:
         workers = tuple(WorkerStats(_named(one)) for one in counters)
         values: dict[str, object] = {}
         for name in WorkerStats.__slots__:
-            if name != "errors":
+            if name not in ("errors", "queue_waits"):
                 values[name] = sum(getattr(worker, name) for worker in workers)
         values["callback_errors"] = callback_errors + sum(one.callback_errors for one in workers)
         values["connections_open"] = sum(
@@ -187,15 +218,32 @@ class Stats(WorkerStats):
             for error, count in worker.errors.items():
                 errors[error] = errors.get(error, 0) + count
         values["errors"] = errors
+        columns = zip(*(worker.queue_waits for worker in workers), strict=True)
+        values["queue_waits"] = tuple(map(sum, columns)) or (0,) * len(QUEUE_WAIT_BOUNDS)
         super().__init__(values)
         object.__setattr__(self, "workers", workers)
+        object.__setattr__(self, "listen_queue", listen_queue)
 
 
 def _named(counters: Mapping[str, object]) -> dict[str, object]:
     """Return the core's counters of one worker under the names of WorkerStats."""
     values = dict(counters)
     values["connections_open"] = values.pop("connections_placed")
+    values["queue_wait"] = _seconds(values.pop("queue_wait_ms"), 1000)
+    values["queue_waits"] = tuple(_list(values["queue_waits"]))
+    for name in ("busy", "callback", "running"):
+        values[f"{name}_time"] = _seconds(values.pop(f"{name}_ns"), 1_000_000_000)
     errnos = values.pop("errnos")
     assert isinstance(errnos, dict)
     values["errors"] = {errorcode.get(n, f"errno {n}"): count for n, count in errnos.items()}
     return values
+
+
+def _seconds(count: object, parts: int) -> float:
+    assert isinstance(count, int)
+    return count / parts
+
+
+def _list(value: object) -> list[int]:
+    assert isinstance(value, list)
+    return value

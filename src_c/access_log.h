@@ -36,6 +36,8 @@ typedef struct fe_log_entry {
     uint64_t bytes_out;
     /* errno of the call that failed; 0: none did. */
     int32_t error;
+    /* Milliseconds in the kernel's accept queue; -1: not known. */
+    int32_t queue_wait_ms;
     /* Index of the listener. */
     uint16_t listener;
     /* enum fe_reason. */

@@ -35,6 +35,16 @@ static inline int64_t fe_atomic_swap(int64_t *number, int64_t value)
     return __atomic_exchange_n(number, value, __ATOMIC_ACQ_REL);
 }
 
+/* Raises *number to value, if that is more. */
+static inline void fe_atomic_max(int64_t *number, int64_t value)
+{
+    int64_t was = __atomic_load_n(number, __ATOMIC_RELAXED);
+
+    while (was < value && !__atomic_compare_exchange_n(number, &was, value, 1, __ATOMIC_ACQ_REL,
+                                                       __ATOMIC_RELAXED))
+        ;
+}
+
 /* Takes a place below limit (limit < 0: no limit). Result: 1, or 0: all taken. */
 static inline int fe_place_reserve(int64_t *places, int64_t limit)
 {

@@ -72,6 +72,10 @@
     X(accept_pauses)                                                                               \
     /* Connections without a line in the access log: above its rate, or its ring was full. */      \
     X(access_log_dropped)                                                                          \
+    /* Milliseconds that the accepted waited in the kernel's accept queue, all together. */        \
+    X(queue_wait_ms)                                                                               \
+    /* Nanoseconds in which message callbacks ran. */                                              \
+    X(callback_ns)                                                                                 \
     /* Rounds of the loop. */                                                                      \
     X(iterations)                                                                                  \
     /* Events that epoll_wait delivered. */                                                        \
@@ -80,12 +84,17 @@
 /* Highest errno with a counter of its own; 133 is EHWPOISON, Linux' last. */
 #define FE_ERRNOS 134
 
+/* Classes of time in the accept queue: of class i below 2^i ms, the last one all above. */
+#define FE_QUEUE_WAITS 17
+
 typedef struct fe_counters {
 #define FE_FIELD(name) uint64_t name;
     FE_COUNTERS(FE_FIELD)
 #undef FE_FIELD
     /* Bytes in pending buffers now. */
     uint64_t bytes_pending;
+    /* TCP connections that accept4 gave, by how long they waited in the accept queue. */
+    uint64_t queue_waits[FE_QUEUE_WAITS];
     /* Errors by errno; [0]: numbers out of range. */
     uint64_t errnos[FE_ERRNOS];
 } __attribute__((aligned(64))) fe_counters;
@@ -130,6 +139,19 @@ static inline uint64_t fe_counter_read(const uint64_t *counter)
 static inline uint64_t fe_counter_get(const fe_counters *c, int i)
 {
     return fe_counter_read((const uint64_t *)(const void *)c + i);
+}
+
+/* Counts a connection that waited so long in the accept queue; negative: that is not known. */
+static inline void fe_count_queue_wait(fe_counters *c, int64_t wait_ms)
+{
+    int i = 0;
+
+    if (wait_ms < 0)
+        return;
+    while (i < FE_QUEUE_WAITS - 1 && wait_ms >> i != 0)
+        i++;
+    fe_count(&c->queue_waits[i], 1);
+    fe_count(&c->queue_wait_ms, (uint64_t)wait_ms);
 }
 
 /* Counts an errno given as -errno or errno. */

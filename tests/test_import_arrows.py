@@ -25,7 +25,7 @@ LEAVES: dict[str, set[str]] = {
     "config": {"address", "errors", "faults", "settings"},
     "faults": {"errors"},
     "settings": {"address", "errors", "faults"},
-    "stats": set(),
+    "stats": {"listen_queue"},
 }
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
@@ -66,6 +66,7 @@ ARROWS: dict[str, set[str]] = {
     "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
+    "listen_queue": {"diagnose.sock_diag"},
     "listener": {"address", "config", "errors", "limits"},
     "peer": {"address", "listener"},
     "process": {"server"},
@@ -80,7 +81,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "signals": set(),
     "testing": {"", "callbacks", "config", "server"},
-    "view": {"_core", "callbacks", "config", "errors", "latch", "listener", "stats"},
+    "view": {
+        "_core", "callbacks", "config", "errors", "latch", "listen_queue", "listener", "stats",
+    },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
         "measure.runner", "measure.saved", "measure.search"},

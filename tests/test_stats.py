@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,10 @@ from fastecho.stats import WorkerStats
 if TYPE_CHECKING:
     import fastecho
 
-NAMES = [name for name in WorkerStats.__slots__ if name != "errors"]
+NAMES = [name for name in WorkerStats.__slots__ if name not in ("errors", "queue_waits")]
 
 
-def numbers(stats: WorkerStats) -> dict[str, int]:
+def numbers(stats: WorkerStats) -> dict[str, float]:
     """Return every counter by name."""
     return {name: getattr(stats, name) for name in NAMES}
 
@@ -155,6 +156,40 @@ def test_a_loop_that_sleeps_does_not_count(make_server: MakeServer, join: Join) 
     assert after.iterations - before.iterations == 100
 
 
+def test_times_are_those_of_the_workers_threads(make_server: MakeServer, join: Join) -> None:
+    """One that burns a core, in a callback, has it nearly all the time; one that waits, hardly."""
+    server = make_server()
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    began, before = time.monotonic(), server.stats()
+    assert not threading.Event().wait(0.3)
+    passed, after = time.monotonic() - began, server.stats()
+    assert after.running_time - before.running_time == pytest.approx(passed, abs=0.1)
+    assert 0 <= after.busy_time - before.busy_time < 0.1
+    assert after.callback_time == 0
+    assert server.stop()
+    end = server.stats()
+    assert end.running_time >= after.running_time
+    assert end.busy_time >= after.busy_time
+    assert (end.running_time, end.busy_time) == (server.stats().running_time, end.busy_time)
+
+
+def test_time_in_callbacks_is_counted(make_server: MakeServer, join: Join) -> None:
+    def answer(_: fastecho.Connection, data: bytes) -> bytes:
+        until = time.thread_time() + 0.05
+        while time.thread_time() < until:
+            pass
+        return data
+
+    server = make_server(on_message=answer)
+    peer = join(server)
+    for _ in range(4):
+        assert exchange(peer, b"x") == b"x"
+    stats = server.stats()
+    assert stats.callback_time >= 0.2
+    assert 0.2 <= stats.busy_time <= stats.running_time
+
+
 # --- never behind ----------------------------------------------------------------------------
 
 
@@ -233,6 +268,7 @@ def test_before_the_start_all_is_nothing() -> None:
     stats = Server(threads=2).stats()
     assert set(numbers(stats).values()) == {0}
     assert (stats.errors, stats.workers) == ({}, ())
+    assert (set(stats.queue_waits), stats.listen_queue) == ({0}, None)
 
 
 @pytest.mark.parametrize("end", [Server.stop, Server.abort], ids=["stop", "abort"])
@@ -272,7 +308,7 @@ def test_a_snapshot_cannot_be_changed(make_server: MakeServer, join: Join) -> No
     wait_until(lambda: server.stats().errors == {"ECONNRESET": 1})
     stats = server.stats()
     for one in (stats, stats.workers[0]):
-        for name in (*NAMES, "errors", "new"):
+        for name in (*NAMES, "errors", "queue_waits", "new"):
             with pytest.raises(AttributeError):
                 setattr(one, name, 7)
             with pytest.raises(AttributeError):
@@ -295,7 +331,9 @@ def test_its_text_shows_what_is_not_zero(make_server: MakeServer, join: Join) ->
 
 
 def test_an_errno_without_a_name_is_told_by_its_number() -> None:
-    counted = {**dict.fromkeys(NAMES, 0), "connections_placed": 0, "errnos": {104: 2, 0: 1}}
+    times = dict.fromkeys(("queue_wait_ms", "busy_ns", "callback_ns", "running_ns"), 0)
+    counted = {**dict.fromkeys(NAMES, 0), **times, "queue_waits": [0] * 17}
+    counted |= {"connections_placed": 0, "errnos": {104: 2, 0: 1}}
     assert Stats([counted]).errors == {"ECONNRESET": 2, "errno 0": 1}
 
 

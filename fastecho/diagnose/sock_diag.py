@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 
 from fastecho.diagnose.listening import Listening
 
@@ -21,7 +22,7 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["handshakes", "tcp_listeners", "unix_listeners"]
+__all__ = ["handshakes", "tcp_listeners", "unix_listener", "unix_listeners"]
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -39,10 +40,11 @@ INET_REQUEST = struct.Struct("=4BI48s")
 INET_MESSAGE = struct.Struct("=4B2s2s16s16sI8s5I")
 """struct inet_diag_msg: family, state, .., ports, addresses, interface, .., expires, rqueue,
 wqueue, uid, inode."""
-UNIX_REQUEST = struct.Struct("=2BH3I8x")
-"""struct unix_diag_req: family, protocol, padding, states, inode, what to show."""
+UNIX_REQUEST = struct.Struct("=2BH5I")
+"""struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie."""
 UNIX_MESSAGE = struct.Struct("=4BI8x")
 """struct unix_diag_msg: family, type, state, padding, inode."""
+NO_COOKIE = 0xFFFFFFFF
 ATTRIBUTE = struct.Struct("=HH")
 LARGEST_ANSWER = 65536
 """Bytes: the kernel cuts a dump into messages of at most half of that."""
@@ -107,26 +109,40 @@ def unix_listeners() -> list[Listening]:
         OSError: the kernel has no sock_diag for Unix sockets, or it is not allowed.
     """
     show = UDIAG_SHOW_NAME | UDIAG_SHOW_RQLEN | UDIAG_SHOW_UID
-    request = UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, 1 << TCP_LISTEN, 0, show)
-    found = []
-    for message in _dump(request):
-        fields = UNIX_MESSAGE.unpack_from(message)
-        attributes = dict(_attributes(message, UNIX_MESSAGE.size))
-        if fields[2] != TCP_LISTEN or UNIX_DIAG_RQLEN not in attributes:
-            continue
-        depth, limit = struct.unpack("=2I", attributes[UNIX_DIAG_RQLEN])
-        uid = attributes.get(UNIX_DIAG_UID)
-        found.append(
-            Listening(
-                "unix",
-                path=_path(attributes.get(UNIX_DIAG_NAME, b"")),
-                depth=depth,
-                limit=limit,
-                uid=None if uid is None else int.from_bytes(uid, "little"),
-                inode=fields[4],
-            )
-        )
-    return found
+    request = UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, 1 << TCP_LISTEN, 0, show, 0, 0)
+    found = [_unix_listening(message) for message in _dump(request)]
+    return [one for one in found if one is not None]
+
+
+def unix_listener(inode: int) -> Listening | None:
+    """Return the listening Unix socket of this number; None: it does not listen.
+
+    Raises:
+        OSError: ENOENT: there is no such socket; or the kernel has no sock_diag for Unix sockets.
+    """
+    show = UDIAG_SHOW_NAME | UDIAG_SHOW_RQLEN | UDIAG_SHOW_UID
+    states = 1 << TCP_LISTEN
+    request = UNIX_REQUEST.pack(socket.AF_UNIX, 0, 0, states, inode, show, NO_COOKIE, NO_COOKIE)
+    (message,) = _ask(request, NLM_F_REQUEST) or [b""]
+    return _unix_listening(message)
+
+
+def _unix_listening(message: bytes) -> Listening | None:
+    """Read one socket of unix_diag; None: it does not listen."""
+    fields = UNIX_MESSAGE.unpack_from(message)
+    attributes = dict(_attributes(message, UNIX_MESSAGE.size))
+    if fields[2] != TCP_LISTEN or UNIX_DIAG_RQLEN not in attributes:
+        return None
+    depth, limit = struct.unpack("=2I", attributes[UNIX_DIAG_RQLEN])
+    uid = attributes.get(UNIX_DIAG_UID)
+    return Listening(
+        "unix",
+        path=_path(attributes.get(UNIX_DIAG_NAME, b"")),
+        depth=depth,
+        limit=limit,
+        uid=None if uid is None else int.from_bytes(uid, sys.byteorder),
+        inode=fields[4],
+    )
 
 
 def _host(family: int, address: bytes, *, only_v6: bool) -> str:
@@ -145,26 +161,25 @@ def _path(name: bytes) -> str:
 def _dump(request: bytes) -> list[bytes]:
     """Return the messages that answer a request, each without its netlink header."""
     for _ in range(TRIES):
-        found = _ask(request)
+        found = _ask(request, NLM_F_REQUEST | NLM_F_DUMP)
         if found is not None:
             return found
     raise OSError(errno.EAGAIN, "the kernel's list of sockets changed all the time")
 
 
-def _ask(request: bytes) -> list[bytes] | None:
+def _ask(request: bytes, flags: int) -> list[bytes] | None:
     """Ask once; None: the list changed meanwhile, and may lack something."""
     found, whole = list[bytes](), True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
         size = HEADER.size + len(request)
-        flags = NLM_F_REQUEST | NLM_F_DUMP
         kernel.sendto(HEADER.pack(size, SOCK_DIAG_BY_FAMILY, flags, 1, 0) + request, (0, 0))
         while True:
             answer, at = kernel.recv(LARGEST_ANSWER), 0
             while at < len(answer):
-                length, kind, flags, _, _ = HEADER.unpack_from(answer, at)
+                length, kind, said, _, _ = HEADER.unpack_from(answer, at)
                 begin, end = at + HEADER.size, at + length
                 at += length + 3 & ~3
-                whole = whole and not flags & NLM_F_DUMP_INTR
+                whole = whole and not said & NLM_F_DUMP_INTR
                 if kind in (NLMSG_DONE, NLMSG_ERROR):
                     # Both carry an errno, negative; a kernel without unix_diag says ENOENT.
                     (code,) = struct.unpack_from("=i", answer, begin) if end > begin else (0,)
@@ -172,6 +187,8 @@ def _ask(request: bytes) -> list[bytes] | None:
                         raise OSError(-code, os.strerror(-code))
                     return found if whole else None
                 found.append(answer[begin:end])
+            if not flags & NLM_F_DUMP:
+                return found
 
 
 def _attributes(message: bytes, at: int) -> Iterator[tuple[int, bytes]]:

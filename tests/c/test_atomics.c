@@ -4,6 +4,7 @@
 
 #include "atomics.h"
 
+#include <errno.h>
 #include <pthread.h>
 
 #define THREADS 4
@@ -35,6 +36,23 @@ static void a_value_is_swapped_for_what_was_there(void)
 
     assert(fe_atomic_swap(&number, 9) == 7 && number == 9);
     assert(fe_atomic_swap(&number, 9) == 9 && number == 9);
+}
+
+static void only_a_larger_value_is_taken(void)
+{
+    int64_t number = 7;
+
+    fe_atomic_max(&number, 7);
+    fe_atomic_max(&number, -EOPNOTSUPP);
+    assert(number == 7);
+    fe_atomic_max(&number, 8);
+    assert(number == 8);
+    added_meanwhile = 1;
+    fe_atomic_max(&number, 10);
+    assert(number == 10);
+    added_meanwhile = 5;
+    fe_atomic_max(&number, 11);
+    assert(number == 15);
 }
 
 static void places_end_at_the_limit(void)
@@ -162,6 +180,7 @@ int main(void)
     adding_gives_the_value_afterwards();
     raising_succeeds_only_from_the_expected_value();
     a_value_is_swapped_for_what_was_there();
+    only_a_larger_value_is_taken();
     places_end_at_the_limit();
     a_place_that_another_took_meanwhile_counts();
     a_number_that_another_raised_meanwhile_is_left_alone();

@@ -56,6 +56,26 @@ static void counting_adds_and_uncounting_takes_away(void)
     assert(fe_counter_read(&counter) == 0);
 }
 
+static void a_wait_in_the_queue_is_counted_by_its_class(void)
+{
+    fe_counters c;
+
+    memset(&c, 0, sizeof(c));
+    fe_count_queue_wait(&c, -EOPNOTSUPP);
+    for (int i = 0; i < FE_QUEUE_WAITS; i++)
+        assert(c.queue_waits[i] == 0);
+    fe_count_queue_wait(&c, 0);
+    fe_count_queue_wait(&c, 1);
+    fe_count_queue_wait(&c, 3);
+    fe_count_queue_wait(&c, 4);
+    fe_count_queue_wait(&c, 32767);
+    fe_count_queue_wait(&c, 32768);
+    fe_count_queue_wait(&c, INT32_MAX);
+    assert(c.queue_waits[0] == 1 && c.queue_waits[1] == 1 && c.queue_waits[2] == 1);
+    assert(c.queue_waits[3] == 1 && c.queue_waits[15] == 1 && c.queue_waits[16] == 2);
+    assert(c.queue_wait_ms == 0 + 1 + 3 + 4 + 32767 + 32768 + (uint64_t)INT32_MAX);
+}
+
 static void an_errno_is_counted_by_its_number_whatever_its_sign(void)
 {
     fe_counters c;
@@ -119,6 +139,7 @@ int main(void)
     every_name_is_there_once();
     two_workers_share_no_cache_line();
     counting_adds_and_uncounting_takes_away();
+    a_wait_in_the_queue_is_counted_by_its_class();
     an_errno_is_counted_by_its_number_whatever_its_sign();
     every_errno_of_this_system_has_a_counter_of_its_own();
     a_reader_never_sees_more_closed_than_accepted();
