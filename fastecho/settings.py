@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .faults import Fault
 
-    Kind = Literal["bind", "whole", "seconds", "bytes", "switch", "choice", "fault"]
+    Kind = Literal["address", "bind", "whole", "seconds", "bytes", "switch", "choice", "fault"]
 
 __all__ = ["DEFAULT_MAX_FRAME", "DEFAULT_MAX_PENDING", "SETTINGS", "Setting"]
 
@@ -214,6 +214,12 @@ def _check_bind(setting: Setting, value: object, label: str) -> tuple[Address, .
     return tuple(addresses)
 
 
+def _check_address(setting: Setting, value: object, label: str) -> Address:
+    if not isinstance(value, (str, tuple, Address)):
+        setting.refuse(value, label, "an address")
+    return parse_bind(value, label)
+
+
 def _check_fault(setting: Setting, value: object, label: str) -> Fault:
     from .faults import Fault  # here: a server without a fault starts without it
 
@@ -225,6 +231,7 @@ def _check_fault(setting: Setting, value: object, label: str) -> Fault:
 
 
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
+    "address": _check_address,
     "bind": _check_bind,
     "whole": _check_whole,
     "seconds": _check_seconds,

@@ -101,6 +101,13 @@ class View:
         self._check_process()
         return self._accepting and not self._refusing
 
+    def is_ready(self) -> bool:
+        """Tell whether newcomers are wanted: it accepts, and is not about to end.
+
+        For readiness probes: at the first signal or stop() it turns false, before accepting ends.
+        """
+        return self.is_serving() and not self._ending
+
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.
 

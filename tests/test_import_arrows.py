@@ -68,6 +68,9 @@ ARROWS: dict[str, set[str]] = {
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag"},
     "listener": {"address", "config", "errors", "limits"},
+    "metrics": {
+        "address", "config", "errors", "listen_queue", "listener", "server", "stats",
+    },
     "peer": {"address", "listener"},
     "process": {"server"},
     "pytest_plugin": {"", "hole", "refused", "testing"},
@@ -172,6 +175,7 @@ EXTRAS = {
     "cli._queues_live": {"rich"},
     "measure._charts": {"drawsvg"},
     "measure.cluster": {"dask", "distributed"},
+    "metrics": {"prometheus_client"},
     "measure.cluster_task": {"distributed"},
     "pytest_plugin": {"pytest"},
 }

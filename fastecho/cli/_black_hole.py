@@ -41,6 +41,9 @@ def check(merged: Merged) -> None:
         if chosen and setting.name not in HONOURED:
             label, given = merged.labels[setting.name], merged.given[setting.name]
             raise ConfigError(label, given, f"cannot be used with {name}: it serves nobody")
+    if merged.values["metrics"] is not None:
+        label, given = merged.labels["metrics"], merged.given["metrics"]
+        raise ConfigError(label, given, f"cannot be used with {name}: it serves nobody")
     for address in merged.config.bind:
         if address.kind != "tcp":
             raise ConfigError(merged.labels["bind"], str(address), f"must be HOST:PORT with {name}")

@@ -99,6 +99,9 @@ def _check(name: str, merged: Merged) -> None:
         if setting.name not in HONOURED:
             label, given = merged.labels[setting.name], merged.given[setting.name]
             raise ConfigError(label, given, f"is more than --model {name} can do")
+    if merged.values["metrics"] is not None:
+        label, given = merged.labels["metrics"], merged.given["metrics"]
+        raise ConfigError(label, given, f"is more than --model {name} can do")
     binds = merged.config.bind
     if len(binds) > 1:
         reason = f"is one too many: --model {name} listens on one address"

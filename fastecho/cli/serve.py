@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from fastecho.address import Address
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from fastecho.cli._log import Log
     from fastecho.config import Config, Merged
+    from fastecho.metrics import MetricsServer
     from fastecho.server import Server
 
 __all__ = ["add_arguments", "run", "tell_ready"]
@@ -60,7 +62,16 @@ BLACK_HOLE = Setting(
     "serve nobody: hold the addresses of --bind so that every connect to them hangs, until a "
     "signal; then they refuse",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE)
+METRICS = Setting(
+    "metrics",
+    "address",
+    None,
+    "answer HTTP here: /metrics for Prometheus, /healthz, and /readyz, which says 503 while the "
+    "server drains; HOST:PORT, [::1]:PORT or unix:PATH (needs fastecho[metrics])",
+    unset="none",
+    metavar="ADDRESS",
+)
+EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS)
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -83,6 +94,7 @@ examples:
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --access-log --log-format json
   fastecho serve --frame line --prefix 'you said: '
+  fastecho serve --metrics 127.0.0.1:9477
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
   fastecho serve --model blocking --show-messages
   fastecho serve --black-hole --bind 127.0.0.1:9000"""
@@ -212,6 +224,8 @@ class _Serving:
 
     def __init__(self, merged: Merged, log: Log, read: Callable[[], Merged] | None) -> None:
         self.config = merged.config
+        address = merged.values["metrics"]
+        self.metrics = address if isinstance(address, Address) else None
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
         self.log = log
@@ -226,10 +240,26 @@ class _Serving:
         self._raise_descriptor_limit()
         self.log.take_over()
         server = Server(**self.config.keywords())
+        metrics = self._open_metrics(server)
+        try:
+            return self._run(server, metrics, early, ready_fd)
+        finally:
+            if metrics is not None:
+                metrics.close()
+
+    def _run(
+        self,
+        server: Server,
+        metrics: MetricsServer | None,
+        early: _EarlySignals,
+        ready_fd: int | None,
+    ) -> int:
         self._start(server)
         try:
             early.release()
             self._banner(server)
+            if metrics is not None:
+                self._metrics_banner(metrics)
             if ready_fd is not None:
                 tell_ready(server.addresses, ready_fd, self.log)
             drained = self._serve(server, early)
@@ -247,6 +277,25 @@ class _Serving:
         early.held = True
         self._totals(server, drained)
         return 0 if drained else 1
+
+    def _open_metrics(self, server: Server) -> MetricsServer | None:
+        """Open the metrics' listeners: before the server's, so that nothing is ready too early."""
+        if self.metrics is None:
+            return None
+        from fastecho.metrics import MetricsServer
+
+        return MetricsServer(self.metrics, server)
+
+    def _metrics_banner(self, metrics: MetricsServer) -> None:
+        from fastecho.address import is_loopback, parse_bind
+
+        for address in metrics.addresses:
+            is_unix = address.startswith("unix:")
+            where = address if is_unix else f"http://{address}/metrics"
+            self.say("info", f"metrics on {where}")
+            host = parse_bind(address).host
+            if host is not None and not is_loopback(host):
+                self.say("warning", f"metrics on {address} can be reached from other machines")
 
     def _start(self, server: Server) -> None:
         try:
