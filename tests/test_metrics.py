@@ -363,3 +363,13 @@ def test_the_dashboard_asks_for_metrics_that_there_are(make_server: MakeServer) 
         there = {name for name, _ in samples_of(ask(metrics.addresses[0], "/metrics")[2])}
     # Of errors there is no sample before the first one.
     assert asked - there <= {"fastecho_errors_total"}
+
+
+def test_the_reference_names_every_metric(make_server: MakeServer) -> None:
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Collector(make_server()))
+    exposition = prometheus_client.generate_latest(registry).decode()
+    for family in text_string_to_metric_families(exposition):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in text
