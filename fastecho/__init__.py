@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     )
     from fastecho.faults import Fault
     from fastecho.hole import black_hole
+    from fastecho.listen_queue import ListenQueue
     from fastecho.peer import Peer
     from fastecho.reason import Reason
     from fastecho.server import Server
     from fastecho.stats import Stats
+    from fastecho.tcp_info import TcpInfo
 
 __all__ = [
     "Client",
@@ -33,11 +35,13 @@ __all__ = [
     "FastechoError",
     "Fault",
     "ForkedError",
+    "ListenQueue",
     "Peer",
     "Reason",
     "Server",
     "StartError",
     "Stats",
+    "TcpInfo",
     "__version__",
     "black_hole",
 ]
@@ -50,11 +54,13 @@ _HOMES = {
     "FastechoError": "errors",
     "Fault": "faults",
     "ForkedError": "errors",
+    "ListenQueue": "listen_queue",
     "Peer": "peer",
     "Reason": "reason",
     "Server": "server",
     "StartError": "errors",
     "Stats": "stats",
+    "TcpInfo": "tcp_info",
     "black_hole": "hole",
 }
 _NEEDS_CORE = frozenset({"_core", "server"})

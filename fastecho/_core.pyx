@@ -22,7 +22,7 @@ from fastecho._accept cimport accept_watch
 from fastecho._callbacks cimport block_set, callbacks_call, callbacks_open
 from fastecho._cdefs cimport *
 from fastecho._handle cimport ask, is_here, write_here, write_there
-from fastecho._log cimport log_wake
+from fastecho._log cimport log_wait, log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
 from fastecho._objects cimport (
@@ -30,14 +30,15 @@ from fastecho._objects cimport (
 )
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
-    mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
-    pthread_mutex_unlock, pthread_self,
+    mailbox_post, mailbox_take, pthread_cond_timedwait, pthread_mutex_lock, pthread_mutex_unlock,
+    pthread_self,
 )
+from fastecho._samples cimport samples_of
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_ROOM,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET,
-    WISH_RESUME, Limits, Listener, Shared, Worker,
-    shared_close_locks, shared_open_locks, worker_began, worker_close_descriptors, worker_ended, worker_free, worker_open,
+    WISH_RESUME, Limits, Listener, Shared, Worker, shared_close_locks, shared_open_locks,
+    worker_began, worker_close_descriptors, worker_ended, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
 
@@ -410,28 +411,18 @@ cdef class Core:
             of the access log that were dropped, each since the start.
         Thread: one thread, the one that writes the log.
         """
-        cdef Shared *shared = self.shared
-        cdef _sys.timespec until = _sys.sys_time_in(max(timeout_ms, 0))
-        cdef int rc = 0
         with nogil:
-            pthread_mutex_lock(&shared.news_lock)
-            while not shared.has_news and rc == 0:
-                if timeout_ms < 0:
-                    pthread_cond_wait(&shared.news, &shared.news_lock)
-                else:
-                    rc = pthread_cond_timedwait(&shared.news, &shared.news_lock, &until)
-            shared.has_news = False
-            pthread_mutex_unlock(&shared.news_lock)
-        return troubles_of(shared)
+            log_wait(self.shared, timeout_ms)
+        return troubles_of(self.shared)
 
     def log_entries(self, int worker):
         """Entries of the access log that a worker has finished, oldest first, at most 1,000.
 
         Returns:
             list of (number, address, listener, began_ns, ended_ns, bytes_in, bytes_out, reason,
-            error): address is the raw sockaddr as bytes, reason one of src_c/connection.h's names,
-            error an errno or 0, number 0 for a newcomer that was refused. Times are of the
-            monotonic clock.
+            error, queue_wait_ms): address is the raw sockaddr as bytes, reason one of
+            src_c/connection.h's names, error an errno or 0, number 0 for a newcomer that was
+            refused, queue_wait_ms negative where unknown. Times are of the monotonic clock.
         Thread: as news().
         """
         return entries_of(&self.shared.workers[worker].log)
@@ -444,6 +435,15 @@ cdef class Core:
         """The deepest accept queue that a worker found at each listener; 0 of Unix listeners."""
         return [fe_atomic_load(&self.shared.listeners[i].highest)
                 for i in range(self.shared.listener_count)]
+
+    def samples(self, int most, uint64_t timeout_ms):
+        """What the kernel knows of open TCP connections, each worker asking for its own.
+
+        Returns:
+            list of (number, address, rtt_us, rttvar_us, retransmissions), at most about `most`,
+            spread over all; without those of a worker that does not answer in time.
+        """
+        return samples_of(self.shared, most, timeout_ms)
 
     def counters(self):
         """What each worker has counted so far.

@@ -14,7 +14,8 @@ from libc.string cimport memcpy, memset
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._poll cimport (
-    Message, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
+    Message, pthread_cond_broadcast, pthread_cond_timedwait, pthread_cond_wait, pthread_mutex_lock,
+    pthread_mutex_unlock,
 )
 from fastecho._worker cimport Shared, Worker
 
@@ -30,6 +31,20 @@ cdef inline void log_wake(Shared *shared) noexcept nogil:
     if not shared.has_news:
         shared.has_news = True
         pthread_cond_broadcast(&shared.news)
+    pthread_mutex_unlock(&shared.news_lock)
+
+
+cdef inline void log_wait(Shared *shared, int timeout_ms) noexcept nogil:
+    """Waits until there is news, or the timeout is over; negative: without one."""
+    cdef _sys.timespec until = _sys.sys_time_in(max(timeout_ms, 0))
+    cdef int rc = 0
+    pthread_mutex_lock(&shared.news_lock)
+    while not shared.has_news and rc == 0:
+        if timeout_ms < 0:
+            pthread_cond_wait(&shared.news, &shared.news_lock)
+        else:
+            rc = pthread_cond_timedwait(&shared.news, &shared.news_lock, &until)
+    shared.has_news = False
     pthread_mutex_unlock(&shared.news_lock)
 
 

@@ -19,10 +19,11 @@ from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
 from fastecho._quiet cimport connection_drain, connection_limits
+from fastecho._samples cimport Samples, samples_answer
 from fastecho._stream cimport stream_count_out, stream_keep
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
-    MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
+    MESSAGE_SAMPLE, MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
     WISH_LOOK, WISH_PAUSE, WISH_RESET, WISH_RESUME, Worker, faulty, ready_add, worker_clock,
     worker_deadline, worker_take_limits,
 )
@@ -182,3 +183,5 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
             write_read(w, m)
         elif m.kind == MESSAGE_WISH:
             wish_read(w, m)
+        elif m.kind == MESSAGE_SAMPLE:
+            samples_answer(w, <Samples *>m.value)

@@ -44,6 +44,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     int connect(int fd, const sockaddr *address, socklen_t size)
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+    int getpeername(int fd, sockaddr *address, socklen_t *size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
     int shutdown(int fd, int how)
@@ -65,6 +66,9 @@ cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
         uint32_t tcpi_last_data_sent
         uint32_t tcpi_unacked
+        uint32_t tcpi_rtt
+        uint32_t tcpi_rttvar
+        uint32_t tcpi_total_retrans
 
 
 cdef extern from "<linux/filter.h>" nogil:
@@ -292,25 +296,31 @@ cdef inline timespec sys_time_in(uint64_t ms) noexcept nogil:
     return t
 
 
+cdef inline int sys_tcp_info(int fd, tcp_info *info) noexcept nogil:
+    """What the kernel knows of a TCP socket, zeroes where it knows less; 0 or -errno."""
+    cdef socklen_t size = sizeof(info[0])
+    memset(info, 0, sizeof(info[0]))
+    return -errno if getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) < 0 else 0
+
+
+cdef inline int sys_peer_name(int fd, void *address, socklen_t *size) noexcept nogil:
+    """The peer's address; 0 or -errno (-ENOTCONN: it is gone)."""
+    return -errno if getpeername(fd, <sockaddr *>address, size) < 0 else 0
+
+
 cdef inline int sys_accept_queue_wait_ms(int fd) noexcept nogil:
     """Milliseconds since the handshake ended, asked right after accept (in steps of the
     kernel's tick); -EOPNOTSUPP on Unix sockets."""
     cdef tcp_info info
-    cdef socklen_t size = sizeof(info)
-    memset(&info, 0, sizeof(info))
-    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0:
-        return -errno
-    return <int>info.tcpi_last_data_sent
+    cdef int rc = sys_tcp_info(fd, &info)
+    return rc if rc < 0 else <int>info.tcpi_last_data_sent
 
 
 cdef inline int sys_listen_depth(int listener) noexcept nogil:
     """Connections in a TCP listener's accept queue; -errno, -EOPNOTSUPP of a Unix listener."""
     cdef tcp_info info
-    cdef socklen_t size = sizeof(info)
-    memset(&info, 0, sizeof(info))
-    if getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) < 0:
-        return -errno
-    return <int>info.tcpi_unacked
+    cdef int rc = sys_tcp_info(listener, &info)
+    return rc if rc < 0 else <int>info.tcpi_unacked
 
 
 cdef enum:

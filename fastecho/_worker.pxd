@@ -53,6 +53,7 @@ cdef enum MessageKind:
     MESSAGE_WRITE                   # slot, generation, value: a block that malloc gave, value2:
                                     # its bytes, number: 1 if the writer was told that it is full
     MESSAGE_ENDED                   # value: the Link of a connection that has ended
+    MESSAGE_SAMPLE                  # value: Samples to be filled in
     MESSAGE_WISH                    # slot, generation, value: enum Wish
 
 
@@ -136,6 +137,9 @@ cdef struct Shared:
     bint has_news
     pthread_mutex_t news_lock
     pthread_cond_t news
+    # Questions for samples of connections; under its lock (a leaf).
+    pthread_mutex_t sample_lock
+    pthread_cond_t sampled
 
 
 cdef struct Worker:
@@ -408,21 +412,25 @@ cdef inline void shared_open_locks(Shared *shared) noexcept nogil:
     pthread_condattr_setclock(&attributes, _sys.CLOCK_MONOTONIC)
     pthread_cond_init(&shared.accept_ended, &attributes)
     pthread_cond_init(&shared.news, &attributes)
+    pthread_cond_init(&shared.sampled, &attributes)
     pthread_condattr_destroy(&attributes)
     pthread_mutex_init(&shared.accept_lock, NULL)
     pthread_mutex_init(&shared.limits_lock, NULL)
     pthread_mutex_init(&shared.peers_lock, NULL)
     pthread_mutex_init(&shared.news_lock, NULL)
+    pthread_mutex_init(&shared.sample_lock, NULL)
 
 
 cdef inline void shared_close_locks(Shared *shared) noexcept nogil:
     """Nobody holds or waits for any of them."""
     pthread_cond_destroy(&shared.accept_ended)
     pthread_cond_destroy(&shared.news)
+    pthread_cond_destroy(&shared.sampled)
     pthread_mutex_destroy(&shared.accept_lock)
     pthread_mutex_destroy(&shared.limits_lock)
     pthread_mutex_destroy(&shared.peers_lock)
     pthread_mutex_destroy(&shared.news_lock)
+    pthread_mutex_destroy(&shared.sample_lock)
 
 
 cdef inline size_t longest_frame(const StreamShare *stream) noexcept nogil:

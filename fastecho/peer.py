@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from .address import Address, format_host_port
 
@@ -15,7 +16,7 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .listener import Listener
 
-__all__ = ["Peer", "read_name", "read_peer"]
+__all__ = ["Peer", "read_name", "read_peer", "read_tcp_name"]
 
 
 class Peer:
@@ -68,6 +69,11 @@ def read_name(address: bytes, family: int) -> str:
     name = address[2:]
     path = name if name.startswith(b"\0") else name.partition(b"\0")[0]
     return str(Address("unix", path=os.fsdecode(path)))
+
+
+def read_tcp_name(address: bytes) -> str:
+    """Return a raw sockaddr of TCP, whose own first word tells its family, as HOST:PORT."""
+    return read_name(address, int.from_bytes(address[:2], sys.byteorder))
 
 
 def _read_host(address: bytes, family: int) -> tuple[str | None, int | None]:

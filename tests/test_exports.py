@@ -26,11 +26,13 @@ PUBLIC = {
     "FastechoError",
     "Fault",
     "ForkedError",
+    "ListenQueue",
     "Peer",
     "Reason",
     "Server",
     "StartError",
     "Stats",
+    "TcpInfo",
     "__version__",
     "black_hole",
 }

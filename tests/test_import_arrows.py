@@ -30,8 +30,8 @@ LEAVES: dict[str, set[str]] = {
 ARROWS: dict[str, set[str]] = {
     **LEAVES,
     "__init__": {
-        "_core", "_version", "client", "errors", "faults", "hole", "peer", "reason", "server",
-        "stats",
+        "_core", "_version", "client", "errors", "faults", "hole", "listen_queue", "peer", "reason",
+        "server", "stats", "tcp_info",
     },
     "__main__": {"cli"},
     "admission": {"_core", "callbacks", "errors", "faults", "peer", "signals"},
@@ -83,9 +83,11 @@ ARROWS: dict[str, set[str]] = {
         "settings", "signals",
     },
     "signals": set(),
+    "tcp_info": set(),
     "testing": {"", "callbacks", "config", "server"},
     "view": {
-        "_core", "callbacks", "config", "errors", "latch", "listen_queue", "listener", "stats",
+        "_core", "callbacks", "config", "crew", "errors", "latch", "listen_queue", "listener",
+        "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
