@@ -142,7 +142,7 @@ cdef inline bint samples_wait(Shared *shared, Samples *s, const _sys.timespec *u
     return s != NULL
 
 
-cdef inline void samples_take(list found, const Samples *s):
+cdef inline int samples_take(list found, const Samples *s) except -1:
     """Turns an answer into tuples."""
     cdef const Sample *one
     cdef uint32_t i
@@ -150,6 +150,7 @@ cdef inline void samples_take(list found, const Samples *s):
         one = &s.entries[i]
         address = PyBytes_FromStringAndSize(<const char *>one.address, one.address_size)
         found.append((one.number, address, one.rtt_us, one.rttvar_us, one.retransmissions))
+    return 0
 
 
 cdef inline list samples_of(Shared *shared, uint32_t most, uint64_t timeout_ms):
@@ -157,17 +158,19 @@ cdef inline list samples_of(Shared *shared, uint32_t most, uint64_t timeout_ms):
     cdef _sys.timespec until = _sys.sys_time_in(timeout_ms)
     cdef uint32_t each = (most + shared.worker_count - 1) // shared.worker_count
     cdef Samples *asked[1024]
-    cdef bint is_there
     cdef int i
     found = []
     for i in range(shared.worker_count):
         asked[i] = samples_ask(shared, i, each)
-    for i in range(shared.worker_count):
-        if asked[i] == NULL:
-            continue
-        with nogil:
-            is_there = samples_wait(shared, asked[i], &until)
-        if is_there:
-            samples_take(found, asked[i])
+    with nogil:
+        for i in range(shared.worker_count):
+            if asked[i] != NULL and not samples_wait(shared, asked[i], &until):
+                asked[i] = NULL
+    try:
+        for i in range(shared.worker_count):
+            if asked[i] != NULL:
+                samples_take(found, asked[i])
+    finally:
+        for i in range(shared.worker_count):
             samples_free(asked[i])
     return found
