@@ -100,6 +100,7 @@ class _Table:
         self._live.start()
 
     def report(self, one: Report) -> None:
+        from rich.console import Group
         from rich.text import Text
 
         self._depths = {
@@ -115,7 +116,12 @@ class _Table:
                 depths, judged.listening.holds, unicode=self._unicode
             )
         self._last = list(lines(one, Paint(color=True), history))
-        self._live.update(Text.from_ansi("\n".join(self._last)), refresh=True)
+        rows = len(one.judged) + 1  # sentences may go on below themselves, rows may not
+        texts = [
+            Text.from_ansi(line, no_wrap=at < rows, overflow="ellipsis" if at < rows else "fold")
+            for at, line in enumerate(self._last)
+        ]
+        self._live.update(Group(*texts), refresh=True)
 
     def close(self) -> None:
         """Leave the last table behind."""
