@@ -21,6 +21,9 @@ MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
 # And what a program embeds: callbacks, faults, fixtures, examples, a server's life in a process.
 EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* examples exit \
     fault_* fork lifecycle pytest_plugin refuse start))
+# And what can be seen: accept queues of any listener, statistics, metrics, the access log.
+OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
+    listen_queue metrics queues stats syn_queue tcp_info))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -33,7 +36,7 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure test-models test-embed lint bench faults endings scale soak \
+.PHONY: help serve test test-measure test-models test-embed test-observe lint bench faults endings scale soak \
     debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
@@ -44,8 +47,8 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but what the next three do; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next four do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
@@ -55,6 +58,9 @@ test-models: $(COMPILED) $(VENV)/.test ## test the I/O models: conformance, alon
 
 test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life in a process, the examples
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(EMBEDDING))
+
+test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metrics, the access log
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(OBSERVING))
 
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
