@@ -40,10 +40,14 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .listen_queue import ListenQueue
+    from .listener import Listener
     from .server import Server
     from .stats import Stats, WorkerStats
 
 __all__ = ["Collector", "MetricsServer"]
+
+POLL_SECONDS = 0.1
+"""So long close() may have to wait."""
 
 COUNTERS = {
     "connections_accepted": ("connections_accepted", "Connections accepted and kept."),
@@ -197,19 +201,25 @@ class MetricsServer:
     """
 
     def __init__(self, address: str | Address, server: Server) -> None:
-        self._listeners = open_listeners(Config(bind=address), 1)
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(Collector(server))
-        self._https = [_Http(one.socket, server, registry) for one in self._listeners]
-        self._threads = [
-            threading.Thread(
-                target=one.serve_forever, name="fastecho-metrics", args=[0.1], daemon=True
-            )
-            for one in self._https
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._running: list[tuple[_Http, threading.Thread]] = []
+        self._listeners: list[Listener] = []
+        try:
+            self._listeners = open_listeners(Config(bind=address), 1)
+            registry = CollectorRegistry()
+            ProcessCollector(registry=registry)
+            registry.register(Collector(server))
+            for listener in self._listeners:
+                self._start(_Http(listener.socket, server, registry))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, http: _Http) -> None:
+        thread = threading.Thread(
+            target=http.serve_forever, name="fastecho-metrics", args=[POLL_SECONDS], daemon=True
+        )
+        self._running.append((http, thread))
+        thread.start()
 
     @property
     def addresses(self) -> list[str]:
@@ -217,13 +227,20 @@ class MetricsServer:
         return [str(one.address) for one in self._listeners]
 
     def close(self) -> None:
-        """End it; requests under way are not waited for."""
-        for http in self._https:
-            http.shutdown()
-        for thread in self._threads:
-            thread.join()
+        """End it; requests under way are not waited for. A second call does nothing."""
+        for http, thread in self._running:
+            if thread.ident is not None:  # otherwise it has not started
+                http.shutdown()
+                thread.join()
         for listener in self._listeners:
             listener.close()
+        self._running = []
+
+    def __enter__(self) -> MetricsServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _Http(ThreadingHTTPServer):

@@ -35,11 +35,8 @@ Samples = dict[tuple[str, str], float]
 
 @contextmanager
 def exporting(server: fastecho.Server, address: str = "127.0.0.1:0") -> Iterator[MetricsServer]:
-    metrics = MetricsServer(address, server)
-    try:
+    with MetricsServer(address, server) as metrics:
         yield metrics
-    finally:
-        metrics.close()
 
 
 def ask(address: str, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:

@@ -84,14 +84,11 @@ def scrapes(plan: Plan) -> list[float]:
 
     taken = []
     with pinned([plan.server_core]), fastecho.Server(threads=2) as server:
-        metrics = MetricsServer("127.0.0.1:0", server)
-        try:
+        with MetricsServer("127.0.0.1:0", server) as metrics:
             for _ in range(plan.rounds(100)):
                 began = time.perf_counter_ns()
                 scrape(socket.AF_INET, metrics.addresses[0])
                 taken.append((time.perf_counter_ns() - began) / 1e6)
-        finally:
-            metrics.close()
     return taken
 
 

@@ -19,6 +19,7 @@ from peers import connect, exchange
 from programs import ROOT
 
 from fastecho import Client, Server, black_hole
+from fastecho.metrics import MetricsServer
 from fastecho.refused import RefusedAddress
 from fastecho.testing import EchoServer
 
@@ -86,6 +87,13 @@ def look_and_change(stage: Stage) -> None:
     server = stage.running()
     server.set_limits(max_connections=5, max_per_ip=3, idle_timeout=9.0)
     repr((server, server.stats(), server.addresses, server.sockets, server.is_serving()))
+    repr((server.listen_queue(), server.tcp_info(2), server.is_ready()))
+
+
+def export(stage: Stage) -> None:
+    """Answer HTTP for a server."""
+    with MetricsServer("127.0.0.1:0", stage.running()) as metrics:
+        assert metrics.addresses
 
 
 def serve_a_port(stage: Stage) -> None:
@@ -191,6 +199,8 @@ SCENES = {
     "close()": Scene(lambda stage: stage.running().close(), serve, abort),
     "wait()": Scene(lambda stage: stage.running().wait(0.001), serve, abort),
     "stats(), set_limits()": Scene(look_and_change, serve, abort),
+    # What the standard library's HTTP server leaves in pieces is its own.
+    "MetricsServer": Scene(export, serve, abort, folder=str(ROOT / "fastecho")),
     "with": Scene(block, Stage.make),
     "with, an error": Scene(failing_block, Stage.make),
     "serve_forever()": Scene(lambda stage: stage.running().serve_forever(), expect_to_serve, abort),
