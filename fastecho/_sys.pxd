@@ -337,10 +337,10 @@ cdef inline int64_t sys_cpu_of_thread_ns(int64_t tid) noexcept nogil:
     """CPU time of a thread of this process by its number, in ns; -errno where it is no more.
 
     The clock's number is that of pthread_getcpuclockid(3), which wants a thread that lives: here
-    the kernel looks.
+    the kernel looks. It is ~tid << 3 with the clock's kind below, and negative.
     """
     cdef timespec t
-    if clock_gettime(<int>((~tid << 3) | THREAD_CPU_CLOCK), &t) < 0:
+    if clock_gettime(<int>((-tid - 1) * 8 + THREAD_CPU_CLOCK), &t) < 0:
         return -errno
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
