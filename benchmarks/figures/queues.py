@@ -83,12 +83,15 @@ def scrapes(plan: Plan) -> list[float]:
     from fastecho.metrics import MetricsServer
 
     taken = []
-    with pinned([plan.server_core]), fastecho.Server(threads=2) as server:
-        with MetricsServer("127.0.0.1:0", server) as metrics:
-            for _ in range(plan.rounds(100)):
-                began = time.perf_counter_ns()
-                scrape(socket.AF_INET, metrics.addresses[0])
-                taken.append((time.perf_counter_ns() - began) / 1e6)
+    with (
+        pinned([plan.server_core]),
+        fastecho.Server(threads=2) as server,
+        MetricsServer("127.0.0.1:0", server) as metrics,
+    ):
+        for _ in range(plan.rounds(100)):
+            began = time.perf_counter_ns()
+            scrape(socket.AF_INET, metrics.addresses[0])
+            taken.append((time.perf_counter_ns() - began) / 1e6)
     return taken
 
 
