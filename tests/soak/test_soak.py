@@ -24,7 +24,7 @@ from residents import CONNECTIONS, Residents
 from spoiled import Spoiled
 
 from fastecho import Stats
-from fastecho.stats import WorkerStats
+from fastecho.stats import QUEUE_WAIT_BOUNDS, WorkerStats
 
 FOLDER = Path(__file__).resolve().parent
 SEED = 5
@@ -111,6 +111,8 @@ def complaints(**changed: object) -> list[str]:
     staying = Residents("127.0.0.1:9", Wire(), SEED)
     staying.bytes_sent = staying.bytes_received = 1000
     right: dict[str, object] = dict.fromkeys(WorkerStats.__slots__, 0)
+    right |= dict.fromkeys(("queue_wait_ms", "busy_ns", "callback_ns", "running_ns"), 0)
+    right |= {"queue_waits": [0] * len(QUEUE_WAIT_BOUNDS)}
     right |= {"connections_placed": CONNECTIONS, "connections_accepted": CONNECTIONS + 2}
     right |= {"connections_closed": 2, "ended_by_peer": 1, "ended_by_error": 1}
     right |= {"errnos": {errno.ECONNRESET: 1}, "bytes_in": 1100, "bytes_out": 1150}
