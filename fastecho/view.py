@@ -117,7 +117,8 @@ class View:
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.
 
-        Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker.
+        Thread: any; no worker is disturbed.   Cost: some 10 microseconds a worker, and those of
+        listen_queue().
         """
         self._check_process()
         failures = 0 if self._calls is None else self._calls.failures

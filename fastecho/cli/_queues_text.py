@@ -1,13 +1,14 @@
 """The queues of listeners and the limits of a machine as text.
 
-Lives here: columns, widths, sparklines, the words of --explain. Does not
-live here: what is wrong (fastecho.diagnose).
+Lives here: columns, widths, sparklines, the words of --explain. Does not live here: what is wrong
+(fastecho.diagnose).
 """
 
 from __future__ import annotations
 
 from fastecho.cli._terminal import printable
 from fastecho.diagnose.syn_queue import syn_queue
+from fastecho.measure.words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def changes(report: Report) -> Iterator[str]:
         what = f"{_name(listening)}: {listening.depth:,} of {holds}, at most {one.seen.deepest:,}"
         yield f"{what}; {found.sentence}" if found is not None else what
     if not said:
-        many = len(report.judged)
-        yield f"{many} listener{'s' if many != 1 else ''}, nobody waits, nothing is wrong"
+        yield f"{counted(len(report.judged), 'listener')}, nobody waits, nothing is wrong"
 
 
 def _table(

@@ -128,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
 
         had_problems = run_live(lambda: observe(watch, interval, wanted), args.json)
         return EXIT_THRESHOLD if args.fail and had_problems else EXIT_DONE
-    report = observe(watch, interval, wanted)
+    # What --explain tells does not change in a second.
+    report = observe(watch, 0.0 if args.explain else interval, wanted)
     _tell(report, args)
     if missing := wanted.missing(one.listening for one in report.judged):
         complain(NAME, f"nothing listens at {', '.join(missing)}")
