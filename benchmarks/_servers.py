@@ -40,8 +40,15 @@ ADDRESS = re.compile(rb"(\d+\.\d+\.\d+\.\d+):(\d+)")
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for a server: this one's without settings meant for fastecho."""
-    return {name: text for name, text in os.environ.items() if not name.startswith("FASTECHO_")}
+    """Return the environment for a command: this one's without settings meant for fastecho.
+
+    Modules are compiled once and kept, as of every installed package.
+    """
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("FASTECHO_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 def readable(fd: int, timeout: float) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from .errors import ConfigError, ForkedError
+from .listen_queue import read_queues
 from .stats import Stats
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -143,16 +144,10 @@ class View:
         core = self._core
         if core is None or not self._accepting or self._refusing or self._ending:
             return None
-        from .listen_queue import ListenQueue, read_queue
-
         try:
-            queues = [
-                read_queue(one.socket, highest)
-                for one, highest in zip(self._listeners, core.highest_depths(), strict=True)
-            ]
+            return read_queues(self._listeners, core.highest_depths())
         except OSError:  # it has ended meanwhile
             return None
-        return ListenQueue.of_all(queues)
 
     def tcp_info(self, most: int = 100) -> list[TcpInfo]:
         """Ask the kernel about open TCP connections: round-trip times, retransmissions.

@@ -66,7 +66,7 @@ ARROWS: dict[str, set[str]] = {
     "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
-    "listen_queue": {"diagnose.sock_diag"},
+    "listen_queue": {"diagnose.sock_diag", "listener"},
     "listener": {"address", "config", "errors", "limits"},
     "metrics": {
         "address", "config", "errors", "listen_queue", "listener", "server", "stats",

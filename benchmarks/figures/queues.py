@@ -14,17 +14,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import fastecho
-from benchmarks._compare import Against, enter, figure
+from benchmarks._compare import Against, figure
 from benchmarks._errors import MeasurementError
 from benchmarks._figures import Column, Figure, Result, Table
 from benchmarks._plan import Plan
 from benchmarks._programs import fastecho as served
 from benchmarks._ratios import Bar, Summary, at_most, judge_value, summarize
-from benchmarks._servers import ROOT, pinned
+from benchmarks._servers import ROOT, environment, pinned
 from benchmarks._turns import interleave
 from benchmarks.startup import fastecho_command
 
@@ -119,7 +119,9 @@ def commands(plan: Plan, listeners: int, connections: int) -> list[float]:
     with held(listeners, connections), pinned([plan.server_core]):
         for _ in range(1 + plan.rounds(30)):
             began = time.perf_counter_ns()
-            subprocess.run(command, stdout=subprocess.DEVNULL, timeout=20, check=True)
+            subprocess.run(
+                command, stdout=subprocess.DEVNULL, env=environment(), timeout=20, check=True
+            )
             taken.append((time.perf_counter_ns() - began) / 1e6)
     return taken[1:]
 
@@ -151,15 +153,16 @@ def reading(plan: Plan) -> Figure:
 
 
 @contextlib.contextmanager
-def scraped_each_second(path: Path) -> Iterator[list[int]]:
-    """Scrape from a thread meanwhile; gives how often that was."""
+def scraped_each_second(paths: Sequence[Path]) -> Iterator[list[int]]:
+    """Scrape all of these from a thread meanwhile; gives how often that was."""
     over, count = threading.Event(), [0]
     failures: list[Exception] = []
 
     def run() -> None:
         try:
             while not over.wait(1):
-                scrape(socket.AF_UNIX, str(path))
+                for path in paths:
+                    scrape(socket.AF_UNIX, str(path))
                 count[0] += 1
         except Exception as error:
             failures.append(error)
@@ -178,16 +181,13 @@ def scraped_each_second(path: Path) -> Iterator[list[int]]:
 def metrics(plan: Plan) -> Figure:
     """Return the figure of a server that is scraped each second, beside one without metrics."""
     with tempfile.TemporaryDirectory() as folder, plan.stage() as stage:
-        path = Path(folder) / "metrics"
-        contenders = enter(
-            stage,
-            [served("--metrics", f"unix:{path}"), served(name="fastecho, no metrics")],
-            [],
-            [],
-            connections=64,
-            size=64,
-        )
-        with scraped_each_second(path) as count:
+        paths = [Path(folder) / name for name in ("metrics", "again")]
+        scraped = [served("--metrics", f"unix:{path}") for path in paths]
+        contenders = [
+            stage.contender(program, connections=64, size=64)
+            for program in (scraped[0], served(name="fastecho, no metrics"), scraped[1].again())
+        ]
+        with scraped_each_second(paths) as count:
             # A turn as long as the time between two scrapes: each has one.
             taken = interleave(contenders, plan.rounds(20), plan.seconds(1.0))
         made = figure(

@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Owners", "find_owners"]
 
@@ -26,12 +26,13 @@ class Owners:
         self.hidden = hidden
 
 
-def find_owners(inodes: Container[int]) -> Owners:
+def find_owners(inodes: Iterable[int]) -> Owners:
     """Look for the sockets of these numbers in all processes that may be looked into.
 
     Cost: about a microsecond for each descriptor of the machine.
     """
     found: dict[int, list[tuple[int, str]]] = {}
+    links = {f"socket:[{inode}]": inode for inode in inodes}
     hidden = 0
     try:
         names = os.listdir("/proc")
@@ -40,7 +41,7 @@ def find_owners(inodes: Container[int]) -> Owners:
     pids = sorted(int(name) for name in names if name.isdigit())
     for pid in pids:
         try:
-            mine = _sockets(pid, inodes)
+            mine = _sockets(pid, links)
         except PermissionError:
             hidden += 1
             continue
@@ -53,19 +54,21 @@ def find_owners(inodes: Container[int]) -> Owners:
     return Owners(found, hidden if pids else None)
 
 
-def _sockets(pid: int, inodes: Container[int]) -> set[int]:
-    folder = f"/proc/{pid}/fd"
-    found = set()
-    for name in os.listdir(folder):
-        try:
-            target = os.readlink(f"{folder}/{name}")
-        except FileNotFoundError:
-            continue  # closed meanwhile
-        if target.startswith("socket:["):
-            inode = int(target[8:-1])
-            if inode in inodes:
-                found.add(inode)
-    return found
+def _sockets(pid: int, links: Mapping[str, int]) -> set[int]:
+    folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = set()
+        for name in os.listdir(folder):
+            try:
+                # Beside the folder's descriptor: walking the path each time takes a third more.
+                link = os.readlink(name, dir_fd=folder)
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if link in links:
+                found.add(links[link])
+        return found
+    finally:
+        os.close(folder)
 
 
 def _name(pid: int) -> str:
