@@ -30,11 +30,23 @@ if TYPE_CHECKING:
     import fastecho
 
 NAMES = [name for name in WorkerStats.__slots__ if name not in ("errors", "queue_waits")]
+COUNTERS = [name for name in NAMES if name not in ("connections_open", "bytes_pending")]
+MILLION = 1_000_000
 
 
 def numbers(stats: WorkerStats) -> dict[str, float]:
     """Return every counter by name."""
     return {name: getattr(stats, name) for name in NAMES}
+
+
+def gone_back(now: WorkerStats, before: WorkerStats) -> list[str]:
+    """Return the counters that are less than they were, which must be none."""
+    names = [name for name in COUNTERS if getattr(now, name) < getattr(before, name)]
+    waits = zip(now.queue_waits, before.queue_waits, strict=True)
+    if any(one < other for one, other in waits):
+        names.append("queue_waits")
+    names += [name for name, count in before.errors.items() if now.errors.get(name, 0) < count]
+    return names
 
 
 def reasons(stats: WorkerStats) -> int:
@@ -242,13 +254,7 @@ def test_under_load_open_is_never_negative_and_nothing_goes_back(make_server: Ma
                 assert stats.connections_accepted - stats.connections_closed >= 0
                 assert stats.connections_open >= 0
                 assert all(worker.connections_open >= 0 for worker in stats.workers)
-                back = [
-                    name
-                    for name in NAMES
-                    if name not in ("connections_open", "bytes_pending")
-                    and getattr(stats, name) < getattr(before, name)
-                ]
-                assert back == []
+                assert gone_back(stats, before) == []
                 before = stats
             done = running.result()
     finally:
@@ -259,6 +265,48 @@ def test_under_load_open_is_never_negative_and_nothing_goes_back(make_server: Ma
     stats = server.stats()
     assert stats.connections_accepted == stats.connections_closed == reasons(stats)
     assert stats.bytes_in == stats.bytes_out == 64 * stats.messages
+
+
+@pytest.mark.parametrize("with_callback", [False, True], ids=["native", "callback"])
+def test_over_a_million_messages_nothing_goes_back_and_all_sums_up(
+    make_server: MakeServer, with_callback: bool
+) -> None:
+    """Frames on two workers; each worker's counters and the sums are looked at all the time."""
+    from fastecho._load import Load
+
+    callback = (lambda _, data: data) if with_callback else None
+    server = make_server(threads=2, frame="length", on_message=callback)
+    assert server.host is not None and server.port is not None
+    load = Load(
+        [(socket.AF_INET, (server.host, server.port))], connections=8, depth=32, frame="length"
+    )
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            load.connect()
+            running = pool.submit(load.run, 100, messages=MILLION)
+            before, looks = server.stats(), 0
+            while not running.done():
+                stats = server.stats()
+                looks += 1
+                assert gone_back(stats, before) == []
+                pairs = zip(stats.workers, before.workers, strict=True)
+                assert [gone_back(*pair) for pair in pairs] == [[], []]
+                assert stats.listen_queue is not None and before.listen_queue is not None
+                assert stats.listen_queue.highest >= before.listen_queue.highest
+                before = stats
+            done = running.result()
+    finally:
+        load.close()
+    assert looks > 100
+    assert (done["messages"], done["failures"]) == (MILLION, [])
+    wait_until(lambda: server.stats().connections_open == 0)
+    stats = server.stats()
+    assert stats.messages == MILLION
+    assert stats.bytes_in == stats.bytes_out == done["bytes_sent"] == done["bytes_received"]
+    assert stats.connections_accepted == stats.connections_closed == reasons(stats) == 8
+    assert sum(stats.queue_waits) == stats.connections_accepted
+    for name in NAMES:
+        assert getattr(stats, name) == pytest.approx(total(stats, name), rel=1e-12), name
 
 
 # --- the object ------------------------------------------------------------------------------
