@@ -77,7 +77,7 @@ cdef inline bint sample_fill(Sample *sample, const fe_connection *c) noexcept no
 
 cdef inline void samples_fill(Worker *w, Samples *s) noexcept nogil:
     """Asks about as many connections as there is room for, evenly spread over those that are open."""
-    cdef uint32_t slot, step = w.connections.live // s.most + 1
+    cdef uint32_t slot, step = max((w.connections.live + s.most - 1) // s.most, <uint32_t>1)
     cdef uint32_t seen = 0
     cdef fe_connection *c
     for slot in range(w.connections.used):

@@ -74,6 +74,7 @@ class Listener:
         backlog_effective: the limit in force, in connections; None if the kernel does not tell
             (an inherited Unix socket).
         owned: False for an inherited socket, which must not be shut down.
+        deepest: of a Unix socket, the deepest accept queue that was told so far.
         worker: the one worker that accepts here (reuse_port), or None: all of them.
     """
 
@@ -83,6 +84,7 @@ class Listener:
         "address",
         "backlog_asked",
         "backlog_effective",
+        "deepest",
         "family",
         "owned",
         "socket",
@@ -106,6 +108,7 @@ class Listener:
         self.backlog_asked = backlog
         self.somaxconn = read_somaxconn()
         self.backlog_effective = self._backlog_in_force()
+        self.deepest = 0
         self.owned = owned
         self.worker = worker
         self._process = os.getpid()

@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from time import gmtime, strftime
 
-__all__ = ["LEVELS", "Entry", "access_json", "access_text", "message_json", "one_line"]
+__all__ = [
+    "LEVELS",
+    "Entry",
+    "access_json",
+    "access_text",
+    "message_json",
+    "one_line",
+    "valid_text",
+]
 
 
 LEVELS = ("error", "warning", "info")
@@ -80,6 +88,11 @@ class Entry:
         return f"<Entry {access_text(self)}>"
 
 
+def valid_text(text: str) -> str:
+    r"""Return a name with bytes that are no UTF-8 as \\xff: lone surrogates are no Unicode text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def one_line(text: str) -> str:
     """Return `text` with everything escaped that could end the line or steer a terminal."""
     if text.isprintable():
@@ -132,11 +145,7 @@ def message_json(at: float, level: str, message: str) -> str:
 def _json(**values: object) -> str:
     import json
 
-    # A path may hold bytes that are no UTF-8: as lone surrogates they would be no valid JSON text.
     safe = {
-        key: value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        if isinstance(value, str)
-        else value
-        for key, value in values.items()
+        key: valid_text(value) if isinstance(value, str) else value for key, value in values.items()
     }
     return json.dumps(safe, separators=(",", ":"))

@@ -4,17 +4,24 @@ Lives here: which counter is exported under which name, /metrics, /healthz and /
 live here: counting (the core), the exposition format (prometheus-client, the extra `metrics`).
 
 A scrape reads counters that the workers write anyway, without a lock: no worker notices it. The
-HTTP server has a thread of its own, and one for each request.
+HTTP server has a thread of its own, and one for each request, of which there are only so many: who
+holds them up, or takes all descriptors, costs a scrape and no more.
 """
 
 from __future__ import annotations
 
+import io
+import select
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import urlsplit
 
+from .address import parse_bind
 from .config import Config
 from .errors import StartError
 from .listener import open_listeners
+from .logs import valid_text
 from .stats import QUEUE_WAIT_BOUNDS
 
 try:
@@ -47,7 +54,13 @@ if TYPE_CHECKING:
 __all__ = ["Collector", "MetricsServer"]
 
 POLL_SECONDS = 0.1
-"""So long close() may have to wait."""
+"""So long close() may have to wait, and accepting rests when the system refuses it something."""
+MOST_REQUESTS = 8
+"""Requests under way at one address; whoever comes then waits in its accept queue."""
+REQUEST_SECONDS = 10.0
+"""So long a request may take to come, and its answer to be taken."""
+LONGEST_HEAD = 16384
+"""Bytes of a request: a scraper's has some hundreds."""
 
 COUNTERS = {
     "connections_accepted": ("connections_accepted", "Connections accepted and kept."),
@@ -92,8 +105,8 @@ class Collector:
         self._server = server
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the names are known before the server starts, its labels are not."""
-        return []
+        """Return what it will give: so a registry knows that it has another server already."""
+        return list(self.collect())
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
@@ -116,7 +129,8 @@ class Collector:
         yield from _workers(stats.workers)
         yield _queue_waits(stats)
         if stats.listen_queue is not None:
-            yield from _queues(stats.listen_queue, [str(o.address) for o in self._server.listeners])
+            addresses = [valid_text(str(one.address)) for one in self._server.listeners]
+            yield from _queues(stats.listen_queue, addresses)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:
@@ -180,7 +194,7 @@ def _queues(queue: ListenQueue, addresses: list[str]) -> Iterator[Metric]:
         labels = [address, str(numbers[address])]
         numbers[address] += 1
         for name, family in families.items():
-            value = getattr(one, name)
+            value = None if one is None else getattr(one, name)
             if value is not None:
                 family.add_metric(labels, value)
     yield from families.values()
@@ -204,7 +218,8 @@ class MetricsServer:
         self._running: list[tuple[_Http, threading.Thread]] = []
         self._listeners: list[Listener] = []
         try:
-            self._listeners = open_listeners(Config(bind=address), 1)
+            bind = parse_bind(address, "address")
+            self._listeners = open_listeners(Config(bind=bind), 1)
             registry = CollectorRegistry()
             ProcessCollector(registry=registry)
             registry.register(Collector(server))
@@ -215,9 +230,7 @@ class MetricsServer:
             raise
 
     def _start(self, http: _Http) -> None:
-        thread = threading.Thread(
-            target=http.serve_forever, name="fastecho-metrics", args=[POLL_SECONDS], daemon=True
-        )
+        thread = threading.Thread(target=http.serve, name="fastecho-metrics", daemon=True)
         self._running.append((http, thread))
         thread.start()
 
@@ -229,8 +242,8 @@ class MetricsServer:
     def close(self) -> None:
         """End it; requests under way are not waited for. A second call does nothing."""
         for http, thread in self._running:
+            http.over.set()
             if thread.ident is not None:  # otherwise it has not started
-                http.shutdown()
                 thread.join()
         for listener in self._listeners:
             listener.close()
@@ -243,39 +256,89 @@ class MetricsServer:
         self.close()
 
 
-class _Http(ThreadingHTTPServer):
-    """One listening socket."""
+class _Http:
+    """One listening socket, and a thread for each request: so many at a time, the others wait.
 
-    daemon_threads = True
-    block_on_close = False
+    Attributes:
+        over: set to end it.
+    """
 
     def __init__(self, sock: socket.socket, server: Server, registry: CollectorRegistry) -> None:
-        super().__init__(("", 0), _Handler, bind_and_activate=False)
-        self.socket.close()
-        # It does not block, so accept() waits for nobody who has gone again.
-        self.socket = sock
+        self.over = threading.Event()
         self.echo_server = server
         self.registry = registry
+        self._sock = sock  # it does not block
+        self._room = threading.Semaphore(MOST_REQUESTS)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a scraper that has gone."""
+    def serve(self) -> None:
+        """Accept until it is over; what the system refuses is tried again a little later."""
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLIN)
+        while not self.over.is_set():
+            if not self._room.acquire(timeout=POLL_SECONDS):
+                continue
+            try:
+                if waiting.poll(POLL_SECONDS * 1000) and self._accept():
+                    continue
+            except (OSError, RuntimeError, MemoryError):  # no descriptor, no thread, no memory
+                self.over.wait(POLL_SECONDS)
+            self._room.release()
+
+    def _accept(self) -> bool:
+        """Take one newcomer, if there is one, and let a thread answer; tell whether one does."""
+        try:
+            peer, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionError):  # it has gone again
+            return False
+        try:
+            threading.Thread(target=self._answer, args=[peer], daemon=True).start()
+        except BaseException:
+            peer.close()
+            raise
+        return True
+
+    def _answer(self, peer: socket.socket) -> None:
+        try:
+            with peer:
+                peer.settimeout(REQUEST_SECONDS)
+                _Handler(peer, "", self)  # type: ignore[arg-type]
+        except (OSError, ValueError):
+            pass  # a scraper that has gone is nobody's trouble
+        finally:
+            self._room.release()
+
+
+def _read_head(peer: socket.socket) -> bytes:
+    """Return a request up to its empty line; what is longer or later than allowed is cut off."""
+    head = bytearray()
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while b"\r\n\r\n" not in head and b"\n\n" not in head and len(head) < LONGEST_HEAD:
+        peer.settimeout(max(deadline - time.monotonic(), 0.001))
+        data = peer.recv(LONGEST_HEAD - len(head))
+        if not data:
+            break
+        head += data
+    peer.settimeout(REQUEST_SECONDS)
+    return bytes(head)
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
-    server: _Http
+    server: _Http  # type: ignore[assignment]
     server_version = "fastecho"
     sys_version = ""
-    timeout = 10
-    """Seconds that a request may take to come."""
+
+    def setup(self) -> None:
+        super().setup()
+        # http.server would give each line of it the whole time.
+        self.rfile = io.BytesIO(_read_head(self.connection))
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = urlsplit(self.path).path
         server = self.server.echo_server
         if path == "/metrics":
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(200, encode(self.server.registry), kind)
+            self._metrics()
         elif path == "/healthz":
             self._answer(200, b"ok\n")
         elif path == "/readyz":
@@ -283,6 +346,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if ready else 503, b"ready\n" if ready else b"not accepting\n")
         else:
             self._answer(404, b"there are /metrics, /healthz and /readyz\n")
+
+    def _metrics(self) -> None:
+        try:
+            encode, kind = choose_encoder(self.headers.get("Accept", ""))
+            text = encode(self.server.registry)
+        except Exception as error:
+            self._answer(500, f"the metrics cannot be written: {error}\n".encode(errors="replace"))
+        else:
+            self._answer(200, text, kind)
 
     do_HEAD = do_GET  # noqa: N815 (the name is http.server's)
 

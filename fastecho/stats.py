@@ -190,7 +190,8 @@ class Stats(WorkerStats):
 
     Attributes:
         workers: tuple of WorkerStats, one for each worker, in order.
-        listen_queue: the accept queues, as of Server.listen_queue(); None if it does not accept.
+        listen_queue: the accept queues, as of Server.listen_queue(); None if it does not accept, or
+            if the kernel tells nothing.
     """
 
     __slots__ = ("listen_queue", "workers")

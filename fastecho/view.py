@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from .errors import ConfigError, ForkedError
-from .listen_queue import read_queues
+from .listen_queue import NotListeningError, read_queues
 from .stats import Stats
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -124,13 +124,19 @@ class View:
         self._check_process()
         failures = 0 if self._calls is None else self._calls.failures
         counters = [] if self._core is None else self._core.counters()
-        return Stats(counters, failures, self._queue())
+        try:
+            queue = self._queue()
+        except OSError:
+            queue = None
+        return Stats(counters, failures, queue)
 
     def listen_queue(self) -> ListenQueue:
         """Return how full the accept queues of the listeners are, now.
 
         Raises:
-            RuntimeError: the server does not accept: it has not begun, or has ended.
+            RuntimeError: the server does not accept: it has not begun, refuses, or has ended.
+            OSError: the kernel tells of none of them: netlink is forbidden, or no descriptor is
+                left for it, and all are Unix sockets.
         Thread: any; no worker is disturbed.   Cost: some microseconds a listener; of a Unix
         socket some tens.
         """
@@ -146,7 +152,7 @@ class View:
             return None
         try:
             return read_queues(self._listeners, core.highest_depths())
-        except OSError:  # it has ended meanwhile
+        except NotListeningError:  # it has ended meanwhile, or is about to refuse
             return None
 
     def tcp_info(self, most: int = 100) -> list[TcpInfo]:

@@ -51,13 +51,14 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.listening": {"address"},
     "diagnose.netns": {"errors"},
     "diagnose.owners": set(),
+    "diagnose.places": {"address", "diagnose.listening", "errors"},
     "diagnose.proc_net": {"diagnose.listening"},
     "diagnose.queues": {
         "diagnose.listening", "diagnose.owners", "diagnose.proc_net", "diagnose.sock_diag",
     },
     "diagnose.report": {
         "_version", "diagnose.listening", "diagnose.queues", "diagnose.syn_queue",
-        "diagnose.verdicts",
+        "diagnose.verdicts", "logs",
     },
     "diagnose.sock_diag": {"diagnose.listening"},
     "diagnose.syn": set(),
@@ -69,7 +70,7 @@ ARROWS: dict[str, set[str]] = {
     "listen_queue": {"diagnose.sock_diag", "listener"},
     "listener": {"address", "config", "errors", "limits"},
     "metrics": {
-        "address", "config", "errors", "listen_queue", "listener", "server", "stats",
+        "address", "config", "errors", "listen_queue", "listener", "logs", "server", "stats",
     },
     "peer": {"address", "listener"},
     "process": {"server"},

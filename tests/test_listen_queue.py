@@ -98,10 +98,11 @@ def test_several_listeners_are_told_together_and_alone(
     server = make_server(binds, backlog=7, fault="accept_delay=20s")
     with knocked(server.listeners[0].socket, 2), knocked(server.listeners[1].socket, 1):
         queue = server.listen_queue()
-        assert [one.depth for one in queue.listeners] == [2, 1, 0]
-        assert [one.drops for one in queue.listeners] == [0, None, 0]
+        known = [one for one in queue.listeners if one is not None]
+        assert [one.depth for one in known] == [2, 1, 0]
+        assert [one.drops for one in known] == [0, None, 0]
         assert (queue.depth, queue.limit, queue.drops, queue.highest) == (3, 21, 0, 2)
-        assert queue.listeners[0].listeners == ()
+        assert known[0].listeners == ()
         server.abort()
 
 

@@ -6,6 +6,7 @@ The listeners are of this process or of others; nobody accepts. Does not live he
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from peers import has_ipv6, wait_until
+from peers import has_ipv6, reset, wait_until
 
 from fastecho.diagnose import proc_net
 from fastecho.diagnose.listening import Listening
-from fastecho.diagnose.queues import Watch, look, name_processes
+from fastecho.diagnose.places import Place
+from fastecho.diagnose.queues import PORTS_APART, Watch, look, look_closely, name_processes
 from fastecho.diagnose.verdicts import Verdict, verdict
+from fastecho.errors import ConfigError
 
 MORE = 3
 """Clients that find no place."""
@@ -217,8 +220,8 @@ def test_a_full_queue_is_named_with_its_numbers_and_what_helps() -> None:
     somaxconn = proc_net.settings()["somaxconn"]
     assert re.fullmatch(
         r"accept queue full \(6 of 6\); 1 SYN dropped since the listener opened, 1 of them in the "
-        r"last [\d.]+ s, retransmissions included; the application accepts too slowly, or raise "
-        rf"its backlog above 5: somaxconn {somaxconn} allows it",
+        r"last [\d.]+ s, retransmissions included; the application accepts too slowly, or its "
+        rf"backlog is too short: raise it above 5 \(somaxconn {somaxconn} allows it\)",
         found.sentence,
     )
 
@@ -234,23 +237,187 @@ def test_with_a_backlog_of_somaxconn_both_must_be_raised() -> None:
     assert "raise somaxconn above 128" in told.sentence
 
 
-def test_who_does_not_accept_is_told_from_who_is_slow() -> None:
+def looked(watch: Watch, listener: socket.socket, *, closely: bool = True) -> Verdict | None:
+    """Look once more, and judge as if that had taken a second."""
+    found = look()
+    if closely:
+        look_closely(found, lambda one: one.inode == inode_of(listener))
+    watch.add(found)
+    one = next(one for one in found.listeners if one.inode == inode_of(listener))
+    return verdict(one, watch.seen(one), 1.0, found.settings)
+
+
+@pytest.mark.parametrize("host", FAMILIES)
+def test_who_accepts_nobody_is_told(host: str) -> None:
+    with listen(host, 5) as listener, knocked(listener, 2):
+        watch = Watch()
+        looked(watch, listener)
+        found = looked(watch, listener)
+    assert found is not None
+    assert (found.kind, found.sentence) == (
+        "not_accepting",
+        (
+            "2 connections wait in the accept queue, and none was taken in the last second: "
+            "the application does not accept"
+        ),
+    )
+
+
+def test_an_interval_of_less_than_a_second_says_nothing_of_who_accepts() -> None:
     with listen("127.0.0.1", 5) as listener, knocked(listener, 2):
         watch = Watch()
-        for _ in range(5):
-            watch.add(look())
-        found = judged(listener, watch)
-        assert found is not None
-        assert found.kind == "not_accepting"
-        assert found.sentence.startswith(
-            "2 connections wait in the accept queue, and none was taken"
-        )
-        watch.begin()
-        for number in range(5):
-            if number == 3:
-                listener.accept()[0].close()
+        for _ in range(10):
             watch.add(look())
         assert judged(listener, watch) is None
+
+
+def test_where_nobody_looked_closely_it_only_seems_so() -> None:
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 1):
+        watch = Watch()
+        looked(watch, listener, closely=False)
+        found = looked(watch, listener, closely=False)
+    assert found is not None
+    assert found.sentence == (
+        "1 connection waits in the accept queue, and their number never sank in the last second: "
+        "the application seems not to accept"
+    )
+
+
+def test_who_accepts_as_fast_as_newcomers_come_accepts() -> None:
+    """The queue keeps its depth, and those in it are others."""
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 2):
+        watch = Watch()
+        looked(watch, listener)
+        listener.accept()[0].close()
+        with knocked(listener, 1):
+            assert looked(watch, listener) is None
+            watch.begin()
+            looked(watch, listener)
+            told = looked(watch, listener)
+    assert told is not None
+    assert told.kind == "not_accepting"
+
+
+def test_who_was_reset_in_the_queue_was_not_accepted() -> None:
+    with listen("127.0.0.1", 5) as listener, knocked(listener, 1):
+        watch = Watch()
+        with socket.create_connection(listener.getsockname()) as gone:
+            looked(watch, listener)
+            reset(gone)
+        wait_until(lambda: len(waiting(listener)) == 1)
+        assert seen(listener).depth == 2
+        found = looked(watch, listener)
+        assert found is not None
+        assert found.kind == "not_accepting"
+        # The one that was reset is taken as any other is.
+        watch.begin()
+        looked(watch, listener)
+        for _ in range(2):
+            listener.accept()[0].close()
+        with knocked(listener, 2):
+            assert looked(watch, listener) is None
+
+
+def waiting(listener: socket.socket) -> frozenset[bytes]:
+    """Return who waits, as a close look sees it."""
+    found = look()
+    look_closely(found, lambda one: one.inode == inode_of(listener))
+    (cookies,) = [one.waiting for one in found.listeners if one.inode == inode_of(listener)]
+    return cookies or frozenset()
+
+
+def test_a_full_queue_of_who_accepts_nobody_needs_no_longer_backlog() -> None:
+    with listen("127.0.0.1", 1) as listener, knocked(listener, 2):
+        watch = Watch()
+        looked(watch, listener)
+        found = looked(watch, listener)
+        assert found is not None
+        assert found.sentence == (
+            "accept queue full (2 of 2); nothing was dropped yet; nobody was accepted in the last "
+            "second: look what keeps the application from it"
+        )
+        listener.accept()[0].close()
+        with knocked(listener, 1):
+            found = looked(watch, listener)
+    assert found is not None
+    assert "the application accepts too slowly, or its backlog is too short" in found.sentence
+
+
+def test_of_listeners_that_share_an_address_nobody_knows_whose_newcomers_wait() -> None:
+    with contextlib.ExitStack() as stack:
+        pair: list[socket.socket] = []
+        for port in (0, None):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.0.0.1", port if port == 0 else pair[0].getsockname()[1]))
+            sock.listen(5)
+            pair.append(sock)
+        stack.enter_context(knocked(pair[0], 4))
+        found = look()
+        look_closely(found, lambda _: True)
+        shared = [one for one in found.listeners if one.inode in map(inode_of, pair)]
+    assert len(shared) == 2
+    assert [one.waiting for one in shared] == [None, None]
+
+
+def test_with_many_ports_all_connections_are_looked_at_together() -> None:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listen("127.0.0.1", 5)) for _ in range(PORTS_APART + 2)]
+        for count, listener in enumerate(listeners):
+            stack.enter_context(knocked(listener, count + 1))
+        found = look()
+        look_closely(found, lambda _: True)
+        by_inode = {one.inode: one.waiting for one in found.listeners}
+        assert [len(by_inode[inode_of(one)] or ()) for one in listeners] == [1, 2, 3, 4, 5, 6]
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    ("host", "found_by", "not_by"),
+    [
+        ("0.0.0.0", ["127.0.0.1:7", "0.0.0.0:7", "7", ":7", "*:7", "10.1.2.3:7"], ["[::1]:7"]),
+        ("127.0.0.1", ["127.0.0.1:7", "[::ffff:127.0.0.1]:7", "localhost:7"], ["0.0.0.0:7"]),
+        ("::", ["[::1]:7", "[::]:7", "[2001:db8::1]:7", "7"], ["127.0.0.1:7", "0.0.0.0:7"]),
+        ("", ["127.0.0.1:7", "[::1]:7", "[::]:7", "0.0.0.0:7", "7"], ["127.0.0.1:8", "8"]),
+        ("::1", ["[0:0::1]:7", "[::1]:7"], ["127.0.0.1:7", "[::]:7", "unix:7"]),
+        ("fe80::1", ["[fe80::1]:7", "[fe80::1%lo]:7"], ["[fe80::2]:7"]),
+    ],
+)
+def test_a_place_is_where_a_client_would_connect(
+    host: str, found_by: list[str], not_by: list[str]
+) -> None:
+    one = Listening("tcp", host=host, port=7, depth=0, limit=1, inode=1)
+    assert [Place(text)(one) for text in found_by] == [True] * len(found_by)
+    assert [Place(text)(one) for text in not_by] == [False] * len(not_by)
+
+
+def test_a_unix_listener_is_found_by_the_name_that_the_kernel_has() -> None:
+    one = Listening("unix", path="\0name", depth=0, limit=1, inode=1)
+    assert Place("unix:@name")(one)
+    assert not Place("unix:name")(one)
+    assert not Place("7")(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0", "must be 1 to 65535"),
+        ("65536", "must be 1 to 65535"),
+        ("007", "must be 1 to 65535, without zeros before it"),
+        (":0", "must be 1 to 65535"),
+        ("*:x", "must be 1 to 65535"),
+        ("http", "must be a port, HOST:PORT or unix:PATH"),
+        ("unix:", "has no path"),
+        ("no-such-host.invalid:80", "does not resolve: "),
+    ],
+)
+def test_what_is_no_place_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Place(text)
+    assert f"PORT {text!r} " in str(raised.value)
+    assert reason in str(raised.value)
 
 
 def test_what_is_over_is_no_problem_of_now() -> None:
@@ -264,7 +431,27 @@ def test_what_is_over_is_no_problem_of_now() -> None:
         found = judged(listener, watch)
     assert found is not None
     assert (found.kind, found.is_now) == ("dropped_before", False)
-    assert found.sentence == "3 SYNs dropped since the listener opened, none of them now"
+    assert found.sentence == "3 SYNs dropped since the listener opened"
+    with listen("127.0.0.1", 0) as listener:
+        with knocked(listener, 1 + MORE):
+            pass
+        listener.accept()[0].close()
+        wait_until(lambda: seen(listener).depth == 0)
+        told = looked(watch, listener)
+    assert told is not None
+    assert told.sentence == "3 SYNs dropped since the listener opened, none of them now"
+
+
+def test_last_acks_are_no_syns() -> None:
+    one = Listening("tcp", host="127.0.0.1", port=1, depth=4, limit=3, inode=1, drops=9)
+    one.handshakes = 2
+    watch = Watch()
+    found = look()
+    found.listeners = [one]
+    watch.add(found)
+    told = verdict(one, watch.seen(one), 1.0, {"somaxconn": 128})
+    assert told is not None
+    assert "9 packets (SYNs, and last ACKs of handshakes) dropped since" in told.sentence
 
 
 def test_a_queue_that_was_full_between_two_looks_is_given_away_by_its_drops() -> None:

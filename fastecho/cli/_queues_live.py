@@ -12,13 +12,17 @@ from collections import deque
 
 from fastecho.cli import put_line
 from fastecho.cli._outputs import STDOUT, write_text
-from fastecho.cli._queues_text import changes, lines, sparkline
+from fastecho.cli._queues_text import absent, changes, sentences, sparkline, table
 from fastecho.cli._summary import Paint, look_of
+from fastecho.cli._surroundings import let_sigterm_end_it
+from fastecho.measure.words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
+
+    from rich.console import Group
 
     from fastecho.diagnose.report import Report
 
@@ -36,6 +40,8 @@ __all__ = ["run_live"]
 
 HISTORY = 20
 """Intervals of a sparkline."""
+LEAST_ROWS = 3
+"""Rows of the table, with its head, that are shown whatever else there is to say."""
 
 
 def run_live(observe: Callable[[], Report], json_path: str | None) -> bool:
@@ -43,13 +49,14 @@ def run_live(observe: Callable[[], Report], json_path: str | None) -> bool:
 
     observe: takes an interval, and returns what was found in it.
     """
+    let_sigterm_end_it()
     had_problems = False
     mode = "w"
     shown: Shown = _Table() if _can_draw(json_path) else _Lines(json_path)
     try:
         while True:
             report = observe()
-            had_problems = had_problems or bool(report.problems)
+            had_problems = had_problems or bool(report.problems or report.absent)
             shown.report(report)
             if json_path is not None:
                 import json
@@ -95,14 +102,12 @@ class _Table:
 
         self._unicode = look_of(sys.stdout)["unicode"]
         self._depths: dict[int, deque[int]] = {}
-        self._last: list[str] = []
+        self._rows: list[str] = []
+        self._said: list[str] = []
         self._live = Live(console=Console(), auto_refresh=False, screen=True)
         self._live.start()
 
     def report(self, one: Report) -> None:
-        from rich.console import Group
-        from rich.text import Text
-
         self._depths = {
             judged.listening.inode: self._depths.get(judged.listening.inode)
             or deque[int](maxlen=HISTORY)
@@ -115,17 +120,33 @@ class _Table:
             history[judged.listening.inode] = sparkline(
                 depths, judged.listening.holds, unicode=self._unicode
             )
-        self._last = list(lines(one, Paint(color=True), history))
-        rows = len(one.judged) + 1  # sentences may go on below themselves, rows may not
-        texts = [
-            Text.from_ansi(line, no_wrap=at < rows, overflow="ellipsis" if at < rows else "fold")
-            for at, line in enumerate(self._last)
-        ]
-        self._live.update(Group(*texts), refresh=True)
+        paint = Paint(color=True)
+        # Who has something wrong comes first: a screen may be too small for all.
+        wrong = {judged.listening.inode for judged in one.problems}
+        listed = sorted(one.judged, key=lambda judged: judged.listening.inode not in wrong)
+        self._rows = list(table(listed, paint, history))
+        self._said = [*map(absent, one.absent), *sentences(one, paint)]
+        self._live.update(self._fitted(), refresh=True)
+
+    def _fitted(self) -> Group:
+        """Return what fits the screen: all that is said, if that is possible, then rows."""
+        from rich.console import Group
+        from rich.text import Text
+
+        console = self._live.console
+        said = [Text.from_ansi(line, overflow="fold") for line in self._said]
+        height = sum(len(text.wrap(console, console.width)) for text in said)
+        room = max(console.height - height - 1, LEAST_ROWS)
+        rows = self._rows
+        if len(rows) > room:
+            hidden = len(rows) - room + 1
+            rows = [*rows[: room - 1], f"... and {counted(hidden, 'listener')} more"]
+        texts = [Text.from_ansi(row, no_wrap=True, overflow="ellipsis") for row in rows]
+        return Group(*texts, Text(), *said)
 
     def close(self) -> None:
         """Leave the last table behind."""
         self._live.stop()
-        for line in self._last:
+        for line in (*self._rows, "", *self._said):
             print(line)
-        self._last = []
+        self._rows = self._said = []

@@ -6,8 +6,8 @@ Lives here: columns, widths, sparklines, the words of --explain. Does not live h
 
 from __future__ import annotations
 
-from fastecho.cli._terminal import printable
 from fastecho.diagnose.syn_queue import syn_queue
+from fastecho.logs import one_line
 from fastecho.measure.words import counted
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from fastecho.diagnose.listening import Listening
     from fastecho.diagnose.report import Judged, Report
 
-__all__ = ["changes", "explained", "limit_lines", "lines", "sparkline"]
+__all__ = [
+    "absent",
+    "changes",
+    "explained",
+    "limit_lines",
+    "lines",
+    "sentences",
+    "sparkline",
+    "table",
+]
 
 COLUMNS = ("ACCEPT QUEUE", "HIGHEST", "DROPS", "SYN QUEUE", "LISTENER", "PROCESS")
 LEFT = ("LISTENER", "PROCESS", "DEPTH")
@@ -30,21 +39,33 @@ PROCESSES = 2
 """So many are named in a line."""
 
 
-def lines(report: Report, paint: Paint, history: Mapping[int, str] | None = None) -> Iterator[str]:
-    """Yield the table and what it means; `history`: a sparkline for each inode."""
-    yield from _table(report.judged, paint, history)
+def lines(report: Report, paint: Paint) -> Iterator[str]:
+    """Yield the table and what it means."""
+    yield from table(report.judged, paint)
     if report.judged:
         yield ""
-    found = [one for one in report.judged if one.verdict is not None]
-    for one in found:
-        assert one.verdict is not None
-        now = "red" if one.verdict.is_now else "dim"
-        yield paint(f"{_name(one.listening)}: {one.verdict.sentence}", now)
+    yield from sentences(report, paint)
+
+
+def sentences(report: Report, paint: Paint) -> Iterator[str]:
+    """Yield what the table means: what is wrong, what the namespace counted, what was not seen."""
+    for one in report.judged:
+        if one.verdict is not None:
+            now = "red" if one.verdict.is_now else "dim"
+            yield paint(f"{_name(one.listening)}: {one.verdict.sentence}", now)
     if not report.problems:
-        yield "nothing is wrong" if report.judged else "nobody listens"
+        yield _well(report)
     yield from _namespace(report)
     for sentence in report.missing:
-        yield paint(f"not seen: {printable(sentence)}", "dim")
+        yield paint(f"not seen: {one_line(sentence)}", "dim")
+
+
+def _well(report: Report) -> str:
+    if not report.judged:
+        return "nobody listens"
+    if report.seconds == 0:
+        return "no accept queue is full; what else happens now, a single look cannot tell"
+    return "nothing is wrong"
 
 
 def changes(report: Report) -> Iterator[str]:
@@ -59,13 +80,22 @@ def changes(report: Report) -> Iterator[str]:
         holds = "?" if listening.holds is None else f"{listening.holds:,}"
         what = f"{_name(listening)}: {listening.depth:,} of {holds}, at most {one.seen.deepest:,}"
         yield f"{what}; {found.sentence}" if found is not None else what
+    for place in report.absent:
+        said = True
+        yield absent(place)
     if not said:
         yield f"{counted(len(report.judged), 'listener')}, nobody waits, nothing is wrong"
 
 
-def _table(
-    judged: Sequence[Judged], paint: Paint, history: Mapping[int, str] | None
+def absent(place: str) -> str:
+    """Return what is said of a place that was asked for and where nobody listens."""
+    return f"{one_line(place)}: nothing listens there"
+
+
+def table(
+    judged: Sequence[Judged], paint: Paint, history: Mapping[int, str] | None = None
 ) -> Iterator[str]:
+    """Yield head and rows; `history`: a sparkline for each inode."""
     if not judged:
         return
     head = COLUMNS if history is None else (*COLUMNS[:1], "DEPTH", *COLUMNS[1:])
@@ -95,7 +125,8 @@ def _cells(one: Judged, history: Mapping[int, str] | None) -> tuple[str, ...]:
     syns = "-"
     if listening.handshakes is not None:
         rule = one.syn_queue
-        most = "cookies" if rule.holds == 0 else "?" if rule.holds is None else f"{rule.holds:,}"
+        room = None if rule.holds is None else rule.holds * listening.sharing
+        most = "cookies" if room == 0 else "?" if room is None else f"{room:,}"
         syns = f"{listening.handshakes:,} of {most}"
     depth = () if history is None else (history.get(listening.inode, ""),)
     return (
@@ -104,13 +135,13 @@ def _cells(one: Judged, history: Mapping[int, str] | None) -> tuple[str, ...]:
         f"{one.seen.highest:,}",
         drops,
         syns,
-        printable(listening.address),
+        one_line(listening.address),
         _processes(listening),
     )
 
 
 def _processes(one: Listening) -> str:
-    named = [f"{printable(name)} ({pid})" for pid, name in one.processes[:PROCESSES]]
+    named = [f"{one_line(name)} ({pid})" for pid, name in one.processes[:PROCESSES]]
     rest = len(one.processes) - len(named)
     if rest:
         named.append(f"{rest} more")
@@ -118,26 +149,27 @@ def _processes(one: Listening) -> str:
 
 
 def _name(one: Listening) -> str:
-    where = printable(one.address)
+    where = one_line(one.address)
     return f"{where}, {_processes(one)}" if one.processes else where
 
 
 def _namespace(report: Report) -> Iterator[str]:
     """Say what the counters of the namespace hold, if they hold anything."""
     words = {
-        "listen_overflows": "SYNs and ACKs found an accept queue full",
-        "listen_drops": "packets to listeners were dropped for any reason",
-        "syn_queue_drops": "SYNs found a SYN queue full and were dropped",
-        "syn_queue_cookies": "SYNs found a SYN queue full and were answered by a cookie",
-        "cookies_failed": "cookies came back wrong",
+        "listen_overflows": ("SYN or ACK", "SYNs and ACKs", "found an accept queue full"),
+        "listen_drops": ("packet", "packets", "to listeners dropped for any reason"),
+        "syn_queue_drops": ("SYN", "SYNs", "dropped at a full SYN queue"),
+        "syn_queue_cookies": ("SYN", "SYNs", "answered by a cookie at a full SYN queue"),
+        "cookies_failed": ("cookie", "cookies", "came back wrong"),
     }
     said = []
-    for name, what in words.items():
+    for name, (singular, plural, what) in words.items():
         if count := report.counters.get(name):
             new = report.new.get(name)
-            said.append(f"{count:,}{f' (+{new:,})' if new else ''} {what}")
+            noun = singular if count == 1 else plural
+            said.append(f"{count:,}{f' (+{new:,})' if new else ''} {noun} {what}")
     if said:
-        yield "since this network namespace began: " + "; ".join(said)
+        yield "at all listeners since this network namespace began: " + "; ".join(said)
 
 
 def sparkline(depths: Iterable[int], holds: int | None, *, unicode: bool) -> str:
@@ -182,7 +214,7 @@ def explained(report: Report, release: str) -> Iterator[str]:
             f"{_known(None if syn is None else max(64, syn)):>10}",
             f"{_known(one.syn_queue.holds):>6}",
         )
-        yield f"{'  '.join(cells)}  {printable(one.listening.address)}"
+        yield f"{'  '.join(cells)}  {one_line(one.listening.address)}"
     yield "  * as far as somaxconn allows"
 
 
@@ -195,7 +227,7 @@ def limit_lines(found: Iterable[Limit], paint: Paint, width: int) -> Iterator[st
     from textwrap import wrap
 
     for one in found:
-        yield f"{paint(one.name, 'bold')}: {printable(one.shown)}"
+        yield f"{paint(one.name, 'bold')}: {one_line(one.shown)}"
         for text in (one.meaning, f"to change it: {one.change}"):
             for line in wrap(text, max(width, 40) - 2):
                 yield f"  {line}"

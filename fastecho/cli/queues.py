@@ -30,6 +30,7 @@ LOOKS = 10
 """Looks in an interval."""
 LONGEST_INTERVAL = 3600.0
 SHORTEST_INTERVAL = 0.1
+DEFAULT_INTERVAL = 1.0
 
 DESCRIPTION = """\
 Show both kernel queues of every listener on this machine, whoever it belongs to, and say
@@ -38,10 +39,11 @@ accepted yet: when it is full, SYNs are dropped and clients hang. It looks for a
 so that what happens now is told from what is long over. Needs no root; what only root
 may see is said to be missing.
 
-A PORT limits it to listeners of this port; also HOST:PORT or unix:PATH. Unix listeners
-are shown if somebody waits in one, or with --unix. Exit code 0, also if something is
-wrong, unless --fail is given: then 3. 1 if nothing listens at a PORT, 2 for a wrong
-option, 4 if the kernel cannot be asked."""
+A PORT limits it to listeners of this port; also HOST:PORT, which finds who listens on
+every address too, or unix:PATH (unix:@NAME of the abstract namespace). Unix listeners are
+shown if somebody waits in one, or with --unix. Exit code 0, also if something is
+wrong, unless --fail is given: then 3, with --watch if it ever was. 1 if nothing listens
+at a PORT, 2 for a wrong option, 4 if the kernel cannot be asked."""
 
 EXAMPLE = """\
 examples:
@@ -63,15 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-w",
         "--watch",
         action="store_true",
-        help="go on until Ctrl-C: a table that changes on a terminal, lines otherwise",
+        help="go on until Ctrl-C or SIGTERM: a table that changes on a terminal, lines otherwise",
     )
     add(
         "-i",
         "--interval",
         metavar="TIME",
-        default="1",
-        help="look for this time before telling, ten times; 0: a single look, which cannot tell "
-        "what happens now (default: %(default)s)",
+        help="look for this time before telling, ten times; 0: a single look, which can tell a "
+        "full queue and nothing else of what happens now (default: 1)",
     )
     add(
         "--json",
@@ -113,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
         return _demo()
     wanted, interval = Wanted(args.where, every_unix=args.unix), _interval(args)
     if args.json is not None:
+        if args.json.isascii() and args.json.isdigit():
+            reason = f"would be a file: write ./{args.json} for that, and a port before --json"
+            raise ConfigError("--json", args.json, reason)
         check_path("json", args.json)
     if args.netns is not None:
         from fastecho.diagnose.netns import enter
@@ -131,16 +135,16 @@ def run(args: argparse.Namespace) -> int:
     # What --explain tells does not change in a second.
     report = observe(watch, 0.0 if args.explain else interval, wanted)
     _tell(report, args)
-    if missing := wanted.missing(one.listening for one in report.judged):
-        complain(NAME, f"nothing listens at {', '.join(missing)}")
+    if report.absent:
+        complain(NAME, f"nothing listens at {', '.join(report.absent)}")
         return EXIT_FAILED
     return EXIT_THRESHOLD if args.fail and report.problems else EXIT_DONE
 
 
 ALONE = {
-    "demo": ("watch", "json", "fail", "explain", "limits", "netns", "unix", "where"),
-    "limits": ("watch", "fail", "explain", "unix", "where"),
-    "explain": ("watch", "json", "fail"),
+    "demo": ("watch", "json", "fail", "explain", "limits", "netns", "unix", "interval", "where"),
+    "limits": ("watch", "fail", "explain", "unix", "interval", "where"),
+    "explain": ("watch", "json", "fail", "interval"),
 }
 """What has no effect beside which option."""
 
@@ -152,8 +156,12 @@ def _check(args: argparse.Namespace) -> None:
             given = getattr(args, other)
             if getattr(args, flag) and given not in (None, False, []):
                 name = "PORT" if other == "where" else f"--{other}"
-                value = given[0] if other == "where" else NO_VALUE if given is True else given
+                value = given[0] if other == "where" else given
+                if given is True or (other == "json" and given == STDOUT):
+                    value = NO_VALUE
                 raise ConfigError(name, value, f"has no effect with --{flag}")
+    if args.unix and args.where:
+        raise ConfigError("--unix", NO_VALUE, "has no effect with a PORT: only that is shown")
 
 
 class Wanted:
@@ -164,44 +172,27 @@ class Wanted:
     """
 
     def __init__(self, where: list[str], *, every_unix: bool) -> None:
-        self._where = {text: self._read(text) for text in where}
+        from fastecho.diagnose.places import Place
+
+        self._places = [Place(text) for text in dict.fromkeys(where)]
         self._every_unix = every_unix
 
-    @staticmethod
-    def _read(text: str) -> int | str:
-        if text.isascii() and text.isdigit():
-            if len(text) <= 5 and 1 <= int(text) <= 65535:
-                return int(text)
-            raise ConfigError("PORT", text, "must be 1 to 65535")
-        if ":" not in text:
-            raise ConfigError("PORT", text, "must be a port, HOST:PORT or unix:PATH")
-        from fastecho.address import parse_target
-
-        address = str(parse_target(text, "PORT"))
-        return text if text.startswith(":") else address
-
     def __call__(self, one: Listening) -> bool:
-        if not self._where:
+        if not self._places:
             return one.kind == "tcp" or one.depth > 0 or self._every_unix
-        return any(self._is_at(one, place) for place in self._where.values())
+        return any(place(one) for place in self._places)
 
     def missing(self, found: Iterable[Listening]) -> list[str]:
         """Return the places, as they were written, where nobody of these listens."""
         there = list(found)
-        return [
-            text
-            for text, place in self._where.items()
-            if not any(self._is_at(one, place) for one in there)
-        ]
-
-    @staticmethod
-    def _is_at(one: Listening, place: int | str) -> bool:
-        return place in (one.port, one.address)
+        return [place.text for place in self._places if not any(map(place, there))]
 
 
 def _interval(args: argparse.Namespace) -> float:
     from fastecho.measure.values import read_seconds
 
+    if args.interval is None:
+        return DEFAULT_INTERVAL
     value = read_seconds(args.interval)
     if value is None:
         reason = "must be a time such as 1, 500ms or 2m"
@@ -216,22 +207,28 @@ def _interval(args: argparse.Namespace) -> float:
 
 def observe(watch: Watch, interval: float, wanted: Wanted) -> Report:
     """Look for another interval, and judge; processes are looked for once, at its end."""
-    from fastecho.diagnose.queues import look, name_processes
+    from fastecho.diagnose.queues import look, look_closely, name_processes
     from fastecho.diagnose.report import Report
 
     watch.begin()
     end = time.monotonic() + interval
     try:
-        watch.add(look())
+        found = look()
+        if interval:
+            look_closely(found, wanted)
+        watch.add(found)
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(left, interval / LOOKS))
-            watch.add(look())
+            found = look()
+            if time.monotonic() >= end:
+                look_closely(found, wanted)
+            watch.add(found)
     except OSError as error:
         sentence = f"the kernel cannot be asked for its listeners: {error.strerror}"
         raise StartError(error.errno or 0, sentence) from None
     assert watch.last is not None
     name_processes(watch.last, wanted)
-    return Report(watch, wanted)
+    return Report(watch, wanted, wanted.missing)
 
 
 def _tell(report: Report, args: argparse.Namespace) -> None:

@@ -284,14 +284,17 @@ class _Serving:
             return None
         from fastecho.metrics import MetricsServer
 
-        return MetricsServer(self.metrics, server)
+        try:
+            return MetricsServer(self.metrics, server)
+        except StartError as error:
+            raise StartError(error.errno or 0, f"--metrics: {error.strerror}") from None
 
     def _metrics_banner(self, metrics: MetricsServer) -> None:
         from fastecho.address import is_loopback, parse_bind
 
         for address in metrics.addresses:
             is_unix = address.startswith("unix:")
-            where = address if is_unix else f"http://{address}/metrics"
+            where = address if is_unix else f"http://{_reached_at(address)}/metrics"
             self.say("info", f"metrics on {where}")
             host = parse_bind(address).host
             if host is not None and not is_loopback(host):
@@ -426,6 +429,11 @@ def tell_ready(addresses: Sequence[str], ready_fd: int, log: Log) -> None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, ready_fd)
         os.close(nowhere)
+
+
+def _reached_at(address: str) -> str:
+    """Return HOST:PORT for an address that is listened on; that of every address has no host."""
+    return f"localhost{address}" if address.startswith(":") else address
 
 
 def _without_effect(config: Config) -> Iterator[str]:

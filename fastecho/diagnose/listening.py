@@ -25,12 +25,15 @@ class Listening:
         drops: TCP only: packets dropped since it listens, nearly all of them SYNs that found
             the accept queue full; None where not known.
         handshakes: TCP only: connections in the SYN queue of its address; None where not known.
+        waiting: TCP only: the kernel's cookies of those in the accept queue, but for those that
+            were reset there; None where nobody looked, or where several listeners share the address.
+        sharing: how many listeners have this very address (SO_REUSEPORT); they share handshakes.
         processes: (pid, name) of those who have it open, as far as this user may know.
     """
 
     __slots__ = (
         "depth", "drops", "handshakes", "host", "inode", "kind", "limit", "path", "port",
-        "processes", "uid",
+        "processes", "sharing", "uid", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +59,8 @@ class Listening:
         self.limit = limit
         self.drops = drops
         self.handshakes: int | None = None
+        self.waiting: frozenset[bytes] | None = None
+        self.sharing = 1
         self.processes: tuple[tuple[int, str], ...] = ()
 
     @property

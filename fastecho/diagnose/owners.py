@@ -73,7 +73,7 @@ def _sockets(pid: int, links: Mapping[str, int]) -> set[int]:
 
 def _name(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().removesuffix(b"\n").decode(errors="replace")
     except OSError:
         return "?"

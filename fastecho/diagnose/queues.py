@@ -7,6 +7,7 @@ owners.py), showing it (fastecho.cli.queues).
 
 from __future__ import annotations
 
+import os
 import time
 
 from fastecho.diagnose import proc_net, sock_diag
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
     from fastecho.diagnose.listening import Listening
 
-__all__ = ["Look", "Seen", "Watch", "look", "name_processes"]
+__all__ = ["Look", "Seen", "Watch", "look", "look_closely", "name_processes"]
+
+PORTS_APART = 4
+"""With more ports at which somebody waits, all connections are looked at together."""
 
 
 class Look:
@@ -63,6 +67,8 @@ def look() -> Look:
     except OSError as error:
         listeners, handshakes = proc_net.tcp_sockets()
         missing.append(f"limits and drops: the kernel's sock_diag says {error.strerror}")
+    # A dump while sockets come and go can show one twice.
+    listeners = list({one.inode: one for one in listeners}.values())
     _give_handshakes(listeners, handshakes)
     try:
         listeners += sock_diag.unix_listeners()
@@ -82,21 +88,60 @@ def _order(one: Listening) -> tuple[str, str, int, str, int]:
     return one.kind, one.host or "", one.port or 0, one.path or "", one.inode
 
 
-def _give_handshakes(listeners: Iterable[Listening], counts: dict[tuple[str, int], int]) -> None:
-    """Give each listener the handshakes at its address; those of one address share them."""
-    by_address = dict[tuple[str, int], list["Listening"]]()
-    for one in listeners:
-        one.handshakes = 0
-        assert one.host is not None and one.port is not None
-        by_address.setdefault((one.host, one.port), []).append(one)
-    for (host, port), count in counts.items():
+class _Places:
+    """Finds the listeners to which a connection's own address belongs."""
+
+    def __init__(self, listeners: Iterable[Listening]) -> None:
+        self._by_address = dict[tuple[str, int], list["Listening"]]()
+        for one in listeners:
+            assert one.host is not None and one.port is not None
+            self._by_address.setdefault((one.host, one.port), []).append(one)
+
+    def sharing(self, one: Listening) -> list[Listening]:
+        """Return those that have a listener's very address, itself among them."""
+        return self._by_address[one.host or "", one.port or 0]
+
+    def at(self, host: str, port: int) -> list[Listening]:
+        """Return them: more than one where they share an address (SO_REUSEPORT)."""
         wild = "::" if ":" in host else "0.0.0.0"
         for key in ((host, port), (wild, port), ("", port)):
-            if key in by_address:
-                for one in by_address[key]:
-                    assert one.handshakes is not None
-                    one.handshakes += count
-                break
+            if key in self._by_address:
+                return self._by_address[key]
+        return []
+
+
+def _give_handshakes(listeners: Iterable[Listening], counts: dict[tuple[str, int], int]) -> None:
+    """Give each listener the handshakes at its address; those of one address share them."""
+    places = _Places(listeners)
+    for one in listeners:
+        one.handshakes = 0
+        one.sharing = len(places.sharing(one))
+    for (host, port), count in counts.items():
+        for one in places.at(host, port):
+            assert one.handshakes is not None
+            one.handshakes += count
+
+
+def look_closely(found: Look, wanted: Callable[[Listening], bool]) -> None:
+    """See who waits at the wanted TCP listeners, where somebody does.
+
+    Cost: the kernel walks all connections, once for each port, or once for all.
+    """
+    tcp = [one for one in found.listeners if one.kind == "tcp"]
+    places = _Places(tcp)
+    ports = {one.port or 0 for one in tcp if one.depth and wanted(one)}
+    seen = dict[int, set[bytes]]()
+    try:
+        for port in ports if len(ports) <= PORTS_APART else [0]:
+            for (host, at), cookies in sock_diag.unaccepted(port).items():
+                there = places.at(host, at)
+                if len(there) == 1:
+                    seen.setdefault(there[0].inode, set()).update(cookies)
+    except OSError:
+        return  # it is missing, and was told of
+    for one in tcp:
+        if one.port in ports and one.sharing == 1:
+            one.waiting = frozenset(seen.get(one.inode, ()))
 
 
 def name_processes(one: Look, wanted: Callable[[Listening], bool]) -> None:
@@ -109,10 +154,14 @@ def name_processes(one: Look, wanted: Callable[[Listening], bool]) -> None:
     whose = f"processes of {nameless} listener{'s' if nameless != 1 else ''}"
     if owners.hidden is None:
         one.missing.append("processes: /proc cannot be read")
+    elif nameless and owners.hidden and os.geteuid() == 0:
+        others = f"{owners.hidden} process{'es' if owners.hidden != 1 else ''}"
+        one.missing.append(f"{whose}: {others} may not be looked into (CAP_SYS_PTRACE is missing)")
     elif nameless and owners.hidden:
         one.missing.append(f"{whose}: they belong to other users (root sees them)")
     elif nameless:
-        one.missing.append(f"{whose}: the kernel's own, or of another PID namespace")
+        why = "the kernel's own, of another PID namespace, closed meanwhile, or hidden (hidepid)"
+        one.missing.append(f"{whose}: {why}")
 
 
 class Seen:
@@ -124,11 +173,14 @@ class Seen:
         was_full: whether it was full at any look of the last interval.
         looks: number of looks in the last interval.
         taken: whether somebody was seen to accept in the last interval, or nobody waited.
+        is_sure: whether that nobody was taken is known, and not only that the depth never sank:
+            accepted as fast as newcomers come, a queue keeps its depth.
         drops_new: drops in the last interval; None where they are not known.
     """
 
     __slots__ = (
-        "_depth", "_drops", "_drops_before", "deepest", "highest", "looks", "taken", "was_full",
+        "_depth", "_drops", "_drops_before", "_reset", "_waiting", "deepest", "highest", "is_sure",
+        "looks", "taken", "was_full",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -139,7 +191,8 @@ class Seen:
 
     def begin(self) -> None:
         """Begin a new interval at the last look."""
-        self.was_full = self.taken = False
+        self.was_full = self.taken = self.is_sure = False
+        self._waiting: frozenset[bytes] | None = None
         self.looks = self.deepest = 0
         self._drops_before = self._drops
 
@@ -147,6 +200,8 @@ class Seen:
         """Another look at the listener."""
         self.looks += 1
         self.taken = self.taken or one.depth == 0 or one.depth < self._depth
+        if one.waiting is not None:
+            self._compare(one.depth, one.waiting)
         self.was_full = self.was_full or one.is_full
         self.deepest = max(self.deepest, one.depth)
         self.highest = max(self.highest, self.deepest)
@@ -154,6 +209,17 @@ class Seen:
         self._drops = one.drops
         if self._drops_before is None:
             self._drops_before = one.drops
+
+    def _compare(self, depth: int, waiting: frozenset[bytes]) -> None:
+        """See whether those who waited at the first close look wait still."""
+        # One that was reset stays in the queue, but is no connection any more.
+        reset = depth - len(waiting)
+        if self._waiting is None:
+            self._waiting, self._reset = waiting, reset
+            return
+        gone = len(self._waiting - waiting)
+        self.taken = self.taken or gone > max(reset - self._reset, 0)
+        self.is_sure = True
 
     @property
     def drops_new(self) -> int | None:

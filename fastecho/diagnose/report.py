@@ -11,10 +11,11 @@ import time
 from fastecho._version import __version__
 from fastecho.diagnose.syn_queue import SynQueue, syn_queue
 from fastecho.diagnose.verdicts import Verdict, verdict
+from fastecho.logs import valid_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from fastecho.diagnose.listening import Listening
@@ -41,7 +42,7 @@ class Judged:
     def to_json(self) -> dict[str, Any]:
         one, seen = self.listening, self.seen
         data: dict[str, Any] = {
-            "address": one.address,
+            "address": valid_text(one.address),
             "kind": one.kind,
             "inode": one.inode,
             "uid": one.uid,
@@ -57,6 +58,7 @@ class Judged:
             data["drops"] = {"since_open": one.drops, "new": seen.drops_new}
             data["syn_queue"] = {
                 "handshakes": one.handshakes,
+                "sharing": one.sharing,
                 "holds": self.syn_queue.holds,
                 "beyond": self.syn_queue.beyond,
                 "rule": self.syn_queue.rule,
@@ -78,9 +80,15 @@ class Report:
         seconds: the interval that counts as now.
         counters, new: the namespace's counters, and by how much they rose in the interval.
         settings, missing: of the look.
+        absent: the places that were asked for and where nobody listens.
     """
 
-    def __init__(self, watch: Watch, wanted: Callable[[Listening], bool]) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        wanted: Callable[[Listening], bool],
+        absent: Callable[[Iterable[Listening]], list[str]] = lambda _: [],
+    ) -> None:
         look = watch.last
         assert look is not None
         self.seconds = watch.seconds
@@ -89,6 +97,7 @@ class Report:
             for one in look.listeners
             if wanted(one)
         ]
+        self.absent = absent([one.listening for one in self.judged])
         self.counters = look.counters
         self.new = watch.counted()
         self.settings = look.settings
@@ -112,4 +121,5 @@ class Report:
             "namespace": {"counters": self.counters, "new": self.new},
             "settings": self.settings,
             "missing": self.missing,
+            "absent": [valid_text(place) for place in self.absent],
         }

@@ -21,14 +21,15 @@ from fastecho.diagnose.listening import Listening
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
-__all__ = ["handshakes", "tcp_listeners", "unix_listener", "unix_listeners"]
+__all__ = ["handshakes", "tcp_listeners", "unaccepted", "unix_listener", "unix_listeners"]
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST, NLM_F_DUMP, NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-TCP_SYN_RECV, TCP_LISTEN, TCP_NEW_SYN_RECV = 3, 10, 12
+TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT, TCP_LISTEN, TCP_NEW_SYN_RECV = 1, 3, 8, 10, 12
 INET_DIAG_SKMEMINFO, INET_DIAG_SKV6ONLY = 7, 11
 UNIX_DIAG_NAME, UNIX_DIAG_RQLEN, UNIX_DIAG_UID = 0, 4, 7
 UDIAG_SHOW_NAME, UDIAG_SHOW_RQLEN, UDIAG_SHOW_UID = 0x1, 0x10, 0x40
@@ -38,7 +39,7 @@ HEADER = struct.Struct("=IHHII")
 INET_REQUEST = struct.Struct("=4BI48s")
 """struct inet_diag_req_v2: family, protocol, extensions, padding, states, no socket."""
 INET_MESSAGE = struct.Struct("=4B2s2s16s16sI8s5I")
-"""struct inet_diag_msg: family, state, .., ports, addresses, interface, .., expires, rqueue,
+"""struct inet_diag_msg: family, state, .., ports, addresses, interface, cookie, expires, rqueue,
 wqueue, uid, inode."""
 UNIX_REQUEST = struct.Struct("=2BH5I")
 """struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie."""
@@ -72,7 +73,7 @@ def tcp_listeners() -> list[Listening]:
             found.append(
                 Listening(
                     "tcp",
-                    host=_host(fields[0], fields[6], only_v6=only_v6),
+                    host=_host(fields[0], fields[6], fields[8], only_v6=only_v6),
                     port=int.from_bytes(fields[4], "big"),
                     depth=fields[11],
                     limit=fields[12],
@@ -97,9 +98,32 @@ def handshakes() -> dict[tuple[str, int], int]:
         for message in _dump(request):
             fields = INET_MESSAGE.unpack_from(message)
             if fields[1] in (TCP_SYN_RECV, TCP_NEW_SYN_RECV):
-                key = (_host(fields[0], fields[6], only_v6=True), int.from_bytes(fields[4], "big"))
+                key = (_own_host(fields), int.from_bytes(fields[4], "big"))
                 counts[key] = counts.get(key, 0) + 1
     return counts
+
+
+def unaccepted(port: int) -> dict[tuple[str, int], set[bytes]]:
+    """Return the kernel's cookies of who waits in accept queues at a port, by our address and port.
+
+    They are those that are established and belong to no process. One that was reset meanwhile is
+    still in the queue, and not among them. Port 0: at any.
+
+    Raises:
+        OSError: the kernel has no sock_diag for TCP, or it is not allowed.
+    Cost: the kernel walks all connections; each one at the port is a message.
+    """
+    waiting: dict[tuple[str, int], set[bytes]] = {}
+    socket_id = port.to_bytes(2, "big") + bytes(46)
+    states = 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states, socket_id)
+        for message in _dump(request):
+            fields = INET_MESSAGE.unpack_from(message)
+            if fields[14] == 0:
+                key = (_own_host(fields), int.from_bytes(fields[4], "big"))
+                waiting.setdefault(key, set()).add(fields[9])
+    return waiting
 
 
 def unix_listeners() -> list[Listening]:
@@ -145,12 +169,27 @@ def _unix_listening(message: bytes) -> Listening | None:
     )
 
 
-def _host(family: int, address: bytes, *, only_v6: bool) -> str:
+def _own_host(fields: tuple[Any, ...]) -> str:
+    """Return our address of a connection."""
+    return _host(fields[0], fields[6], fields[8], only_v6=True)
+
+
+def _host(family: int, address: bytes, interface: int, *, only_v6: bool) -> str:
     if family == socket.AF_INET:
         return socket.inet_ntop(socket.AF_INET, address[:4])
     if not only_v6 and address == bytes(16):
         return ""  # one socket for every address of both kinds
-    return socket.inet_ntop(socket.AF_INET6, address)
+    host = socket.inet_ntop(socket.AF_INET6, address)
+    if interface and address[0] == 0xFE and address[1] & 0xC0 == 0x80:
+        return f"{host}%{_interface(interface)}"  # link-local: each interface may have it
+    return host
+
+
+def _interface(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
 
 
 def _path(name: bytes) -> str:

@@ -64,8 +64,8 @@ def syn_queue(
     )
     own = None if limit is None else limit + more
     by_limit = f"min(backlog, somaxconn){' + 1' if more else ''}"
-    if cookies == 1:
-        rule = f"tcp_syncookies = 1: {by_limit}, beyond it cookies are sent"
+    if cookies:
+        rule = f"tcp_syncookies = {cookies}: {by_limit}, beyond it cookies are sent"
         return SynQueue(own, "cookie", f"{rule}; tcp_max_syn_backlog does not count")
     most = settings.get("tcp_max_syn_backlog")
     if most is None:

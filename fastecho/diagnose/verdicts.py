@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "verdict"]
 
-LEAST_LOOKS = 5
-"""So many looks at a queue that nobody took from say that nobody accepts."""
+LEAST_SECONDS = 0.9
+"""So long nobody must have been taken to say that the application does not accept."""
 
 
 class Verdict:
@@ -47,30 +47,47 @@ def verdict(
     if one.is_full or seen.was_full:
         full = "full" if one.is_full else "was full, and is not now"
         depth = one.depth if one.is_full else one.holds
-        sentence = f"accept queue {full} ({depth} of {one.holds}){drops}; {_mend(one, settings)}"
+        mend = _mend(one, settings)
+        if _is_stuck(seen, seconds) and seen.is_sure:
+            nobody = f"nobody was accepted in the last {_seconds(seconds)}"
+            mend = f"{nobody}: look what keeps the application from it"
+        sentence = f"accept queue {full} ({depth} of {one.holds}){drops}; {mend}"
         return Verdict("accept_queue_full", sentence)
     rule = syn_queue(one.limit, settings)
-    if one.handshakes and rule.holds and one.handshakes >= rule.holds:
+    # Of listeners that share an address nobody knows whose handshakes these are.
+    room = None if rule.holds is None else rule.holds * one.sharing
+    if one.handshakes and room and one.handshakes >= room:
         what = "further SYNs are answered by cookies, nobody is refused"
         if rule.beyond == "drop":
             what = "further SYNs are dropped; set tcp_syncookies to 1, or raise the smaller limit"
-        sentence = f"SYN queue full ({one.handshakes} of {rule.holds}): {what} ({rule.rule})"
+        together = f" of {one.sharing} listeners together" if one.sharing > 1 else ""
+        sentence = f"SYN queue{together} full ({one.handshakes} of {room}): {what} ({rule.rule})"
         return Verdict("syn_queue_full", sentence)
     if seen.drops_new:
-        begin = f"{_syns(seen.drops_new)} dropped in the last {_seconds(seconds)}"
+        begin = f"{_syns(seen.drops_new, one)} dropped in the last {_seconds(seconds)}"
         queue = f"though the accept queue was not seen full (at most {seen.highest} of {one.holds})"
         sentence = f"{begin}, {queue}: newcomers come in bursts; {_mend(one, settings)}"
         return Verdict("syns_dropped", sentence)
-    if seen.looks >= LEAST_LOOKS and not seen.taken:
+    if _is_stuck(seen, seconds):
         waiting = f"{one.depth} connection{'s wait' if one.depth != 1 else ' waits'}"
+        what = "none was taken" if seen.is_sure else "their number never sank"
+        does = "does not accept" if seen.is_sure else "seems not to accept"
         sentence = (
-            f"{waiting} in the accept queue, and none was taken in the last {_seconds(seconds)}"
+            f"{waiting} in the accept queue, and {what} in the last {_seconds(seconds)}: "
+            f"the application {does}"
         )
-        return Verdict("not_accepting", f"{sentence}: the application does not accept")
+        return Verdict("not_accepting", sentence)
     if one.drops:
-        since = f"{_syns(one.drops)} dropped since the listener opened"
-        return Verdict("dropped_before", f"{since}, none of them now", is_now=False)
+        sentence = f"{_syns(one.drops, one)} dropped since the listener opened"
+        if seconds > 0:
+            sentence += ", none of them now"
+        return Verdict("dropped_before", sentence, is_now=False)
     return None
+
+
+def _is_stuck(seen: Seen, seconds: float) -> bool:
+    """Tell whether somebody waited all the time, and nobody was seen to be taken."""
+    return seconds >= LEAST_SECONDS and not seen.taken
 
 
 def _drops(one: Listening, seen: Seen, seconds: float) -> str:
@@ -84,25 +101,28 @@ def _drops(one: Listening, seen: Seen, seconds: float) -> str:
     recent = ""
     if seen.drops_new and seconds > 0:
         recent = f", {seen.drops_new} of them in the last {_seconds(seconds)}"
-    return (
-        f"; {_syns(one.drops)} dropped since the listener opened{recent}, retransmissions included"
-    )
+    dropped = f"{_syns(one.drops, one)} dropped since the listener opened{recent}"
+    return f"; {dropped}, retransmissions included"
 
 
 def _mend(one: Listening, settings: Mapping[str, int]) -> str:
-    begin = "the application accepts too slowly, or"
+    begin = "the application accepts too slowly, or its backlog is too short: raise"
     most = settings.get("somaxconn")
-    assert one.limit is not None
+    if one.limit is None:  # it was full, and the last look could not tell the limit any more
+        return f"{begin} it"
     if most is None or one.limit < most:
-        allowed = "" if most is None else f": somaxconn {most} allows it"
-        return f"{begin} raise its backlog above {one.limit}{allowed}"
+        allowed = "" if most is None else f" (somaxconn {most} allows it)"
+        return f"{begin} it above {one.limit}{allowed}"
     return (
-        f"{begin} raise somaxconn above {most} (sysctl net.core.somaxconn) and then its backlog, "
-        "and restart it"
+        f"{begin} somaxconn above {max(most, one.limit)} (sysctl net.core.somaxconn), then the "
+        "backlog, and restart it"
     )
 
 
-def _syns(count: int) -> str:
+def _syns(count: int, one: Listening) -> str:
+    """Say what was dropped. Handshakes that wait are those whose last ACK found no place."""
+    if one.handshakes:
+        return f"{count} packet{'s' if count != 1 else ''} (SYNs, and last ACKs of handshakes)"
     return f"{count} SYN{'s' if count != 1 else ''}"
 
 
