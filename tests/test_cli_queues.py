@@ -108,6 +108,21 @@ def test_a_name_of_a_socket_cannot_act_on_the_terminal(tmp_path: Path) -> None:
     assert "\u202e" not in done.stdout
 
 
+def test_a_name_cannot_end_its_line_and_is_valid_in_json() -> None:
+    name = f"\0fastecho {os.getpid()}\nnothing is wrong\udcff"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name.encode(errors="surrogateescape"))
+        listener.listen(0)
+        with knocked(listener, 2):
+            done = run("queues", "--interval=0")
+            found = queues("--unix")
+    shown = f"unix:@fastecho {os.getpid()}\\nnothing is wrong\\udcff"
+    assert [line for line in done.stdout.splitlines() if shown in line]
+    assert not [line for line in done.stdout.splitlines() if line.startswith("nothing is wrong")]
+    addresses = [one["address"] for one in found["listeners"]]
+    assert f"unix:@fastecho {os.getpid()}\nnothing is wrong\\xff" in addresses
+
+
 def test_the_json_holds_what_the_table_shows(full: int) -> None:
     found = queues(str(full))
     assert found["format"] == "fastecho-queues"
@@ -306,6 +321,28 @@ def listening_apart(*prefix: str) -> Iterator[int]:
 
 
 needs_net = pytest.mark.skipif(not can_unshare("--net"), reason="needs a network namespace")
+
+
+@pytest.mark.skipif(
+    shutil.which("ip") is None or not can_unshare("--net"), reason="needs ip and a namespace"
+)
+def test_a_link_local_address_has_its_interface() -> None:
+    program = (
+        "import socket, subprocess, sys\n"
+        "with socket.socket(socket.AF_INET6) as listener:\n"
+        "    listener.bind(('fe80::5', 7, 0, socket.if_nametoindex('lo')))\n"
+        "    listener.listen(3)\n"
+        "    subprocess.run(sys.argv[1:], check=True)\n"
+    )
+    script = 'ip link set lo up && ip addr add fe80::5/64 dev lo nodad && exec "$@"'
+    command = [*COMMAND, "queues", "[fe80::5%lo]:7", "--json", "--interval=0"]
+    done = run_command(
+        "unshare", "--net", "sh", "-c", script, "sh", sys.executable, "-c", program, *command
+    )
+    (one,) = json.loads(done.stdout)["listeners"]
+    assert one["address"] == "[fe80::5%lo]:7"
+
+
 needs_user = pytest.mark.skipif(
     not can_unshare("--user", "--net"), reason="needs namespaces of users"
 )

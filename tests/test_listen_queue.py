@@ -11,7 +11,10 @@ import logging
 import re
 import shutil
 import socket
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -202,3 +205,48 @@ def test_without_sock_diag_a_unix_listener_has_no_queue_to_tell(
     monkeypatch.setattr(sock_diag, "unix_listener", missing)
     server = make_server(f"unix:{tmp_path / 'socket'}")
     assert server.stats().listen_queue is None
+    with pytest.raises(OSError, match="No such file"):
+        server.listen_queue()
+    both = make_server(["127.0.0.1:0", f"unix:{tmp_path / 'other'}"], backlog=7)
+    queue = both.listen_queue()
+    assert queue.listeners[0] is not None
+    assert (queue.listeners[0].limit, queue.listeners[1]) == (7, None)
+    assert (queue.depth, queue.limit, queue.drops) == (0, 7, 0)
+
+
+def test_of_a_unix_listener_the_deepest_that_was_told_stays(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    server = make_server(f"unix:{tmp_path / 'socket'}", fault="accept_delay=20s")
+    with knocked(server.listeners[0].socket, 3):
+        wait_until(lambda: server.listen_queue().depth == 3)
+        server.set_fault(None)
+        wait_until(lambda: server.listen_queue().depth == 0)
+    assert server.listen_queue().highest == 3
+
+
+def test_who_refuses_for_a_time_has_a_whole_queue_or_none(make_server: MakeServer) -> None:
+    """Beside refuse() and admit() of another thread: never that of a socket that is no listener."""
+    server = make_server(["127.0.0.1:0"] * 3, backlog=77)
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            server.refuse()
+            server.admit()
+
+    seen = set()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change)
+            for _ in range(3000):
+                queue = server.stats().listen_queue
+                seen.add(None if queue is None else queue.limit)
+            over.set()
+            changing.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen <= {None, 3 * 77}
+    assert server.listen_queue().limit == 3 * 77

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from commands import assert_refused, environment, run, serving
+from commands import COMMAND, assert_refused, environment, run, serving
 from conftest import Join, MakeServer
 from diary import Gate
-from peers import exchange, expect_stats, has_ipv6, is_turned_away, reset, wait_until
+from peers import (
+    connect,
+    exchange,
+    expect_stats,
+    has_ipv6,
+    is_turned_away,
+    read_to_eof,
+    reset,
+    wait_until,
+)
 from test_queues import knocked
 
 import fastecho
@@ -27,7 +41,7 @@ from fastecho import Connection
 prometheus_client = pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from fastecho.metrics import Collector, MetricsServer  # noqa: E402
+from fastecho.metrics import LONGEST_HEAD, MOST_REQUESTS, Collector, MetricsServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 Samples = dict[tuple[str, str], float]
@@ -236,6 +250,124 @@ def test_it_answers_over_http(make_server: MakeServer, address: str, tmp_path: P
         assert not Path(where.removeprefix("unix:")).exists()
 
 
+def raw(address: str, request: bytes) -> bytes:
+    """Return all that is answered to these bytes."""
+    with connect(address) as peer:
+        peer.sendall(request)
+        return read_to_eof(peer)
+
+
+def test_what_others_ask_for_is_answered(make_server: MakeServer) -> None:
+    with exporting(make_server()) as metrics:
+        (where,) = metrics.addresses
+        absolute = f"GET http://{where}/healthz HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
+        assert b" 200 OK\r\n" in raw(where, absolute)
+        strange = (
+            b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=zz\r\n\r\n"
+        )
+        assert raw(where, strange).split()[1] in (b"200", b"500")
+        assert raw(where, b"GET /healthz HTTP/1.0\n\n").endswith(b"ok\n")
+        assert raw(where, b"nonsense\r\n\r\n")
+        assert raw(where, b"GET /".ljust(LONGEST_HEAD, b"x"))
+
+
+def test_what_cannot_be_written_is_told(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make_server()
+    with exporting(server) as metrics:
+        monkeypatch.setattr(server, "stats", lambda: 1 // 0)
+        told = ask(metrics.addresses[0], "/metrics")
+        assert told[::2] == (500, "the metrics cannot be written: division by zero\n") or (
+            told[0] == 500 and "cannot be written" in told[2]
+        )
+
+
+def test_so_many_requests_are_under_way_and_none_for_longer_than_it_may(
+    make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends a byte now and then holds its place no longer than who sends none."""
+    monkeypatch.setattr("fastecho.metrics.REQUEST_SECONDS", 0.5)
+    with exporting(make_server()) as metrics, contextlib.ExitStack() as stack:
+        (where,) = metrics.addresses
+        slow = [stack.enter_context(connect(where)) for _ in range(3 * MOST_REQUESTS)]
+        threads, pause = {len(threading.enumerate())}, threading.Event()
+        began = time.monotonic()
+        asked = stack.enter_context(ThreadPoolExecutor(1)).submit(ask, where, "/healthz")
+        while not asked.done():
+            for peer in slow:
+                with contextlib.suppress(OSError):
+                    peer.sendall(b"G")
+            threads.add(len(threading.enumerate()))
+            pause.wait(0.02)
+        assert asked.result()[0] == 200
+        # Its turn comes after three rounds of slow ones.
+        assert 1.0 < time.monotonic() - began < 15
+        assert max(threads) - min(threads) <= MOST_REQUESTS + 1
+
+
+def few_descriptors(*command: str) -> list[str]:
+    """Return a command that may open 64 descriptors."""
+    program = (
+        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", program, *command]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return how much CPU a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_without_a_descriptor_left_a_scrape_waits_and_nothing_spins(tmp_path: Path) -> None:
+    where = f"unix:{tmp_path / 'metrics'}"
+    program = few_descriptors(*COMMAND)
+    with serving(f"--metrics={where}", program=program) as server, contextlib.ExitStack() as stack:
+        for _ in range(70):
+            with contextlib.suppress(ConnectionError):  # it sheds who finds no descriptor
+                stack.enter_context(server.connect())
+        scraper = stack.enter_context(connect(where))
+        scraper.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        before, began = cpu_seconds(server.process.pid), time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 1)
+        assert cpu_seconds(server.process.pid) - before < 0.4 * (time.monotonic() - began)
+        stack.pop_all().close()
+        assert ask(where, "/healthz")[0] == 200
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_path_that_is_no_utf_8_is_escaped(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server(f"unix:{tmp_path}/a\udcff")
+    with exporting(server) as metrics:
+        code, _, text = ask(metrics.addresses[0], "/metrics")
+    assert code == 200
+    assert f'listener="unix:{tmp_path}/a\\\\xff"' in text
+
+
+def test_a_registry_takes_one_server(make_server: MakeServer) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Collector(make_server()))
+    with pytest.raises(ValueError, match="Duplicated"):
+        registry.register(Collector(make_server()))
+
+
+def test_a_listener_that_the_kernel_tells_nothing_of_has_no_samples(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That unix_diag is refused cannot be provoked here."""
+
+    def refused(inode: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("fastecho.diagnose.sock_diag.unix_listener", refused)
+    found = exported(make_server(["127.0.0.1:0", f"unix:{tmp_path / 'socket'}"]))
+    depths = [labels for name, labels in found if name == "fastecho_accept_queue_depth"]
+    assert len(depths) == 1
+    assert depths[0].startswith("127.0.0.1:")
+
+
 def test_readiness_follows_the_server(make_server: MakeServer, join: Join) -> None:
     server = fastecho.Server(drain_idle=20)
     with exporting(server) as metrics:
@@ -306,7 +438,7 @@ def test_an_address_that_is_taken_is_told_before_the_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("serve", "--bind=127.0.0.1:0", f"--metrics={address}")
-    assert_refused(done, 4, f"{address}: ")
+    assert_refused(done, 4, f"--metrics: cannot listen on {address}: ")
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peers import has_ipv6, reset, wait_until
 
-from fastecho.diagnose import proc_net
+from fastecho.diagnose import proc_net, sock_diag
 from fastecho.diagnose.listening import Listening
 from fastecho.diagnose.places import Place
 from fastecho.diagnose.queues import PORTS_APART, Watch, look, look_closely, name_processes
@@ -245,6 +246,60 @@ def looked(watch: Watch, listener: socket.socket, *, closely: bool = True) -> Ve
     watch.add(found)
     one = next(one for one in found.listeners if one.inode == inode_of(listener))
     return verdict(one, watch.seen(one), 1.0, found.settings)
+
+
+def made(**values: Any) -> Listening:
+    """Return a listener that nobody has; for what a machine does not show on demand."""
+    fields = {"depth": 0, "limit": 8, "inode": 1, "drops": 0} | values
+    handshakes, sharing = fields.pop("handshakes", None), fields.pop("sharing", 1)
+    one = Listening("tcp", host="127.0.0.1", port=1, **fields)
+    one.handshakes, one.sharing = handshakes, sharing
+    return one
+
+
+def judge(one: Listening, **settings: int) -> Verdict | None:
+    """Return what is said of it after one look."""
+    watch, found = Watch(), look()
+    found.listeners = [one]
+    watch.add(found)
+    return verdict(one, watch.seen(one), 0.0, {"tcp_syncookies": 1, "somaxconn": 128} | settings)
+
+
+def test_listeners_that_share_an_address_share_their_syn_queues() -> None:
+    assert judge(made(handshakes=16, sharing=4)) is None
+    found = judge(made(handshakes=36, sharing=4))
+    assert found is not None
+    assert found.sentence.startswith("SYN queue of 4 listeners together full (36 of 36): ")
+    found = judge(made(handshakes=9))
+    assert found is not None
+    assert found.sentence.startswith("SYN queue full (9 of 9): ")
+
+
+def test_after_somaxconn_was_lowered_it_is_not_advised_to_lower_the_backlog() -> None:
+    found = judge(made(depth=101, limit=100), somaxconn=10)
+    assert found is not None
+    assert "raise somaxconn above 100 " in found.sentence
+
+
+def test_a_listener_that_a_look_shows_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens while sockets come and go, not on demand."""
+    once = sock_diag.tcp_listeners
+    monkeypatch.setattr(sock_diag, "tcp_listeners", lambda: once() + once())
+    with listen("127.0.0.1", 3) as listener:
+        assert [one.inode for one in look().listeners].count(inode_of(listener)) == 1
+
+
+def test_a_queue_that_was_full_and_of_which_the_limit_is_not_known_any_more() -> None:
+    """The last look had to do without sock_diag."""
+    watch, found = Watch(), look()
+    found.listeners = [made(depth=9)]
+    watch.add(found)
+    found.listeners = [made(depth=3, limit=None, drops=None)]
+    watch.add(found)
+    (one,) = found.listeners
+    told = verdict(one, watch.seen(one), 0.0, {"somaxconn": 128})
+    assert told is not None
+    assert "was full, and is not now" in told.sentence
 
 
 @pytest.mark.parametrize("host", FAMILIES)

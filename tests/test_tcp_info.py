@@ -47,6 +47,14 @@ def test_no_more_than_asked_for_spread_over_all(make_server: MakeServer, join: J
     assert numbers[-1] > 25
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 10])
+def test_as_many_as_there_are(make_server: MakeServer, join: Join, count: int) -> None:
+    server = make_server()
+    for _ in range(count):
+        assert exchange(join(server), b"x") == b"x"
+    assert [len(server.tcp_info(most)) for most in (count, count + 1)] == [count, count]
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6")
 def test_ipv6_and_unix(make_server: MakeServer, join: Join, tmp_path: Path) -> None:
     server = make_server(["[::1]:0", f"unix:{tmp_path / 'socket'}"])

@@ -26,7 +26,7 @@ class Listening:
             the accept queue full; None where not known.
         handshakes: TCP only: connections in the SYN queue of its address; None where not known.
         waiting: TCP only: the kernel's cookies of those in the accept queue, but for those that
-            were reset there; None where nobody looked, or where several listeners share the address.
+            were reset there; None where nobody looked, or where listeners share the address.
         sharing: how many listeners have this very address (SO_REUSEPORT); they share handshakes.
         processes: (pid, name) of those who have it open, as far as this user may know.
     """
