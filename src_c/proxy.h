@@ -18,8 +18,8 @@
  *       read, not even the checksum that haproxy puts there: without a family, nobody knows where
  *       the TLVs begin.
  *   v2  Of families and transports, the seven pairs that the specification expects are taken. One
- *       half UNSPEC is refused: nobody says how long its addresses are. Behind UNSPEC (00) are
- *       none, as haproxy writes it, and so TLVs begin at once.
+ *       half UNSPEC is refused: nobody says how long its addresses are. UNSPEC (00) has none, so
+ *       TLVs begin at once.
  *   v2  TLVs must end where the header ends. Of authority, checksum and unique ID there is one at
  *       the most, a checksum has 4 bytes (big-endian, as haproxy writes it), a unique ID 128 at
  *       the most. Others are skipped, whatever is in them.
