@@ -112,7 +112,7 @@ CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
-	@set -e; for target in frame buffer timers histogram_v2; do \
+	@set -e; for target in frame buffer timers histogram_v2 proxy; do \
 	    mkdir -p build/fuzz/corpus/$$target; \
 	    $(CLANG) $(FUZZ) tests/fuzz/$$target.c -o build/fuzz/$$target; \
 	    echo "fuzz: $$target"; \
