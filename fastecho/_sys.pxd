@@ -220,6 +220,13 @@ cdef inline int sys_close(int fd) noexcept nogil:
     return -errno if close(fd) < 0 else 0
 
 
+cdef inline void sys_close_once(int *fd) noexcept nogil:
+    """Closes a descriptor and forgets it."""
+    if fd[0] >= 0:
+        sys_close(fd[0])
+        fd[0] = -1
+
+
 cdef inline int sys_epoll_create() noexcept nogil:
     cdef int rc = epoll_create1(EPOLL_CLOEXEC)
     return rc if rc >= 0 else -errno

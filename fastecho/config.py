@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .faults import Fault
+    from .networks import Network
     from .settings import Setting
 
     AtLimit = Literal["reset", "queue"]
     Frame = Literal["recv", "line", "length"]
     LogFormat = Literal["text", "json"]
+    ProxyProtocol = Literal["off", "optional", "required"]
+    Networks = str | Sequence[str | Network]
     Bind = str | tuple[str, int] | Address
     Bytes = bytes | bytearray | memoryview | str
 
@@ -61,6 +64,11 @@ class Config:
     accept_rate: int | None
     first_byte_timeout: float | None
     idle_timeout: float | None
+    proxy_protocol: ProxyProtocol
+    proxy_trusted: tuple[Network, ...]
+    proxy_timeout: float
+    identify: bool
+    instance: str | None
     user_timeout: float | None
     keepalive: float | None
     send_buffer: int | None
@@ -94,6 +102,11 @@ class Config:
         accept_rate: int | None = None,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        proxy_protocol: ProxyProtocol = "off",
+        proxy_trusted: Networks = "127.0.0.0/8,::1",
+        proxy_timeout: float = 5.0,
+        identify: bool = False,
+        instance: str | None = None,
         user_timeout: float | None = None,
         keepalive: float | None = None,
         send_buffer: int | None = None,

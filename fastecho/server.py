@@ -30,6 +30,7 @@ from .admission import ask_for_each
 from .changing import Changing
 from .config import Config
 from .crew import Crew
+from .front import front_of
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
-    from .config import AtLimit, Bind, Bytes, Frame, LogFormat
+    from .config import AtLimit, Bind, Bytes, Frame, LogFormat, Networks, ProxyProtocol
     from .faults import Fault
     from .peer import Peer
 
@@ -97,6 +98,12 @@ class Server(Changing):
             above it is reset.
         first_byte_timeout: seconds until the first byte must have come; None for no limit.
         idle_timeout: seconds without a byte in either direction; None for no limit.
+        proxy_protocol: "off", or "optional" or "required": a PROXY header before the first byte
+            tells who the peer is.
+        proxy_trusted: whose headers are believed: ranges, "10.0.0.0/8,::1" or a list of these.
+        proxy_timeout: seconds that the header may take to come.
+        identify: send one line of JSON, before all else, that says who answers.
+        instance: the server's name in it; None for the host's name.
         user_timeout: seconds that a TCP peer has to acknowledge what was sent; None: the system's.
         keepalive: seconds of silence after which TCP asks the peer, three times so far apart,
             whether it is there; None: never.
@@ -150,6 +157,11 @@ class Server(Changing):
         accept_rate: int | None = None,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        proxy_protocol: ProxyProtocol = "off",
+        proxy_trusted: Networks = "127.0.0.0/8,::1",
+        proxy_timeout: float = 5.0,
+        identify: bool = False,
+        instance: str | None = None,
         user_timeout: float | None = None,
         keepalive: float | None = None,
         send_buffer: int | None = None,
@@ -279,6 +291,7 @@ class Server(Changing):
             config.access_log_sample if config.access_log else 0,
             config.access_log_rate or 0,
             calls if calls is not None and calls.in_core else None,
+            front_of(config),
         )
 
     def _start_threads(self, core: _core.Core) -> None:

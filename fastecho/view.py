@@ -176,11 +176,11 @@ class View:
             raise RuntimeError("tcp_info() in a callback would wait for itself")
         if self._core is None or self._ended.is_open():
             return []
-        from .peer import read_tcp_name
+        from .peer import read_name
         from .tcp_info import TcpInfo
 
         return [
-            TcpInfo(number, read_tcp_name(address), rtt / 1e6, rttvar / 1e6, retransmissions)
+            TcpInfo(number, read_name(address), rtt / 1e6, rttvar / 1e6, retransmissions)
             for number, address, rtt, rttvar, retransmissions in self._core.samples(
                 most, SAMPLES_WAIT_MS
             )

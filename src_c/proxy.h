@@ -61,6 +61,10 @@ enum fe_proxy_error {
     FE_PROXY_TOO_SHORT,
     FE_PROXY_BAD_TLV,
     FE_PROXY_BAD_CHECKSUM,
+    /* What the receiver finds: other bytes came, the peer's FIN, or nothing in time. */
+    FE_PROXY_MISSING,
+    FE_PROXY_CUT_OFF,
+    FE_PROXY_LATE,
     FE_PROXY_ERRORS
 };
 
@@ -78,7 +82,10 @@ static inline const char *fe_proxy_error_name(int error)
         [FE_PROXY_BAD_LINE] = "its line has wrong spaces or no CRLF",
         [FE_PROXY_TOO_SHORT] = "it is shorter than its addresses",
         [FE_PROXY_BAD_TLV] = "a TLV in it is wrong",
-        [FE_PROXY_BAD_CHECKSUM] = "its checksum is wrong"};
+        [FE_PROXY_BAD_CHECKSUM] = "its checksum is wrong",
+        [FE_PROXY_MISSING] = "there is none",
+        [FE_PROXY_CUT_OFF] = "it is cut off",
+        [FE_PROXY_LATE] = "it did not come in time"};
     return names[error];
 }
 
@@ -410,6 +417,13 @@ static inline int fe_proxy_read_binary(const unsigned char *in, size_t n, fe_pro
     }
     return fe_proxy_read_tlvs(in, FE_PROXY_FIXED + fe_proxy_addresses_size(family), out->total,
                               out);
+}
+
+/* Whether in[0..n) begins by a whole signature: it is a header or a broken one, and nothing else. */
+static inline int fe_proxy_is_signed(const unsigned char *in, size_t n)
+{
+    return (n >= 6 && memcmp(in, "PROXY ", 6) == 0) ||
+           (n >= 12 && memcmp(in, fe_proxy_signature(), 12) == 0);
 }
 
 /* Reads the header at the start of in[0..n), all that has come of a stream; called again with

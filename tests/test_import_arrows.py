@@ -22,9 +22,10 @@ LEAVES: dict[str, set[str]] = {
     "logs": set(),
     "errors": set(),
     "address": {"errors"},
-    "config": {"address", "errors", "faults", "settings"},
+    "config": {"address", "errors", "faults", "networks", "settings"},
     "faults": {"errors"},
-    "settings": {"address", "errors", "faults"},
+    "networks": {"errors"},
+    "settings": {"address", "errors", "faults", "networks"},
     "stats": {"listen_queue"},
 }
 ARROWS: dict[str, set[str]] = {
@@ -64,6 +65,7 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.syn": set(),
     "diagnose.syn_queue": set(),
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
+    "front": {"_version", "config", "limits"},
     "hole": {"config", "errors", "listener"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
@@ -80,7 +82,7 @@ ARROWS: dict[str, set[str]] = {
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
-        "faults", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
+        "faults", "front", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
         "settings", "signals",
     },
     "signals": set(),

@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if setting.kind == "switch":
             parser.add_argument(setting.flag, action=BooleanOptionalAction, help=text)
         else:
-            action = "append" if setting.kind == "bind" else "store"
+            action = "append" if setting.kind in ("bind", "networks") else "store"
             parser.add_argument(setting.flag, action=action, metavar=setting.metavar, help=text)
     parser.add_argument("--config", metavar="FILE.toml", help="read settings from this file")
     parser.add_argument(
@@ -398,6 +398,7 @@ class _Serving:
             + stats.shed_max_per_ip
             + stats.shed_accept_rate
             + stats.shed_no_descriptors
+            + stats.shed_untrusted
         )
         trouble = {
             "bytes dropped": stats.bytes_dropped,
@@ -405,6 +406,8 @@ class _Serving:
             "first byte too late": stats.ended_by_first_byte_timeout,
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
+            "PROXY headers refused": stats.ended_by_proxy_header,
+            "too many of one address": stats.ended_by_max_per_ip,
             "connections reset": stats.ended_by_abort,
             "connections with a fault": stats.connections_faulty,
             "access log lines left out": stats.access_log_dropped,
@@ -439,8 +442,9 @@ def _reached_at(address: str) -> str:
 def _without_effect(config: Config) -> Iterator[str]:
     """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
     for setting in SETTINGS:
-        chosen = getattr(config, setting.name) != setting.default
-        if setting.needs and chosen and getattr(config, setting.needs) in (None, False):
+        if not setting.needs or getattr(config, setting.needs) not in (None, False, "off"):
+            continue
+        if getattr(config, setting.name) != setting.check(setting.default, setting.name):
             yield f"{setting.name} has no effect without {setting.needs}"
     for name, limit in (("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")):
         asked = getattr(config, name)

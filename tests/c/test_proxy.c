@@ -346,8 +346,21 @@ static void a_checksum_covers_every_bit(void)
         }
 }
 
+static void a_signature_is_seen_when_it_is_whole(void)
+{
+    static const unsigned char two[] = "\r\n\r\n\0\r\nQUIT\nx", one[] = "PROXY x";
+
+    for (size_t n = 0; n < sizeof(two); n++)
+        assert(fe_proxy_is_signed(two, n) == (n >= 12));
+    for (size_t n = 0; n < sizeof(one); n++)
+        assert(fe_proxy_is_signed(one, n) == (n >= 6));
+    assert(!fe_proxy_is_signed((const unsigned char *)"PROXY\tTCP4 1.2", 12));
+    assert(!fe_proxy_is_signed((const unsigned char *)"\r\n\r\n\0\r\nQUIT ", 12));
+}
+
 int main(void)
 {
+    a_signature_is_seen_when_it_is_whole();
     names_are_short_and_all_different();
     what_begins_otherwise_is_absent_at_once();
     a_line_tells_addresses_and_ports();
