@@ -74,6 +74,7 @@ class Config:
     send_buffer: int | None
     receive_buffer: int | None
     graceful_timeout: float
+    drain_delay: float
     drain_idle: float
     spin_us: int
     access_log: bool
@@ -112,6 +113,7 @@ class Config:
         send_buffer: int | None = None,
         receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
+        drain_delay: float = 0.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         access_log: bool = False,

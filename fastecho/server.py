@@ -110,6 +110,8 @@ class Server(Changing):
         send_buffer, receive_buffer: kernel memory of a TCP connection in each direction, in
             bytes; None for what the system gives, which grows to some MB.
         graceful_timeout: seconds that stop() gives connections by default.
+        drain_delay: seconds from the first signal of serve_forever() in which newcomers are still
+            accepted, and is_ready() says no.
         drain_idle: seconds of quiet after which a draining connection is ended.
         spin_us: microseconds to poll before blocking: less latency for more CPU.
         access_log: a line for each connection at its end, by the logger "fastecho.access".
@@ -167,6 +169,7 @@ class Server(Changing):
         send_buffer: int | None = None,
         receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
+        drain_delay: float = 0.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         access_log: bool = False,
@@ -198,6 +201,9 @@ class Server(Changing):
         self._refusing = False
         # Set before anything is done to the listeners for the end.
         self._ending = False
+        # Set before the end begins: it still accepts.
+        self._leaving = False
+        self._delayed: threading.Timer | None = None
         self._admitting = False
         self._ended = Latch()
 
@@ -345,6 +351,14 @@ class Server(Changing):
 
     # --- ending ----------------------------------------------------------------------------
 
+    def retire(self) -> None:
+        """Let is_ready() say no from now on, and go on accepting: the end is near.
+
+        For programs with signals of their own: load balancers need some time to look elsewhere
+        before stop(). `drain_delay` does the same in serve_forever().
+        """
+        self._leaving = True
+
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
 
@@ -466,21 +480,33 @@ class Server(Changing):
                 ending_signals(self._on_signal, on_hangup) as watch,
                 self._ended.calling(watch.wake),
             ):
-                while not self._ended.is_open():
-                    watch.wait()
+                try:
+                    while not self._ended.is_open():
+                        watch.wait()
+                finally:
+                    if self._delayed is not None:
+                        self._delayed.cancel()
                 self.wait()  # for the last lines of the log
         else:
             self.wait()
         return self.stats().ended_by_abort == 0
 
     def _on_signal(self, asked: int) -> None:
-        """The first signal drains, every further one ends everything."""
+        """The first signal drains, at once or after drain_delay; a further one ends everything."""
         core = self._core
         assert core is not None
-        if asked == 1:
-            self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
-        else:
+        if asked > 1:
             core.abort()
+        elif self.config.drain_delay:
+            self.retire()
+            self._delayed = threading.Timer(self.config.drain_delay, self._drain, args=[core])
+            self._delayed.daemon = True
+            self._delayed.start()
+        else:
+            self._drain(core)
+
+    def _drain(self, core: _core.Core) -> None:
+        self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
 
     # --- context managers ------------------------------------------------------------------
 

@@ -512,6 +512,16 @@ SETTINGS: tuple[Setting, ...] = (
         live=True,
     ),
     Setting(
+        "drain_delay",
+        "seconds",
+        0.0,
+        "on SIGTERM, seconds to go on accepting before the drain begins, while /readyz says 503: "
+        "for load balancers that need some time to look elsewhere",
+        high=LONGEST_TIME,
+        metavar="SECONDS",
+        live=True,
+    ),
+    Setting(
         "drain_idle",
         "seconds",
         1.0,

@@ -44,6 +44,7 @@ class View:
     _accepting: bool
     _refusing: bool
     _ending: bool
+    _leaving: bool
     _ended: Latch
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class View:
 
         For readiness probes: at the first signal or stop() it turns false, before accepting ends.
         """
-        return self.is_serving() and not self._ending
+        return self.is_serving() and not self._ending and not self._leaving
 
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.

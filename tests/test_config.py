@@ -68,6 +68,7 @@ def test_the_defaults() -> None:
         "send_buffer": None,
         "receive_buffer": None,
         "graceful_timeout": 30.0,
+        "drain_delay": 0.0,
         "drain_idle": 1.0,
         "spin_us": 0,
         "access_log": False,

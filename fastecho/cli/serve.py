@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from fastecho.address import Address
 from fastecho.config import format_toml, merge
@@ -464,6 +465,8 @@ def _start_error(what: str, error: OSError) -> StartError:
 def _stop(server: Server) -> bool:
     """Drain a server that a signal reached before serve_forever(); a second signal aborts."""
     try:
+        server.retire()
+        time.sleep(server.config.drain_delay)
         return server.stop()
     except _Stopped:
         server.abort()
