@@ -36,8 +36,8 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure test-models test-embed test-observe lint bench faults endings scale soak \
-    debug sanitize fuzz coverage sdist wheel cross clean
+.PHONY: help serve test test-measure test-models test-embed test-observe test-network \
+    lint bench faults endings scale soak debug sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -62,6 +62,10 @@ test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life 
 test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metrics, the access log
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(OBSERVING))
 
+test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx, socat between them (root)
+	@$(BIN)/python tests/network/rig.py
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(wildcard tests/network/over_*.py))
+
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -74,6 +78,7 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 	        { printf '%s\n' "$$said"; exit 1; }; \
 	done; rm -f build/lint.c
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
 	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
 	    diff .ci/wheel-builds -
