@@ -98,10 +98,12 @@ def test_listeners_come_in_order_of_their_addresses(tmp_path: Path) -> None:
         assert kinds[-1] == "unix"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a socket away")
 def test_a_listener_s_user_is_told_by_proc_too() -> None:
     with listen("127.0.0.1", 1) as listener:
-        os.fchown(listener.fileno(), NOBODY, -1)
+        try:
+            os.fchown(listener.fileno(), NOBODY, -1)
+        except PermissionError:
+            pytest.skip("only root may give a socket away")
         (other,) = [one for one in proc_net.tcp_sockets()[0] if one.inode == inode_of(listener)]
         assert seen(listener).uid == other.uid == NOBODY
 
