@@ -23,7 +23,7 @@ EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* ex
     fault_* fork lifecycle pytest_plugin refuse start))
 # And what can be seen: accept queues of any listener, statistics, metrics, the access log.
 OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
-    listen_queue metrics queues stats syn_queue tcp_info))
+    listen_queue metrics queues* stats syn_queue tcp_info))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds

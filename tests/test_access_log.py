@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import COMMAND, full_pipe, run, serving
@@ -38,6 +39,7 @@ from peers import (
 )
 
 import fastecho
+from fastecho import reporter
 from fastecho._load import Load
 from fastecho.logs import Entry
 
@@ -247,6 +249,48 @@ def test_what_is_left_out_is_told_though_nothing_comes_after(
         with connect(server) as peer:
             assert exchange(peer, b"x") == b"x"
     wait_until(lambda: told() == server.stats().access_log_dropped >= 40, 5.0)
+
+
+def test_the_writing_thread_is_woken_once_a_second_for_what_is_left_out(
+    make_server: MakeServer, lines: Lines
+) -> None:
+    """However many are left out; each of these comes by itself."""
+    server = make_server(access_log=True, access_log_rate=1)
+    (thread,) = [one for one in threading.enumerate() if one.name == "fastecho-log"]
+    status = Path(f"/proc/self/task/{thread.native_id}/status")
+
+    def wakings() -> int:
+        (count,) = re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.M)
+        return int(count)
+
+    began, before = time.monotonic(), wakings()
+    for _ in range(200):
+        with connect(server) as peer:
+            assert exchange(peer, b"x") == b"x"
+            reset(peer)
+    expect_stats(server, connections_closed=200)
+    passed = time.monotonic() - began
+    assert wakings() - before <= 20 + 10 * passed
+    assert server.stats().access_log_dropped > 100
+
+
+def test_that_accepting_rests_and_nothing_else_is_told_once_a_minute(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    trouble = reporter._Trouble()
+    assert trouble.tell((0, 1, 0)) == 1000
+    for pauses in (2, 3):
+        now[0] += 29
+        assert trouble.tell((0, pauses, 0)) == pytest.approx((1060 - now[0]) * 1000, abs=2)
+    assert lines.warnings == ["accepting rested 1 time for want of descriptors or memory"]
+    now[0] += 3
+    trouble.tell((0, 3, 0))
+    assert lines.warnings[1:] == ["accepting rested 2 times for want of descriptors or memory"]
+    now[0] += 2
+    trouble.tell((1, 4, 0))  # a newcomer that was reset does not wait for that
+    assert len(lines.warnings) == 4
 
 
 def test_lines_that_come_faster_than_they_are_written_are_told(

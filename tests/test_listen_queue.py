@@ -109,6 +109,34 @@ def test_several_listeners_are_told_together_and_alone(
         server.abort()
 
 
+def test_of_unix_listeners_alone_nobody_knows_drops(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    queue = make_server([f"unix:{tmp_path / name}" for name in "ab"], backlog=7).listen_queue()
+    assert (queue.limit, queue.drops) == (14, None)
+
+
+def test_who_is_about_to_end_has_no_queue_though_it_listens_still(
+    make_server: MakeServer, join: Join
+) -> None:
+    """A worker that is kept keeps the listener open."""
+    server, gate = kept_busy(make_server, "127.0.0.1:0")
+    peer = join(server)
+    peer.sendall(b"x")
+    gate.wait()
+    assert server.listen_queue().depth == 0
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(server.stop, 0)
+        wait_until(lambda: not server.is_ready())
+        assert server.is_serving()
+        assert server.stats().listen_queue is None
+        with pytest.raises(RuntimeError, match="does not accept"):
+            server.listen_queue()
+        assert server.is_serving()  # it was so meanwhile
+        gate.open()
+        ended.result(20)
+
+
 def test_who_does_not_accept_has_no_queue(make_server: MakeServer) -> None:
     server = fastecho.Server()
     with pytest.raises(RuntimeError, match="does not accept"):

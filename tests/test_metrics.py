@@ -169,7 +169,8 @@ def test_the_histogram_adds_up(make_server: MakeServer, join: Join) -> None:
     assert [count for _, count in buckets] == sorted(count for _, count in buckets)
     assert dict(buckets)[0.064] == 0
     assert dict(buckets)[float("inf")] == found["fastecho_accept_queue_wait_seconds_count", ""] == 4
-    assert found["fastecho_accept_queue_wait_seconds_sum", ""] >= 4 * 0.08
+    total = found["fastecho_accept_queue_wait_seconds_sum", ""]
+    assert total == server.stats().queue_wait >= 4 * 0.08
 
 
 def test_listeners_are_told_apart(make_server: MakeServer, tmp_path: Path) -> None:
@@ -383,6 +384,39 @@ def test_readiness_follows_the_server(make_server: MakeServer, join: Join) -> No
         assert ask(where, "/readyz")[0] == 503
         assert ask(where, "/healthz")[0] == 200
         server.abort()
+
+
+def test_readiness_ends_with_the_signal_though_it_accepts_still(
+    make_server: MakeServer, join: Join
+) -> None:
+    """A worker that is kept keeps the listener open."""
+    gate = Gate()
+
+    def hold(_: Connection, data: bytes) -> bytes:
+        gate.hold()
+        return data
+
+    server = make_server(on_message=hold)
+    with exporting(server) as metrics:
+        join(server).sendall(b"x")
+        gate.wait()
+        ended = threading.Thread(target=server.stop, args=[0])
+        ended.start()
+        wait_until(lambda: ask(metrics.addresses[0], "/readyz")[0] == 503)
+        assert server.is_serving()
+        gate.open()
+        ended.join(20)
+
+
+def test_head_has_the_length_of_the_body_and_no_body(make_server: MakeServer) -> None:
+    with (
+        exporting(make_server()) as metrics,
+        connect(metrics.addresses[0].removeprefix("http://")) as peer,
+    ):
+        peer.sendall(b"HEAD /metrics HTTP/1.0\r\n\r\n")
+        head, _, body = read_to_eof(peer).partition(b"\r\n\r\n")
+    assert re.search(rb"^Content-Length: [1-9]\d{3}", head, re.M)
+    assert body == b""
 
 
 def test_a_scraper_that_goes_away_or_talks_nonsense_is_nobody_s_trouble(

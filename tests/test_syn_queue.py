@@ -8,6 +8,7 @@ import sys
 import pytest
 from namespaces import can_unshare
 
+from fastecho.diagnose.syn import _checksum
 from fastecho.diagnose.syn_queue import syn_queue
 
 EXPERIMENT = """
@@ -38,22 +39,37 @@ print(one.handshakes, rule.holds, rule.beyond, sent, one.drops, found.kind if fo
 SYNS = 300
 
 
-@pytest.mark.skipif(
+needs_net = pytest.mark.skipif(
     not can_unshare("--net") and not can_unshare("--user", "--net"),
     reason="needs a network namespace",
 )
+
+
+def experiment(cookies: int, most: int, backlog: int) -> list[str]:
+    """Return the words that the experiment prints."""
+    command = [sys.executable, "-c", EXPERIMENT, str(cookies), str(most), str(backlog)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@needs_net
 @pytest.mark.parametrize("cookies", [0, 1, 2])
 @pytest.mark.parametrize("most", [64, 256, 2048])
 @pytest.mark.parametrize("backlog", [0, 5, 128])
 def test_the_queue_holds_what_the_rule_says(cookies: int, most: int, backlog: int) -> None:
-    command = [sys.executable, "-c", EXPERIMENT, str(cookies), str(most), str(backlog)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    handshakes, holds, beyond, sent, drops, kind = done.stdout.split()
+    handshakes, holds, beyond, sent, drops, kind = experiment(cookies, most, backlog)
     assert handshakes == holds
     over = str(SYNS - int(holds))
     assert (beyond, sent, drops) == (("drop", "0", over) if cookies == 0 else ("cookie", over, "0"))
     assert kind == ("None" if cookies == 2 else "syn_queue_full")
+
+
+@needs_net
+def test_a_setting_above_two_is_as_one() -> None:
+    found = experiment(3, 64, 5)
+    assert found == experiment(1, 64, 5)
+    assert found[2] == "cookie"
 
 
 def settings(cookies: int, most: int = 2048) -> dict[str, int]:
@@ -78,3 +94,20 @@ def test_what_cannot_be_read_is_not_guessed() -> None:
     assert syn_queue(128, {}, "6.18.0").holds is None
     assert syn_queue(None, settings(1), "6.18.0").holds is None
     assert syn_queue(128, {"tcp_syncookies": 0}, "6.18.0").holds is None
+
+
+def test_the_rule_names_the_setting_that_is_in_force() -> None:
+    rule = syn_queue(128, settings(3), "6.18.0")
+    assert (rule.holds, rule.beyond) == (129, "cookie")
+    assert rule.rule.startswith("tcp_syncookies = 3: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "checksum"),
+    [
+        ("0001 f203 f4f5 f6f7", 0x220D),  # the example of RFC 1071
+        ("ffff ffff 0001", 0xFFFE),  # the sum of the halves carries once more
+    ],
+)
+def test_a_syn_s_checksum_carries_as_often_as_it_must(words: str, checksum: int) -> None:
+    assert _checksum(bytes.fromhex(words)) == checksum

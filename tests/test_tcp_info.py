@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import resource
+import shutil
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +14,14 @@ import pytest
 from conftest import Join, MakeServer
 from diary import Gate
 from peers import exchange, expect_stats, has_ipv6, port_of, reset, wait_until
+from test_queues import ss
 
 import fastecho
 from fastecho import ConfigError, Connection, TcpInfo
+
+needs_ss = pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
+ROUND, ENTRIES = 20, 10_000
+"""Samples that a worker comes too late for, and the room of each: more than 100 bytes an entry."""
 
 
 def test_each_open_connection_is_told_with_its_peer(make_server: MakeServer, join: Join) -> None:
@@ -32,6 +40,45 @@ def test_each_open_connection_is_told_with_its_peer(make_server: MakeServer, joi
     reset(peers.pop())
     expect_stats(server, connections_closed=1)
     assert len(server.tcp_info()) == 6
+
+
+@needs_ss
+def test_round_trip_times_are_those_of_ss(make_server: MakeServer, join: Join) -> None:
+    server = make_server()
+    peer = join(server)
+    for _ in range(5):
+        assert exchange(peer, b"x") == b"x"
+    ends = ["sport", "=", f":{server.port}", "and", "dport", "=", f":{port_of(peer)}"]
+
+    def told_by_ss() -> tuple[float, ...]:
+        (times,) = re.findall(r" rtt:([\d.]+)/([\d.]+) ", ss("-tinHO", *ends))
+        return tuple(map(float, times))
+
+    def told_by_us() -> tuple[float, float]:
+        (one,) = server.tcp_info()
+        return one.rtt * 1e3, one.rttvar * 1e3
+
+    # The peer's last acknowledgement, which is late, changes both once more.
+    wait_until(lambda: told_by_us() == pytest.approx(told_by_ss()), 2.0)
+    assert told_by_us()[0] != told_by_us()[1]
+
+
+def test_who_has_sent_its_fin_and_is_served_still_is_among_them(
+    make_server: MakeServer, join: Join
+) -> None:
+    eof = threading.Event()
+
+    def keep(_: Connection) -> bool:
+        eof.set()
+        return True
+
+    server = make_server(on_message=lambda _, data: data, on_eof=keep)
+    peer = join(server)
+    assert exchange(peer, b"x") == b"x"
+    peer.shutdown(socket.SHUT_WR)
+    assert eof.wait(20)
+    (found,) = server.tcp_info()
+    assert found.peer == f"127.0.0.1:{port_of(peer)}"
 
 
 def test_no_more_than_asked_for_spread_over_all(make_server: MakeServer, join: Join) -> None:
@@ -115,6 +162,36 @@ def test_a_worker_that_is_kept_is_left_out_and_not_waited_for(
     assert found.peer == f"127.0.0.1:{port_of(other)}"
     gate.open()
     wait_until(lambda: len(server.tcp_info()) == 2)
+
+
+def test_answers_that_nobody_waits_for_are_given_back(make_server: MakeServer, join: Join) -> None:
+    """What late workers leave would be more each time; what is free is used again."""
+    held, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold(_: Connection, data: bytes) -> bytes:
+        held.release()
+        assert go_on.acquire(timeout=20)
+        return data
+
+    server = make_server(on_message=hold)
+    peer = join(server)
+    core, sizes = server._core, list[int]()
+    assert core is not None
+    for _ in range(4):
+        peer.sendall(b"x")
+        assert held.acquire(timeout=20)
+        for _ in range(ROUND):
+            assert core.samples(ENTRIES, 0) == []
+        go_on.release()
+        assert peer.recv(1) == b"x"
+        assert len(server.tcp_info()) == 1  # it has read all of them
+        sizes.append(address_space())
+    assert sizes[-1] - sizes[0] < ROUND * ENTRIES * 100
+
+
+def address_space() -> int:
+    """Return the bytes of memory that this process has, touched or not."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_many_ask_while_connections_come_and_go_and_it_ends(make_server: MakeServer) -> None:
