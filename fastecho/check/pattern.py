@@ -27,8 +27,11 @@ SPARE = 1 << 18
 """At most so many bytes are taken at once."""
 WINDOW = 16
 """So many bytes occur only once in a period (64 letters: by chance twice in 1e17 periods)."""
-FAR = 1 << 16
-"""A changed run or an insertion is looked for so far."""
+FAR = 3 << 16
+"""An insertion, or what should have come, is looked for so far."""
+LONG_WINDOW = 64
+"""So many bytes are compared where text may repeat itself."""
+MOST_SHIFTED = 64
 
 _made: dict[int, bytes] = {}
 
@@ -173,28 +176,29 @@ def compare(source: Source, at: int, came: bytes) -> Difference:
     if not want:
         sentence = f"{_bytes(len(came))} too many came behind the last one: {shown_bytes(came)}"
         return Difference("extra", at, len(came), sentence)
-    found = _changed(at, want, came) or _moved(source, at, want, came) or _inserted(at, want, came)
+    found = (
+        _changed(at, want, came, 1)
+        or _shifted(at, want, came)
+        or _changed(at, want, came, LONG_WINDOW)
+        or _moved(source, at, want, came)
+        or _inserted(at, want, came)
+    )
     if found is not None:
         return found
     sentence = f"from byte {at:,} on something else came: {what_is(came)}"
     return Difference("foreign", at, len(came), sentence)
 
 
-def _stretch(source: Source, at: int, most: int) -> bytes:
-    return source.take(at, most)
+def _goes_on(one: bytes, other: bytes) -> bool:
+    """Tell whether two texts are the same as far as both go, and that is far enough."""
+    size = min(len(one), len(other), LONG_WINDOW)
+    return one[:size] == other[:size] and (size >= WINDOW or len(one) == len(other))
 
 
-def _changed(at: int, want: bytes, came: bytes) -> Difference | None:
+def _changed(at: int, want: bytes, came: bytes, longest: int) -> Difference | None:
     """Tell whether a run was changed and all behind it stands where it should."""
-    size = min(len(want), len(came))
-    for run in (1, 2, 3, 4, 8, 16, 32, 64):
-        tail = slice(run, min(run + WINDOW, size))
-        enough = tail.stop - tail.start >= WINDOW or size in (len(want), len(came))
-        if run > size or not enough or want[tail] != came[tail]:
-            continue
-        if tail.stop - tail.start < 4 and not (run == size == len(want)) and size > WINDOW:
-            continue
-        if run == size and run > 4:
+    for run in range(1, min(longest, len(came), len(want)) + 1):
+        if want[run - 1] == came[run - 1] or not _goes_on(want[run:], came[run:]):
             continue
         if run == 1:
             text = f"byte {at:,} came back as 0x{came[0]:02X} instead of 0x{want[0]:02X}"
@@ -205,6 +209,19 @@ def _changed(at: int, want: bytes, came: bytes) -> Difference | None:
             )
         return Difference("changed", at, run, text)
     return None
+
+
+def _shifted(at: int, want: bytes, came: bytes) -> Difference | None:
+    """Tell whether a few bytes are missing or too many, and all goes on behind them."""
+    for size in range(1, min(MOST_SHIFTED, len(want), len(came)) + 1):
+        if size < len(want) and _goes_on(want[size:], came):
+            return _lost(at, size)
+    return None
+
+
+def _lost(at: int, size: int) -> Difference:
+    is_are = "is" if size == 1 else "are"
+    return Difference("lost", at, size, f"{_bytes(size)} {is_are} missing at byte {at:,}")
 
 
 def _moved(source: Source, at: int, want: bytes, came: bytes) -> Difference | None:
@@ -222,12 +239,17 @@ def _moved(source: Source, at: int, want: bytes, came: bytes) -> Difference | No
     size = place - at
     later = came.find(want[:WINDOW])
     if later > 0:
-        text = (
-            f"{_bytes(later)} that belong to byte {place:,} came at byte {at:,}, "
-            f"before those that belong there: the order was changed"
-        )
-        return Difference("swapped", at, later, text)
-    return Difference("lost", at, size, f"{_bytes(size)} are missing at byte {at:,}")
+        return _swapped(at, place, later)
+    return _lost(at, size)
+
+
+def _swapped(at: int, place: int, size: int) -> Difference:
+    belongs = "belongs" if size == 1 else "belong"
+    text = (
+        f"{_bytes(size)} that {belongs} to byte {place:,} came at byte {at:,}, before those that "
+        "belong there: the order was changed"
+    )
+    return Difference("swapped", at, size, text)
 
 
 def _inserted(at: int, want: bytes, came: bytes) -> Difference | None:
@@ -238,6 +260,9 @@ def _inserted(at: int, want: bytes, came: bytes) -> Difference | None:
     size = came.find(window)
     if size <= 0:
         return None
+    run = first_difference(came[size:], want)
+    if came[:size] == want[run : run + size]:
+        return _swapped(at, at + run, size)
     what = shown_bytes(came[:size])
     text = f"{_bytes(size)} that nobody sent came before byte {at:,}: {what}"
     return Difference("inserted", at, size, text)

@@ -28,7 +28,7 @@ READS, WRITES = 4, 4
 """In a row, of one connection."""
 BURST_SECONDS = 0.001
 """Of a pause between bursts."""
-TAIL_BYTES = 1 << 15
+TAIL_BYTES = 1 << 17
 """So many bytes from the first wrong one on are enough to name the difference."""
 TAIL_SECONDS = 0.3
 """For so long they are waited for."""
@@ -148,7 +148,9 @@ class Talk:
         if self.is_whole:
             return ""
         came = f"{self.received:,} of {self.want.size:,} bytes had come back"
-        if self.received == self.want.size and self.eof:
+        if not self.want.size:
+            came = "nothing more was due"
+        elif self.received == self.want.size and self.eof:
             came = f"all {self.received:,} bytes had come back"
         if self.ending == "eof":
             return f"the connection was closed (FIN) when {came}"

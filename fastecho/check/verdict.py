@@ -14,6 +14,7 @@ __all__ = [
     "FAILED",
     "NOT_TESTABLE",
     "PASSED",
+    "SPOILED",
     "Cancelled",
     "Failed",
     "Finding",
@@ -26,6 +27,13 @@ __all__ = [
 ]
 
 PASSED, FAILED, NOT_TESTABLE = "passed", "failed", "not testable"
+
+
+SPOILED = (
+    "What this looks for was not seen, but bytes did not come back as they were sent: see what the "
+    "probes echo and order say."
+)
+"""The meaning of a failure that is another one's matter."""
 
 
 class NotTestable(Exception):  # noqa: N818 (an outcome, no error)

@@ -1,4 +1,4 @@
-"""How long connecting takes."""
+"""How long connecting takes, and whether it works each time."""
 
 from __future__ import annotations
 

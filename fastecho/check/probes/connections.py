@@ -40,7 +40,8 @@ def run(path: Path) -> Finding:
     finally:
         for talk in talks:
             talk.stream.close()
-    broken = Counter(_story(talk) for talk in talks if not talk.is_whole)
+    messages = {_message(path.seed, i) for i in range(number)}
+    broken = Counter(_story(talk, messages) for talk in talks if not talk.is_whole)
     good = sum(talk.is_whole for talk in talks)
     values = {"connections": number, "connected": len(talks), "echoed": good}
     if good == number:
@@ -54,8 +55,7 @@ def _message(seed: int, number: int) -> bytes:
     return b"fastecho check %d, connection %06d of many\n" % (seed, number)
 
 
-def _story(talk: Talk) -> str:
-    came = bytes(talk.data)
-    if b", connection " in came and b" of many\n" in came and talk.difference() is not None:
+def _story(talk: Talk, messages: set[bytes]) -> str:
+    if bytes(talk.data) in messages:
         return "bytes of another connection came"
     return talk.story()

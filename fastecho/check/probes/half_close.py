@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastecho.check.path import streams_of
 from fastecho.check.pattern import Pattern
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import failed, passed
+from fastecho.check.verdict import SPOILED, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -41,5 +41,12 @@ def run(path: Path) -> Finding:
         return passed(words, connections=len(SIZES))
     talk = wrong[-1]
     words = f"after {talk.out.size:,} bytes and our FIN {talk.story()}"
+    spoiled = all(one.difference() is not None for one in wrong)
     more = f" ({len(wrong)} of {len(SIZES)} connections)"
-    return failed(words + more, connections=len(SIZES), wrong=len(wrong), ending=talk.ending)
+    return failed(
+        words + more,
+        SPOILED if spoiled else "",
+        connections=len(SIZES),
+        wrong=len(wrong),
+        ending=talk.ending,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastecho.check.pattern import Pattern
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import SPOILED, NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def run(path: Path) -> Finding:
     if not talk.is_whole:
         return failed(
             f"{size:,} bytes and our FIN: {talk.story()}",
+            "" if talk.difference() is None else SPOILED,
             size_bytes=size,
             received_bytes=talk.received,
             ending=talk.ending,

@@ -29,7 +29,7 @@ LOST = 4
 def run(path: Path) -> Finding:
     """Ask every second, and look whether an answer came."""
     with path.open() as stream:
-        first = Talk(stream, Pattern(path.seed, 110, 64))
+        first = Talk(stream, Pattern(path.seed, 110, 64), check=False)
         converse(path, [first])
         if not first.is_whole:
             return failed(f"before: {first.story()}")
@@ -44,7 +44,7 @@ def run(path: Path) -> Finding:
         info = tcp_info(sock)
         if info is None:
             raise NotTestable("the kernel does not tell (no TCP_INFO)")
-        talk = Talk(stream, Pattern(path.seed, 111, 64))
+        talk = Talk(stream, Pattern(path.seed, 111, 64), check=False)
         converse(path, [talk])
     unanswered = info["keepalive_probes"]
     values = {"idle_s": seconds, "unanswered": unanswered}

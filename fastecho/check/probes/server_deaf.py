@@ -8,7 +8,7 @@ from fastecho.check.orders import order
 from fastecho.check.pattern import Pattern
 from fastecho.check.pressure import fill, stall_seconds
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import SPOILED, NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def run(path: Path) -> Finding:
     values = {"taken_bytes": filled.taken, "deaf_ms": round(deaf * 1e3)}
     took = f"{filled.taken:,} bytes were taken while the server did not read"
     if talk.difference() is not None or (talk.ending and talk.ending != "time"):
-        return failed(f"{took}; then {talk.story()}", **values)
+        spoiled = "" if talk.difference() is None else SPOILED
+        return failed(f"{took}; then {talk.story()}", spoiled, **values)
     if filled.taken >= most:
         return failed(f"{took}, all that were sent: nothing pushed back", **values)
     if filled.ran_out or talk.ending == "time":

@@ -7,7 +7,7 @@ from time import monotonic
 from fastecho.check.pattern import Pattern
 from fastecho.check.pressure import fill
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import SPOILED, NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def run(path: Path) -> Finding:
     took = f"{filled.taken:,} bytes were taken while we did not read"
     found = talk.difference()
     if found is not None or (talk.ending and talk.ending != "time"):
-        return failed(f"{took}; then {talk.story()}", **values)
+        spoiled = "" if talk.difference() is None else SPOILED
+        return failed(f"{took}; then {talk.story()}", spoiled, **values)
     if filled.taken >= most:
         return failed(f"{took}, all that were sent: nothing pushed back", **values)
     if filled.ran_out:
