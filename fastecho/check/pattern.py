@@ -172,7 +172,7 @@ def compare(source: Source, at: int, came: bytes) -> Difference:
         at: the offset of the first wrong byte.
         came: that byte and some that came behind it; the more, the better it can be named.
     """
-    want = _stretch(source, at, FAR)
+    want = source.take(at, FAR)
     if not want:
         sentence = f"{_bytes(len(came))} too many came behind the last one: {shown_bytes(came)}"
         return Difference("extra", at, len(came), sentence)
