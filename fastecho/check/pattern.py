@@ -39,13 +39,15 @@ _made: dict[int, bytes] = {}
 def _text(seed: int) -> bytes:
     """Return the period of a seed and the beginning of the next.
 
-    It has letters, digits, + and / only: what boxes do to other bytes is a probe of its own.
+    It has letters, digits and +/- only: what boxes do to other bytes is a probe of its own. It has
+    no F, with which an order begins: a server with --probes waits for what follows one.
     """
     if seed not in _made:
         from base64 import b64encode
         from random import Random
 
         period = b64encode(Random(seed).randbytes(PERIOD * 3 // 4 + 3))[:PERIOD]
+        period = period.replace(b"F", b"-")
         _made[seed] = period + period[:SPARE]
     return _made[seed]
 

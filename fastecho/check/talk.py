@@ -48,6 +48,7 @@ class Talk:
         lazy: read only while nothing can be sent.
         keep: keep all that comes, as `data`.
         check: compare what comes; without it, nothing is ever wrong.
+        deaf: read nothing: the other side has ended already, and all is said when all is sent.
     Attributes:
         sent, received: bytes that the kernel took, that came.
         ending: how it ended: "" (not, or all is well), "eof", "reset", "silence", or "time" if
@@ -70,6 +71,7 @@ class Talk:
         lazy: bool = False,
         keep: bool = False,
         check: bool = True,
+        deaf: bool = False,
     ) -> None:
         self.stream = stream
         self.sock = stream.sock
@@ -82,6 +84,7 @@ class Talk:
         self.lazy = lazy
         self.keep = keep
         self.check = check
+        self.deaf = deaf
         self.sent = self.received = 0
         self.ending = ""
         self.errno = 0
@@ -109,6 +112,8 @@ class Talk:
     @property
     def is_whole(self) -> bool:
         """Whether all came back, every byte right, and the end as well if that was asked for."""
+        if self.deaf:
+            return not self.is_sending and not self._broken
         return (
             self._wrong_at is None
             and (self.received == self.want.size or self._has_more)
@@ -203,6 +208,13 @@ class Talk:
             self._broken = True
             self.errno = error.errno or 0
 
+    def mind(self, event: int) -> int:
+        """Notice the end without reading; return what to wait for."""
+        if self._broken or event & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
+            self.errno = self.errno or self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._end("reset")
+        return select.POLLOUT
+
     def read(self) -> None:
         """Take what has come."""
         for _ in range(READS):
@@ -295,6 +307,8 @@ def _serve(talk: Talk, event: int) -> int:
     more = False
     if event & ~select.POLLIN and (not talk.rests_until or monotonic() >= talk.rests_until):
         more = talk.is_sending and talk.write()
+    if talk.deaf:
+        return talk.mind(event)
     if event & ~select.POLLOUT and not (talk.lazy and more):
         talk.read()
     mask = select.POLLOUT if talk.is_sending and not talk.rests_until else 0

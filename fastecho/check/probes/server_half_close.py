@@ -41,7 +41,7 @@ def run(path: Path) -> Finding:
         if not talk.is_whole:
             return failed(f"{FIRST:,} bytes and FIN were due: {talk.story()}")
         source = Pattern(path.seed, 151, THEN)
-        more = Talk(stream, source, want=Pattern(path.seed, 151, 0), fin=True)
+        more = Talk(stream, source, fin=True, deaf=True)
         converse(path, [more])
         got = _ask(path, token)
     sent, came = THEN, int(got["bytes"])
