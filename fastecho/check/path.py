@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Path", "Stream", "no_route", "streams_of"]
 
-CONNECT_SECONDS = 5.0
-"""A SYN that was lost is sent again after 1 s, then, by the kernel, after 2, 3 and 4 s or 3 s."""
+CONNECT_SECONDS = 4.0
+"""A lost SYN is sent again 1, 2 and 3 s after the first (Linux from 6.5 on), or 1 and 3 s after."""
 ROUND_TRIPS = 30
 """A deadline is never shorter than so many round trips."""
 UNREACHED = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EHOSTUNREACH)
@@ -76,6 +76,7 @@ class _Found:
     def __init__(self) -> None:
         self.place: tuple[int, object] | None = None
         self.rtt = 0.0
+        self.mss = 0
 
 
 class Path:
@@ -152,6 +153,15 @@ class Path:
     @rtt.setter
     def rtt(self, seconds: float) -> None:
         self._found.rtt = seconds
+
+    @property
+    def mss(self) -> int:
+        """The MSS that connections are limited to, because larger segments are lost; 0: none."""
+        return self._found.mss
+
+    @mss.setter
+    def mss(self, size: int) -> None:
+        self._found.mss = size
 
     @property
     def place(self) -> tuple[int, object]:
@@ -238,6 +248,8 @@ class Path:
         tcp: Iterable[Mapping[int, int]] = (),
         receive_buffer: int = 0,
         ports: Sequence[int] | None = None,
+        patience: float = 0.0,
+        enough: int = 0,
     ) -> list[Stream | OSError]:
         """Connect to each of these addresses at once; return streams and errors in their order.
 
@@ -247,6 +259,8 @@ class Path:
             receive_buffer: SO_RCVBUF of all, set before; 0 leaves the kernel's own.
             ports: our own port of each; 0 lets the kernel choose it before it connects, so that
                 an OSError has it as its `port`. None leaves it all to the kernel.
+            patience: seconds; 0: the path's own.
+            enough: do not wait for the others when so many are connected; 0: all.
         """
         options = list(tcp)
         opening = _Opening(self)
@@ -257,13 +271,16 @@ class Path:
                     continue
                 if receive_buffer:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-                for option, value in options[i].items() if options else ():
+                for option, value in options[i].items() if options else self._tcp_options():
                     sock.setsockopt(socket.IPPROTO_TCP, option, value)
                 opening.begin(i, sock, place, None if ports is None else ports[i])
-            return opening.finish(monotonic() + self.connect_patience)
+            return opening.finish(monotonic() + (patience or self.connect_patience), enough)
         except BaseException:
             opening.abandon()
             raise
+
+    def _tcp_options(self) -> Iterable[tuple[int, int]]:
+        return ((socket.TCP_MAXSEG, self.mss),) if self.mss and self.is_tcp else ()
 
 
 class _Opening:
@@ -309,9 +326,11 @@ class _Opening:
             sock.setblocking(False)
             self._end(sock, None)
 
-    def finish(self, until: float) -> list[Stream | OSError]:
-        """Wait until each is connected, has failed, or has had its time."""
+    def finish(self, until: float, enough: int) -> list[Stream | OSError]:
+        """Wait until each is connected, or so many are, has failed, or has had its time."""
         while self._waiting and monotonic() < until:
+            if 0 < enough <= sum(isinstance(one, Stream) for one in self._done):
+                break
             for fd, _ in self._path.wait(self._poller, until):
                 _, sock, _ = self._waiting[fd]
                 self._poller.unregister(fd)

@@ -72,6 +72,7 @@ class Run:
         try:
             for phase in ("first", "alone", "beside", "bulk"):
                 probes = [one for one in self._chosen if one.phase == phase]
+                probes.sort(key=lambda one: one.order)  # flows, say, before what a bad flow delays
                 together = phase == "beside" or (phase == "bulk" and self._path.quick)
                 if together:
                     self._together(probes, end)

@@ -5,7 +5,7 @@ A probe has `run(path)`, which returns a Finding, and these constants:
     TITLE     what it looks at, in a few words
     GROUP     reach, exact, close, flow, tcp or server: where it stands in the list
     QUICK     whether the quick profile has it
-    PHASE     "first": the others wait for it, and are not testable if it fails without doubt;
+    PHASE     "first": the others wait for it, and are not testable if its failure leaves no hope;
               "alone": it times something; "beside": it mostly waits, so several run at a time;
               "bulk": it moves much
     NEEDS     what it cannot do without: "tcp", "direct", "probes"

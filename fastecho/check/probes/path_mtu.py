@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastecho.check.verdict import Finding
 
 TITLE = "whole segments pass"
-GROUP, QUICK, PHASE, NEEDS = "tcp", True, "beside", ("tcp",)
+GROUP, ORDER, QUICK, PHASE, NEEDS = "tcp", 2, True, "first", ("tcp",)
 PASSED = "Packets as large as both ends agreed on pass: no path-MTU black hole."
 FAILED = (
     "A path-MTU black hole: packets above some size are dropped, and so are the ICMP messages that "
@@ -40,6 +40,7 @@ UNKNOWN = (
     "Whole segments are lost, and none of any other size was seen to pass in time: a path-MTU "
     "black hole, or a path that loses nearly all."
 )
+WHOLE_SECONDS, WHOLE_ROUND_TRIPS = 2.0, 20
 TRY_SECONDS, TRY_ROUND_TRIPS = 1.2, 15
 """For a size: a segment that was lost is sent again after 0.2 s, 0.6 s and 1.4 s."""
 
@@ -56,21 +57,21 @@ def run(path: Path) -> Finding:
             raise NotTestable("the kernel does not tell the segment size (no TCP_INFO)")
         largest = info["snd_mss"]
         whole = Talk(stream, Pattern(path.seed, 141, SEGMENTS * largest))
-        converse(path, [whole])
+        converse(path, [whole], max(WHOLE_SECONDS, WHOLE_ROUND_TRIPS * path.rtt))
         after = tcp_info(stream.sock) or info
         mss = largest + (TIMESTAMPS if info["options"] & 1 else 0)
         header = 60 if stream.sock.family == socket.AF_INET6 else 40
     values = {"segment_bytes": largest, "path_mtu_bytes": after["pmtu"]}
     if whole.is_whole:
         return passed(f"{SEGMENTS} segments of {largest:,} bytes passed each way", **values)
-    words = f"40 bytes pass, segments of {largest:,} bytes"
+    words = f"40 bytes passed, segments of {largest:,} bytes"
     if whole.ending != "silence" or whole.difference() is not None:
         raise NotTestable(f"the connection broke otherwise: {whole.story()}")
     again = after["total_retrans"] - info["total_retrans"]
     direction = "what we sent was acknowledged, its echo did not come"
     if after["unacked"]:
         direction = f"{again} retransmissions, none acknowledged"
-    return _search(path, mss, header, f"{words} do not ({direction})", values)
+    return _search(path, mss, header, f"{words} did not ({direction})", values)
 
 
 def _search(path: Path, mss: int, header: int, what: str, values: dict[str, int]) -> Finding:
@@ -78,11 +79,11 @@ def _search(path: Path, mss: int, header: int, what: str, values: dict[str, int]
 
     An MSS says what a segment without options holds: packets are larger by the two headers.
     """
-    passes, fails = 0, mss
+    passes, fails = 0, mss + 1
     try:
         while fails - passes > 1:
             low, high = max(passes + 1, SMALLEST), min(fails, LARGEST + 1)
-            sizes = list(range(low, high, max((high - low) // TRIED, 1)))
+            sizes = sorted({*range(low, high, max((high - low) // TRIED, 1)), high - 1})
             good = _which_pass(path, sizes)
             bad = [size for size in sizes if size not in good]
             fails = min(bad, default=fails)
@@ -90,16 +91,19 @@ def _search(path: Path, mss: int, header: int, what: str, values: dict[str, int]
             if best <= passes:
                 break
             passes = best
-            if not bad and high > LARGEST:
+            if not bad:
                 break
     except OutOfTime:
         pass
+    if passes >= mss:
+        return passed(f"{what}; but then segments of every size passed", **values)
     if not passes:
         return failed(what, UNKNOWN, **values)
+    path.mss = passes
     below = "" if fails - passes == 1 else f" ({fails:,} does not)"
     words = (
         f"{what}; with an MSS of {passes:,} they pass{below}, in packets of {passes + header:,} "
-        f"bytes: clamp the MSS to {passes:,}"
+        f"bytes: clamp the MSS to {passes:,}, as the other probes do"
     )
     return failed(
         words,
