@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
     from fastecho.address import Address
 
-__all__ = ["Path", "Stream", "no_route", "streams_of"]
+__all__ = ["NotConnected", "Path", "Stream", "no_route", "streams_of"]
 
 CONNECT_SECONDS = 4.0
 """A lost SYN is sent again 1, 2 and 3 s after the first (Linux from 6.5 on), or 1 and 3 s after."""
 ROUND_TRIPS = 30
 """A deadline is never shorter than so many round trips."""
 UNREACHED = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EHOSTUNREACH)
+
+
+class NotConnected(OSError):
+    """A connection that could not be opened, though the server was reached before."""
 
 
 class Stream:
@@ -230,11 +234,12 @@ class Path:
         """Connect; as connect_all() does with one.
 
         Raises:
-            OSError: with an errno and a sentence.
+            NotConnected: an OSError with an errno and a sentence.
         """
         (stream,) = self.connect_all([self.place], **options)  # type: ignore[arg-type]
         if isinstance(stream, OSError):
-            raise connect_error(self.address, [(self.place_text, stream)])
+            error = connect_error(self.address, [(self.place_text, stream)])
+            raise NotConnected(error.errno, error.strerror)
         return stream
 
     def open_all(self, number: int, **options: object) -> list[Stream | OSError]:
@@ -387,5 +392,6 @@ def streams_of(found: Iterable[Stream | OSError]) -> list[Stream]:
     if error is not None:
         for stream in streams:
             stream.close()
-        raise error
+        words = f"a connection could not be opened: {error.strerror or error}"
+        raise NotConnected(error.errno, words)
     return streams

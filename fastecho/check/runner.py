@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from time import monotonic, perf_counter
 
+from fastecho.check.path import NotConnected
 from fastecho.check.verdict import Cancelled, Failed, NotTestable, OutOfTime, failed, not_testable
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -31,6 +32,10 @@ PROBE_SECONDS = 180.0
 """Of one probe in the full profile, besides what it is to leave idle."""
 LATE = "the {:.0f} s of the quick profile were over before it could tell"
 TOO_LONG = "it was given up after {:.0f} s without having told"
+UNOPENED = (
+    "What this looks for could not be seen, because a connection was not accepted: see what the "
+    "probes connect-time, connections and flows say."
+)
 
 
 class Run:
@@ -155,7 +160,8 @@ class Run:
             return not_testable((LATE if path.quick else TOO_LONG).format(seconds))
         except OSError as error:
             words = error.strerror or str(error)
-            return failed(words, errno=error.errno or 0)
+            meaning = UNOPENED if isinstance(error, NotConnected) else ""
+            return failed(words, meaning, errno=error.errno or 0)
 
     def _note(self, probe: Probe, finding: Finding) -> None:
         finding.name, finding.title, finding.group = probe.name, probe.title, probe.group
