@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
     # `check` checks any server: like `measure`, it never imports ours.
     "check": set(),
-    "check.catalog": {"check", "check.path", "check.verdict", "errors"},
+    "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
     "check.families": {
         "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
     },

@@ -35,7 +35,7 @@ ROUND_TRIPS = 30
 UNREACHED = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EHOSTUNREACH)
 
 
-class NotConnected(OSError):
+class NotConnected(OSError):  # noqa: N818 (as NotTestable)
     """A connection that could not be opened, though the server was reached before."""
 
 

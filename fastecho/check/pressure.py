@@ -19,6 +19,8 @@ __all__ = ["Filled", "fill"]
 
 STALL_SECONDS = 1.0
 STALL_ROUND_TRIPS = 20
+MOVED_BYTES = 4096
+"""Less is no progress: a full receiver takes some bytes of the probes that ask it for room."""
 LOOK_SECONDS = 0.05
 CHUNK = 1 << 16
 
@@ -57,7 +59,7 @@ def fill(path: Path, stream: Stream, source: Source, until: float) -> Filled:
     stall, sock = stall_seconds(path), stream.sock
     poller = path.poller()
     poller.register(sock, select.POLLOUT)
-    sent = taken = 0
+    sent = taken = mark = 0
     last = monotonic()
     while True:
         events = path.wait(poller, min(until, monotonic() + LOOK_SECONDS))
@@ -69,7 +71,8 @@ def fill(path: Path, stream: Stream, source: Source, until: float) -> Filled:
         elif events:  # all is sent, and it would be told for ever
             path.sleep(LOOK_SECONDS / 10)
         now, took = monotonic(), sent - unsent(sock)
-        if took > taken:
-            taken, last = took, now
+        taken = max(took, taken)
+        if taken - mark >= MOVED_BYTES:
+            mark, last = taken, now
         if taken >= source.size or now - last >= stall or now >= until:
             return Filled(sent, taken, now - last, stall, now >= until)
