@@ -338,3 +338,22 @@ def test_a_reader_that_has_left_ends_the_check(server: fastecho.Server) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_more_connections_than_descriptors_are_not_testable(server: fastecho.Server) -> None:
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+    done = subprocess.run(
+        [*COMMAND, "check", server.address, "--quick", "--connections=99", "--json=-",
+         "--only=connections,flows"],
+        capture_output=True, text=True, timeout=DEADLINE, env=environment(), check=False,
+        preexec_fn=limit,
+    )  # fmt: skip
+    found = {one["name"]: one for one in json.loads(done.stdout)["probes"]}
+    assert done.returncode == 0, done.stderr
+    says = "of 99: Too many open files; --connections chooses fewer"
+    assert says in found["connections"]["evidence"]
+    assert found["flows"]["verdict"] == "not_testable"

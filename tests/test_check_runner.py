@@ -154,6 +154,32 @@ def test_the_quick_profile_ends_in_time_whatever_a_probe_waits_for(
     assert said.evidence.endswith("s of the quick profile were over before it could tell")
 
 
+def test_what_nobody_can_end_is_left_alone_when_the_time_is_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "QUICK_SECONDS", 0.2)
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    released = threading.Event()
+
+    def hangs(path: Path) -> Finding:  # as a look-up of a name may
+        released.wait(DEADLINE)
+        return passed("late")
+
+    began = time.monotonic()
+    said = found(path, probe("gate", hangs, phase="first"), probe("one", hangs))
+    assert time.monotonic() - began < 2
+    assert [one.verdict for one in said] == ["failed", "not testable"]
+    assert "did not end in time" in said[0].evidence
+    assert "the probe 'gate' failed" in said[1].evidence
+    released.set()
+
+
+def test_a_limit_of_this_machine_is_no_fault_of_the_path(path: Path) -> None:
+    (said,) = found(path, probe("full", raising(OSError(errno.EMFILE, "Too many open files"))))
+    assert said.verdict == "not testable"
+    assert said.evidence == "this machine is at a limit of its own: Too many open files"
+
+
 def test_every_wait_of_a_probe_ends_when_the_check_is_cancelled(path: Path) -> None:
     waiting = threading.Event()
 

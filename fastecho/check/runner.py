@@ -10,11 +10,20 @@ line they would take each other's time. So no probe distorts another one's figur
 
 from __future__ import annotations
 
+import errno
 import threading
 from time import monotonic, perf_counter
 
 from fastecho.check.path import NotConnected
-from fastecho.check.verdict import Cancelled, Failed, NotTestable, OutOfTime, failed, not_testable
+from fastecho.check.verdict import (
+    Cancelled,
+    Failed,
+    NotTestable,
+    OutOfTime,
+    failed,
+    hopeless,
+    not_testable,
+)
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -30,6 +39,10 @@ QUICK_SECONDS = 9.3
 """Of the quick profile; with starting and ending, it stays below 10."""
 PROBE_SECONDS = 180.0
 """Of one probe in the full profile, besides what it is to leave idle."""
+GRACE_SECONDS = 0.5
+"""After which a probe whose time is over is left alone."""
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+"""What fails here, not on the path: descriptors, memory, ports."""
 LATE = "the {:.0f} s of the quick profile were over before it could tell"
 TOO_LONG = "it was given up after {:.0f} s without having told"
 UNOPENED = (
@@ -96,20 +109,23 @@ class Run:
     def _together(self, probes: Sequence[Probe], end: float | None) -> None:
         """Run them side by side: in threads, so that Ctrl-C finds the main one free."""
         done = threading.Semaphore(0)
-        threads = []
+        threads, running = [], []
+        limit = monotonic() + PROBE_SECONDS + max(self._path.idle, default=0.0)
+        limit = limit if end is None else end
         for probe in probes:
             if (finding := self._without(probe)) is not None:
                 self._note(probe, finding)
                 continue
-            limit = monotonic() + PROBE_SECONDS + max(self._path.idle, default=0.0)
-            path = self._path.until(limit if end is None else end)
-            what = (probe, path, done)
+            what = (probe, self._path.until(limit), done)
             threads.append(threading.Thread(target=self._run, args=what, daemon=True))
+            running.append(probe)
         try:
             for thread in threads:
                 thread.start()
             for _ in threads:
-                done.acquire()
+                if not done.acquire(timeout=max(limit - monotonic(), 0) + GRACE_SECONDS):
+                    self._abandon(running)
+                    return
                 if self._defect is not None:
                     raise self._defect
                 self._tell_those_in_order()
@@ -119,8 +135,16 @@ class Run:
         finally:
             for thread in threads:
                 if thread.ident is not None:
-                    thread.join()
+                    thread.join(GRACE_SECONDS)
             self._tell_those_in_order()
+
+    def _abandon(self, running: Sequence[Probe]) -> None:
+        """Note those that did not end in time: they wait for something that nobody can end."""
+        for probe in running:
+            if probe.name not in self._found:
+                words = "it did not end in time: looking a name up takes too long, say"
+                gate = probe.phase == "first"
+                self._note(probe, hopeless(words) if gate else not_testable(words))
 
     def _without(self, probe: Probe) -> Finding | None:
         """Return the finding of a probe that need not run."""
@@ -160,6 +184,8 @@ class Run:
             return not_testable((LATE if path.quick else TOO_LONG).format(seconds))
         except OSError as error:
             words = error.strerror or str(error)
+            if error.errno in OURS:
+                return not_testable(f"this machine is at a limit of its own: {words}")
             meaning = UNOPENED if isinstance(error, NotConnected) else ""
             return failed(words, meaning, errno=error.errno or 0)
 

@@ -153,6 +153,7 @@ def _check(args: argparse.Namespace, path: Path, chosen: Sequence[Probe]) -> int
     say: Callable[[str], None] = put_line if to_stderr else _print
     stream = sys.stderr if to_stderr else sys.stdout
     look = look_of(stream)
+    _raise_descriptor_limit()
     lines = Lines(is_unicode=_has_signs(stream), paint=Paint(color=look["color"]))
 
     def tell(finding: Finding) -> None:
@@ -198,6 +199,17 @@ def _has_signs(stream: object) -> bool:
     except (LookupError, UnicodeError, TypeError):
         return False
     return True
+
+
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit of open descriptors to the hard one, for many connections."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # what there is must do
 
 
 # Options

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 
 from fastecho.check.path import Stream
 from fastecho.check.pattern import Plain
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import failed, passed
+from fastecho.check.verdict import NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ def run(path: Path) -> Finding:
         for i, one in enumerate(found)
         if isinstance(one, Stream)
     ]
+    for one in found:
+        if isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE):
+            for talk in talks:
+                talk.stream.close()
+            raise NotTestable(
+                f"this machine opened only {len(talks):,} of {number:,}: {one.strerror}; "
+                "--connections chooses fewer"
+            )
     refused = Counter(one.strerror or str(one) for one in found if isinstance(one, OSError))
     try:
         converse(path, talks)

@@ -6,6 +6,7 @@ bad in comparison: loss that all have is no fault of one.
 
 from __future__ import annotations
 
+import errno
 from statistics import mean
 from time import monotonic
 
@@ -87,6 +88,11 @@ def run(path: Path) -> Finding:
     patience = max(CONNECT_SECONDS, ROUND_TRIPS * path.rtt)
     found = path.open_all(FLOWS, ports=[0] * FLOWS, patience=patience)
     flows = [Flow(path, one) for one in found if isinstance(one, Stream)]
+    for one in found:
+        if isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE):
+            for flow in flows:
+                flow.stream.close()
+            raise one
     dead = {_port(one): one.strerror or str(one) for one in found if isinstance(one, OSError)}
     try:
         lossy = _compare(path, flows)

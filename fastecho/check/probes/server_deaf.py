@@ -22,7 +22,7 @@ FAILED = (
     "Something on the way buffers without bound: a client believes delivered what the server has "
     "not read, and the memory of what buffers is at its mercy."
 )
-QUICK_BYTES, FULL_BYTES = 48 << 20, 128 << 20
+QUICK_BYTES, FULL_BYTES = 64 << 20, 128 << 20
 FILL_SECONDS = 1.0
 """For filling, until the buffers of an honest path are full."""
 
