@@ -88,20 +88,20 @@ def run(path: Path) -> Finding:
     patience = max(CONNECT_SECONDS, ROUND_TRIPS * path.rtt)
     found = path.open_all(FLOWS, ports=[0] * FLOWS, patience=patience)
     flows = [Flow(path, one) for one in found if isinstance(one, Stream)]
-    for one in found:
-        if isinstance(one, OSError) and one.errno in (errno.EMFILE, errno.ENFILE):
+    for failure in found:
+        if isinstance(failure, OSError) and failure.errno in (errno.EMFILE, errno.ENFILE):
             for flow in flows:
                 flow.stream.close()
-            raise one
+            raise failure
     dead = {_port(one): one.strerror or str(one) for one in found if isinstance(one, OSError)}
     try:
         lossy = _compare(path, flows)
-        dead |= {one.port: one.why for one in flows if one.why}
-        total = sum(one.retransmissions for one in flows)
+        dead |= {flow.port: flow.why for flow in flows if flow.why}
+        total = sum(flow.retransmissions for flow in flows)
         known = bool(flows) and tcp_info(flows[0].stream.sock) is not None
     finally:
-        for one in flows:
-            one.stream.close()
+        for flow in flows:
+            flow.stream.close()
     if len(dead) > FLOWS // 2:
         why = next(iter(dead.values()))
         raise NotTestable(f"{len(dead)} of {FLOWS} flows fail, so none is worse than most: {why}")
