@@ -92,6 +92,8 @@ class Talk:
         self.began = self.ended = perf_counter()
         # When a byte went either way last, by monotonic().
         self.last = monotonic()
+        # For how long none did, at an end by silence.
+        self.silent_s = 0.0
         self.is_shut = False
         # When the pause between bursts is over, by monotonic(); 0: there is none.
         self.rests_until = 0.0
@@ -147,7 +149,7 @@ class Talk:
         return compare(self.want, self._wrong_at, bytes(self._wrong))
 
     def story(self) -> str:
-        """Return what went wrong in words, such as "reset after 3 of 10 bytes"; "" if nothing."""
+        """Return what went wrong in words, for a sentence; "" if nothing."""
         if (found := self.difference()) is not None:
             return found.text
         if self.is_whole:
@@ -163,9 +165,10 @@ class Talk:
             how = "reset (RST)" if self.errno in (errno.ECONNRESET, errno.EPIPE) else "lost"
             why = "" if how != "lost" else f": {os.strerror(self.errno)}"
             return f"the connection was {how} when {came}{why}"
+        if self.ending == "time":
+            return f"the time was over when {came}"
         what = "no end (FIN)" if self.received == self.want.size and self.eof else "nothing more"
-        seconds = monotonic() - self.last
-        return f"{what} came for {seconds:.1f} s when {came}"
+        return f"{what} came for {self.silent_s:.1f} s when {came}"
 
     # Moving bytes
 
@@ -287,7 +290,7 @@ def converse(
         now = monotonic()
         for fd, talk in list(running.items()):
             if not talk.is_over and now >= talk.deadline(wait):
-                talk.ending = "silence"
+                talk.ending, talk.silent_s = "silence", now - talk.last
             elif not talk.is_over and until is not None and now >= until:
                 talk.ending = "time"
             if talk.is_over:
