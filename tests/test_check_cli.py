@@ -341,17 +341,15 @@ def test_a_reader_that_has_left_ends_the_check(server: fastecho.Server) -> None:
 
 
 def test_more_connections_than_descriptors_are_not_testable(server: fastecho.Server) -> None:
-    import resource
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
-
+    words = ["--quick", "--connections=99", "--only=connections,flows", "--json=-"]
     done = subprocess.run(
-        [*COMMAND, "check", server.address, "--quick", "--connections=99", "--json=-",
-         "--only=connections,flows"],
-        capture_output=True, text=True, timeout=DEADLINE, env=environment(), check=False,
-        preexec_fn=limit,
-    )  # fmt: skip
+        ["sh", "-c", 'ulimit -n 60 && exec "$@"', "sh", *COMMAND, "check", server.address, *words],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=environment(),
+        check=False,
+    )
     found = {one["name"]: one for one in json.loads(done.stdout)["probes"]}
     assert done.returncode == 0, done.stderr
     says = "of 99: Too many open files; --connections chooses fewer"

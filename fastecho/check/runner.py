@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUICK_SECONDS", "Run"]
 
-QUICK_SECONDS = 9.3
+QUICK_SECONDS = 9.0
 """Of the quick profile; with starting and ending, it stays below 10."""
 PROBE_SECONDS = 180.0
 """Of one probe in the full profile, besides what it is to leave idle."""
