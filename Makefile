@@ -24,6 +24,9 @@ EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* ex
 # And what can be seen: accept queues of any listener, statistics, metrics, the access log.
 OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
     listen_queue metrics queues* stats syn_queue tcp_info))
+# And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
+PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_haproxy identify probing \
+    proxy))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -36,8 +39,9 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure test-models test-embed test-observe test-network \
-    lint bench faults endings scale soak debug sanitize fuzz coverage sdist wheel cross clean
+.PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
+    test-network lint bench faults endings scale soak debug sanitize fuzz coverage sdist wheel \
+    cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -47,8 +51,8 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but what the next four do; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next five do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
@@ -61,6 +65,9 @@ test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life 
 
 test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metrics, the access log
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(OBSERVING))
+
+test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, who answers
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(PATHS))
 
 test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx, socat between them (root)
 	@$(BIN)/python tests/network/rig.py

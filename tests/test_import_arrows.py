@@ -40,6 +40,30 @@ ARROWS: dict[str, set[str]] = {
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server", "settings"},
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
+    # `check` checks any server: like `measure`, it never imports ours.
+    "check": set(),
+    "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
+    "check.families": {
+        "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
+    },
+    "check.junit": {"check.path", "check.report", "check.runner", "check.verdict"},
+    "check.orders": {"check.pattern", "check.verdict", "check.path"},
+    "check.path": {"address", "check.verdict", "dial"},
+    "check.pattern": set(),
+    "check.pings": {"check.path", "check.pattern", "check.talk"},
+    "check.pressure": {"check.path", "check.pattern", "check.tcp"},
+    "check.probes": {
+        "check.families", "check.orders", "check.path", "check.pattern", "check.pings",
+        "check.pressure", "check.samples", "check.talk", "check.tcp", "check.verdict", "dial",
+    },
+    "check.report": {
+        "_version", "check.catalog", "check.path", "check.runner", "check.verdict",
+    },
+    "check.runner": {"check.catalog", "check.path", "check.verdict"},
+    "check.samples": {"check.path", "check.pattern", "check.talk", "check.verdict"},
+    "check.talk": {"check.path", "check.pattern"},
+    "check.tcp": set(),
+    "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
@@ -75,6 +99,7 @@ ARROWS: dict[str, set[str]] = {
         "address", "config", "errors", "listen_queue", "listener", "logs", "server", "stats",
     },
     "peer": {"address", "listener"},
+    "probing": {"_core"},
     "process": {"server"},
     "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
@@ -225,11 +250,13 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 
 # Folders whose modules have rows of their own.
-PACKAGES = ("diagnose", "measure", "models")
+PACKAGES = ("check", "diagnose", "measure", "models")
 
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
+    if module.startswith("check.probes."):
+        module = "check.probes"  # a new probe needs no row
     folder = module.partition(".")[0]
     in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:

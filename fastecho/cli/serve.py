@@ -72,7 +72,14 @@ METRICS = Setting(
     unset="none",
     metavar="ADDRESS",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS)
+PROBES = Setting(
+    "probes",
+    "switch",
+    False,
+    "obey a connection whose first line orders a behaviour, as fastecho check does to see whether "
+    "a path is honest; all others are echoed, by Python: slower",
+)
+EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES)
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -147,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
     merged = read()
     _model.check(merged)
     _black_hole.check(merged)
+    _check_probes(merged)
     if args.print_config:
         if sys.stdout is not None:
             printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
@@ -168,6 +176,21 @@ def _is_honoured(setting: Setting, merged: Merged) -> bool:
     from fastecho.cli._black_hole import HONOURED
 
     return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE)
+
+
+def _check_probes(merged: Merged) -> None:
+    """Refuse what a server that takes orders cannot honour."""
+    if not merged.values["probes"]:
+        return
+    name = merged.labels["probes"]
+    for other, plain in (("frame", "recv"), ("prefix", b""), ("suffix", b"")):
+        if merged.values[other] != plain:
+            reason = f"cannot be used with {name}, which needs a plain echo"
+            raise ConfigError(merged.labels[other], merged.given[other], reason)
+    for other, usual in (("model", "native"), ("black_hole", False)):
+        if merged.values[other] != usual:
+            reason = f"cannot be used with {name}, which needs the compiled core"
+            raise ConfigError(merged.labels[other], merged.given[other], reason)
 
 
 class _Stopped(KeyboardInterrupt):
@@ -227,6 +250,7 @@ class _Serving:
         self.config = merged.config
         address = merged.values["metrics"]
         self.metrics = address if isinstance(address, Address) else None
+        self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
         self.log = log
@@ -240,7 +264,12 @@ class _Serving:
 
         self._raise_descriptor_limit()
         self.log.take_over()
-        server = Server(**self.config.keywords())
+        callbacks = {}
+        if self.takes_orders:
+            from fastecho.probing import Probing
+
+            callbacks = Probing().callbacks()
+        server = Server(**self.config.keywords(), **callbacks)
         metrics = self._open_metrics(server)
         try:
             return self._run(server, metrics, early, ready_fd)
@@ -386,6 +415,8 @@ class _Serving:
         self.say("info", f"threads: {server.threads}")
         for sentence in _without_effect(self.config):
             self.say("warning", sentence)
+        if self.takes_orders:
+            self.say("warning", "with --probes, peers can order how the server behaves to them")
 
     def _totals(self, server: Server, drained: bool) -> None:
         stats = server.stats()
