@@ -25,7 +25,7 @@ EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* ex
 OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
     listen_queue metrics queues* stats syn_queue tcp_info))
 # And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
-PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_haproxy identify probing \
+PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_[!q]* identify probing \
     proxy))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 

@@ -134,7 +134,7 @@ def test_the_server_of_the_manifest_starts_and_answers_its_probes() -> None:
             line = peer.makefile().readline()
         assert json.loads(line)["instance"] == "pod-7"
         server.process.kill()
-        server.process.stderr.read()
+        server.end()
 
 
 def test_a_pod_has_the_time_that_its_server_takes_to_end() -> None:

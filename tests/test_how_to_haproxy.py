@@ -12,9 +12,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "behind-hapr
 NEEDS = ("bash", "haproxy", "nc", "openssl")
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, NEEDS)), reason=f"needs {', '.join(NEEDS)}"
-)
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not all(map(shutil.which, NEEDS)), reason=f"needs {', '.join(NEEDS)}")
 def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
     done = []
     with Session(tmp_path, "C.UTF-8") as session:

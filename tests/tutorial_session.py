@@ -62,9 +62,9 @@ def steps(chapter: str) -> list[Program | Command]:
     """Return what a reader of a chapter does, in order."""
     found: list[Program | Command] = []
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", chapter, re.M | re.S):
-        if kind in ("python", "haproxy"):
+        if kind in ("python", "haproxy", "nginx"):
             head = block.partition("\n")[0]
-            name = re.fullmatch(r"# (\w+\.(?:py|cfg))", head)
+            name = re.fullmatch(r"# (\w+\.(?:py|cfg|conf))", head)
             assert name, f"a file without a name: {head}"
             found.append(Program(name[1], block))
         else:
