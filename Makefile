@@ -40,7 +40,7 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-network lint bench faults endings scale soak debug sanitize fuzz coverage sdist wheel \
+    test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage sdist wheel \
     cross clean
 .PHONY: .libfuzzer
 
@@ -93,6 +93,9 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.echo $(ARGS)
+
+alarms: $(COMPILED) $(VENV)/.test ## how often fastecho check is wrong: hundreds of runs (root), an hour
+	@exec env PYTHONPATH=tests $(BIN)/python tests/network/alarms.py $(ARGS)
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
