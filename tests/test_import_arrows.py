@@ -67,6 +67,7 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "front": {"_version", "config", "limits"},
     "hole": {"config", "errors", "listener"},
+    "identity": {"errors", "logs", "proxy_header"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
@@ -76,6 +77,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "peer": {"address", "listener"},
     "process": {"server"},
+    "proxy_header": {"errors"},
     "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
     "refused": {"address", "errors"},
@@ -141,12 +143,12 @@ ARROWS: dict[str, set[str]] = {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
         "measure._style", "measure.compare", "measure.result", "measure.words",
     },
-    "measure.ping_events": {"measure.route"},
+    "measure.ping_events": {"identity", "measure.route"},
     "measure.ping_result": {
-        "_version", "measure.ping_events", "measure.route", "measure.timings",
+        "_version", "identity", "measure.ping_events", "measure.route", "measure.timings",
     },
     "measure.pinger": {
-        "address", "dial", "errors", "measure.channel", "measure.ping_events",
+        "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
     "measure.plan": {"address", "errors", "measure.values", "measure.words"},
@@ -155,7 +157,7 @@ ARROWS: dict[str, set[str]] = {
     "measure.result": {
         "_load", "_version", "errors", "measure.histograms", "measure.plan", "measure.values",
     },
-    "measure.route": {"address", "dial", "errors"},
+    "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
         "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
