@@ -198,6 +198,9 @@ class Load:
             take longer than the server, is not in its latencies. Takes a whole CPU.
         reopen: open what is not open when a run begins, and connect again what was lost or could
             not connect, every 0.1 s, while it lasts.
+        proxy: 1 or 2: each connection begins by a PROXY header of that version with its own
+            addresses, in the same segment as a message that follows at once; 0: by none.
+            `bytes_sent` does not count it.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -225,6 +228,7 @@ class Load:
         close: Literal["fin", "reset"] = "fin",
         poll: bool = False,
         reopen: bool = False,
+        proxy: Literal[0, 1, 2] = 0,
     ) -> None: ...
     def connect(self) -> None:
         """Open every connection that is not open; at most 64 connects are under way at once.

@@ -13,11 +13,12 @@
 # large machines). Elsewhere closing by RST, after the reply, is the way: it leaves nothing.
 
 from libc.errno cimport EAGAIN, EINPROGRESS, ETIMEDOUT
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
 from fastecho._load_cdefs cimport *
+from fastecho._load_proxy cimport *
 
 cdef enum:
     # Bytes of one recv: the size that served bulk best in the server, too (DESIGN.md).
@@ -60,6 +61,8 @@ cdef struct Drive:
     bint polls
     # Connect again what was lost.
     bint reopens
+    # Each connection begins by a PROXY header of this version; 0: by none.
+    uint8_t proxy
     # Descriptors; -1: none.
     int epfd
     int timer_fd
@@ -170,10 +173,25 @@ cdef inline void drive_connect_decided(Drive *d, fe_load_connection *c) noexcept
         drive_connected(d, c)
 
 
+cdef inline bint drive_speaks_first(Drive *d) noexcept nogil:
+    """A connection that is open now is given a message at once."""
+    if d.mode == FE_LOAD_RECONNECT:
+        return d.load.left > 0
+    return (d.mode == FE_LOAD_CLOSED_LOOP and d.sends and d.load.left > 0
+            and not fe_load_is_over(&d.load, d.now_ns))
+
+
 cdef inline void drive_connected(Drive *d, fe_load_connection *c) noexcept nogil:
-    """c is open: in reconnect mode it is given its message, in a run that sends its first."""
+    """c is open: in reconnect mode it is given its message, in a run that sends its first. A PROXY
+    header goes before, which is none of the bytes that count; without it c has not connected."""
     cdef uint64_t began_ns
+    cdef int rc
     d.now_ns = _sys.sys_now_ns()
+    if d.proxy:
+        rc = proxy_announce(c.fd, d.proxy, drive_speaks_first(d))
+        if rc < 0:
+            drive_broken(d, c, rc)
+            return
     d.connecting -= 1
     began_ns = fe_load_opened(&d.load, c, d.now_ns)
     if d.mode == FE_LOAD_IDLE and c.gap != FE_LOAD_NO_GAP:

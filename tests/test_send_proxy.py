@@ -6,20 +6,27 @@ wants the header. What that server believes is in test_proxy.py.
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import proxy_headers as headers
 import pytest
 from commands import COMMAND, DEADLINE, assert_refused, environment, run
 from conftest import MakeServer
 from driven import DrivenServer
+from load_servers import exact, serving
 from peers import has_ipv6, recv_exactly
 from scripted import message, scripted
 
 from fastecho import Client, ConfigError
+from fastecho._load import Load
+from fastecho.measure.merge import differences
 from fastecho.measure.pinger import Pinger
+from fastecho.measure.plan import Plan
 from fastecho.proxy_header import header_of
 
 VERSIONS = ("v1", "v2")
@@ -147,10 +154,100 @@ def test_ping_sends_it_again_when_it_comes_back() -> None:
     assert pinger.result().gaps == 1
 
 
+# --- a load ----------------------------------------------------------------------------------
+
+MODES: dict[str, dict[str, Any]] = {
+    "closed": {},
+    "open": {"mode": "open", "rate": 1000.0},
+    "reconnect": {"mode": "reconnect"},
+    "idle": {"mode": "idle"},
+}
+DATA_SEGMENTS_IN = slice(152, 156)
+"""Where struct tcp_info has how many segments with data have come."""
+
+
+class Expecting:
+    """A handler that compares the header of each connection, and then echoes."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.right: list[bool] = []
+        self.segments: list[int] = []
+
+    def __call__(self, sock: socket.socket) -> None:
+        name = VERSIONS[self.version - 1]
+        if sock.family == socket.AF_UNIX:
+            expected = NO_ADDRESS[name]
+        else:
+            expected = MAKE[name](sock.getpeername()[:2], sock.getsockname()[:2])
+        self.right.append(exact(sock, len(expected)) == expected)
+        while data := sock.recv(1 << 18):
+            if sock.family != socket.AF_UNIX:
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 156)
+                self.segments.append(int.from_bytes(info[DATA_SEGMENTS_IN], sys.byteorder))
+            sock.sendall(data)
+
+
+@pytest.mark.parametrize("settings", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("family", ["AF_INET", "AF_INET6", "AF_UNIX"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_load_sends_it_on_each_connection(
+    tmp_path: Path, family: str, settings: dict[str, Any], version: int
+) -> None:
+    if family == "AF_INET6" and not has_ipv6():
+        pytest.skip("no IPv6")
+    where = str(tmp_path / "socket") if family == "AF_UNIX" else None
+    handler = Expecting(version)
+    with serving(handler, family=getattr(socket, family), where=where) as server:
+        with server.load(connections=3, proxy=version, **settings) as load:
+            load.connect()
+            result = load.run(0.02)
+        server.wait_for_ends(result["connects"] or 3)
+    assert len(handler.right) >= 3 and all(handler.right)
+    assert result["failures"] == []
+    assert result["bytes_sent"] == 64 * (result["messages"] + result["late"])
+
+
+def test_in_reconnect_mode_header_and_message_are_one_segment() -> None:
+    handler = Expecting(2)
+    with serving(handler) as server, server.load(mode="reconnect", proxy=2) as load:
+        load.run(1, messages=20)
+    assert handler.segments == [1] * 20
+
+
+def test_nor_does_a_connection_that_a_run_opens_wait() -> None:
+    handler = Expecting(1)
+    with serving(handler) as server, server.load(connections=4, proxy=1, reopen=True) as load:
+        load.run(0.02)
+    assert len(handler.right) == 4 and handler.segments.count(1) >= 4
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_bench_tells_of_it_and_names_it_in_its_result(version: str) -> None:
+    done = run("bench", "--server", "-c2", "-n20", "--idle-connections=2", "--json",
+               f"--send-proxy={version}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["messages"], told["plan"]["send_proxy"]) == (20, version)
+    assert f"each connection begins by a PROXY header ({version})." in done.stderr
+
+
+def test_runs_with_and_without_it_are_different_loads() -> None:
+    plan = Plan("127.0.0.1:7")
+    assert differences(plan, plan.replace(send_proxy="v2")) == ["send proxy none and v2"]
+    assert plan.to_json()["send_proxy"] is None
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_a_load_knows_no_other_version(number: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^proxy must be between 0 and 2, not {number}$"):
+        Load([(socket.AF_INET, ("127.0.0.1", 9))], proxy=number)
+
+
 # --- bad input -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["connect", "ping"])
+@pytest.mark.parametrize("command", ["connect", "ping", "bench"])
 @pytest.mark.parametrize("version", ["v3", "2", "V2", "", "v1\x1b[2J"])
 def test_another_version_is_refused_in_one_sentence(command: str, version: str) -> None:
     done = run(command, "127.0.0.1:1", "--send-proxy", version)

@@ -13,7 +13,6 @@ import sys
 from fastecho.cli import complain, put_line
 from fastecho.cli._outputs import STDOUT, check_path, write_text
 from fastecho.errors import ConfigError, StartError
-from fastecho.identity import NotIdentifiedError
 from fastecho.logs import one_line
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -167,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
         return EXIT_USAGE
     pinger, rules = _pinger(args), _rules(args.fail_if)
+    from fastecho.identity import NotIdentifiedError
+
     if args.json is not None:
         check_path("json", args.json)
         if args.json == STDOUT and sys.stdout is None:

@@ -127,6 +127,7 @@ class _Run:
         common: dict[str, Any] = {
             "timeout": plan.timeout,
             "sources": preflight.local_addresses(plan, places),
+            "proxy": 0 if plan.send_proxy is None else int(plan.send_proxy[1:]),
         }
         try:
             for i in range(plan.threads):
