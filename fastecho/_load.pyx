@@ -15,6 +15,7 @@ from libc.string cimport memset
 cimport fastecho._sys as _sys
 from fastecho._load_cdefs cimport *
 from fastecho._drive cimport *
+from fastecho._load_greeting cimport *
 from fastecho._load_targets cimport *
 from fastecho._load_words cimport *
 
@@ -179,7 +180,8 @@ cdef class Load:
     def __init__(self, targets, *, connections=1, depth=1, size=64, frame="raw",
                  bytes prefix=b"", bytes suffix=b"", mode="closed", double rate=0.0,
                  schedule="fixed", double phase=0.0, bint sendfile=False, timeout=5.0, seed=1,
-                 sources=(), close="fin", bint poll=False, bint reopen=False, proxy=0):
+                 sources=(), close="fin", bint poll=False, bint reopen=False, proxy=0,
+                 bint identify=False):
         cdef Drive *d = &self.d
         cdef uint64_t seed64 = seed & (2**64 - 1)
         if d.load.connections != NULL or d.epfd >= 0:
@@ -200,6 +202,8 @@ cdef class Load:
         self._set_targets(targets, sources)
         self._set_messages(size, frame, prefix, suffix, seed64)
         self._allocate()
+        if identify and not greetings_expect(&d.greetings, d.load.count):
+            raise MemoryError(f"no memory for {d.load.count} connections")
         d.epfd = _checked(_sys.sys_epoll_create(), "epoll_create1")
         if d.mode == FE_LOAD_OPEN_LOOP:
             d.timer_fd = _checked(_sys.sys_timerfd(), "timerfd_create")
@@ -351,6 +355,7 @@ cdef class Load:
                     _sys.sys_close(l.connections[i].fd)
         if self.noise != NULL:
             _sys.sys_unmap(self.noise, self.noise_size)
+        greetings_free(&d.greetings, l.count)
         free(l.connections)
         if l.given != l.times:
             free(l.given)
@@ -389,6 +394,7 @@ cdef class Load:
         """Counting starts anew, once the last run is told."""
         if self.told:
             fe_load_forget(&self.d.load.counts)
+            fe_instances_forget(&self.d.greetings.instances)
             self.told = False
         return 0
 
@@ -414,6 +420,7 @@ cdef class Load:
         """Closes every connection and forgets what was counted."""
         cdef uint32_t i
         self.d.runs = self.d.sends = False
+        fe_instances_forget(&self.d.greetings.instances)
         for i in range(self.d.load.count):
             if self.d.load.connections[i].state != FE_LOAD_CLOSED:
                 drive_end(&self.d, &self.d.load.connections[i], -1, 0)
@@ -481,6 +488,23 @@ cdef class Load:
         """Return what the run under way has counted so far; after a run, what it had counted."""
         with self.reading:
             return numbers(&self.d.load.counts)
+
+    def instances(self):
+        """Return what each instance has answered, as the lines name it; empty without identify."""
+        self._enter()
+        try:
+            return told_instances(&self.d.greetings)
+        finally:
+            self.lock.release()
+
+    @property
+    def unidentified(self):
+        """The target of the first connection that began by no line, and what came instead."""
+        cdef Greetings *all_ = &self.d.greetings
+        if not all_.is_wrong:
+            return None
+        return (all_.connection % self.d.target_count,
+                (<const char *>all_.instead)[:all_.instead_used])
 
     def stop(self, *, bint collect=True):
         """End the window of the run under way now, or the one of the next run at once."""

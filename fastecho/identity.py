@@ -42,9 +42,6 @@ MEND = "start it with --identify"
 class NotIdentifiedError(FastechoError, OSError):
     """The server did not say who answers; the text is the whole sentence."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(errno.EPROTO, sentence)
-
     def __str__(self) -> str:
         return str(self.strerror)
 
@@ -190,14 +187,12 @@ def read_identity(connection: HasDescriptor, peer: str, patience: float) -> Iden
 
 def silent(peer: str, patience: float) -> NotIdentifiedError:
     """Return the error for a server that sent nothing for so many seconds."""
-    return NotIdentifiedError(
-        f"--identify: {peer} did not say who answers within {patience:g} s: {MEND}"
-    )
+    sentence = f"--identify: {peer} did not say who answers within {patience:g} s: {MEND}"
+    return NotIdentifiedError(errno.EPROTO, sentence)
 
 
 def wrong(peer: str, data: bytes | bytearray) -> NotIdentifiedError:
     """Return the error for a server that sent something else first."""
     start = shown(bytes(data[:SHOWN_BYTES]))
-    return NotIdentifiedError(
-        f"--identify: {peer} did not say who answers, but sent {start} first: {MEND}"
-    )
+    sentence = f"--identify: {peer} did not say who answers, but sent {start} first: {MEND}"
+    return NotIdentifiedError(errno.EPROTO, sentence)

@@ -27,8 +27,9 @@ from proxy_headers import v2
 from scripted import scripted
 
 from fastecho.identity import LINE_BYTES, Greeting, NotIdentifiedError, identity_of
+from fastecho.measure.instances import MOST_NAMES
 from fastecho.measure.ping_events import Back, Opened, Reply
-from fastecho.measure.ping_result import INSTANCES, PingResult
+from fastecho.measure.ping_result import PingResult
 from fastecho.measure.pinger import Pinger
 
 LINE = b'{"fastecho":"0.1.0","instance":"web-1","host":"node7","connection":17,"seen":"[::1]:7"}\n'
@@ -310,10 +311,10 @@ def test_one_that_comes_back_without_a_line_is_not_back() -> None:
 
 def test_so_many_instances_have_a_name_and_the_others_are_counted_together() -> None:
     result = PingResult({"target": "here:7", "new_connection": False, "identify": True})
-    for number in [*range(INSTANCES + 3), 0]:
+    for number in [*range(MOST_NAMES + 3), 0]:
         tally = result.tally_of(identity_of(b'{"instance":"%d"}' % number))
         assert tally is not None
         tally.received += 1
     told = result.to_json()["instances"]
-    assert len(told) == INSTANCES + 1
+    assert len(told) == MOST_NAMES + 1
     assert (told["0"]["received"], told[""]["received"]) == (2, 3)

@@ -124,9 +124,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.compare": {"measure.merge", "measure.result", "measure.words"},
     "measure.histograms": {"_load"},
+    "measure.instances": {"_load", "errors"},
     "measure.merge": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
-        "measure.values",
+        "_load", "errors", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.result", "measure.values",
     },
     "measure.model_page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
@@ -145,7 +146,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.ping_events": {"identity", "measure.route"},
     "measure.ping_result": {
-        "_version", "identity", "measure.ping_events", "measure.route", "measure.timings",
+        "_version", "identity", "measure.instances", "measure.ping_events", "measure.route",
+        "measure.timings",
     },
     "measure.pinger": {
         "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
@@ -155,13 +157,14 @@ ARROWS: dict[str, set[str]] = {
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
     "measure.result": {
-        "_load", "_version", "errors", "measure.histograms", "measure.plan", "measure.values",
+        "_load", "_version", "errors", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.values",
     },
     "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
-        "measure.result", "measure.values", "measure.verdict",
+        "_load", "errors", "identity", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.preflight", "measure.result", "measure.values", "measure.verdict",
     },
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {

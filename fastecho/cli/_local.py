@@ -89,6 +89,8 @@ def _words(plan: Plan) -> list[str]:
         words += [f"--prefix={os.fsdecode(plan.prefix)}", f"--suffix={os.fsdecode(plan.suffix)}"]
     if plan.send_proxy is not None:
         words.append("--proxy-protocol=required")
+    if plan.identify:
+        words.append("--identify")
     return words
 
 

@@ -378,7 +378,7 @@ def _summary(result: PingResult) -> Iterator[str]:
     failures = [_counted(n, *FAILURES[kind]) for kind, n in result.failures.items() if n]
     if failures:
         yield f"failures: {', '.join(failures)}"
-    for name, tally in sorted(result.instances.items()):
+    for name, tally in result.sorted_instances():
         yield (
             f"{one_line(name) or 'others'} answered {_counted(tally.received, 'probe')} "
             f"on {_counted(tally.connections, 'connection')}"

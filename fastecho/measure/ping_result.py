@@ -11,6 +11,7 @@ import time
 
 from fastecho._version import __version__
 
+from .instances import MOST_NAMES, OTHERS, place_of
 from .timings import Timings
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .ping_events import Failure
     from .route import Line
 
-__all__ = ["INSTANCES", "KINDS", "PingResult", "Tally"]
+__all__ = ["KINDS", "PingResult", "Tally"]
 
 KINDS = (
     "late", "corrupt", "misplaced", "lost", "timed_out", "extra_bytes",
@@ -32,10 +33,6 @@ KINDS = (
 
 DESCRIBED = 10
 """So many failures are kept as sentences."""
-
-
-INSTANCES = 256
-"""So many instances are counted by name; all others together, as `""`."""
 
 
 class Tally:
@@ -142,9 +139,13 @@ class PingResult:
         if identity is None:
             return None
         name = identity.instance
-        if name not in self.instances and len(self.instances) >= INSTANCES:
-            name = ""
+        if name not in self.instances and len(self.instances) >= MOST_NAMES:
+            name = OTHERS
         return self.instances.setdefault(name, Tally())
+
+    def sorted_instances(self) -> list[tuple[str, Tally]]:
+        """Return the instances by name; those that have none here come last."""
+        return sorted(self.instances.items(), key=lambda one: place_of(one[0]))
 
     def end(self) -> None:
         """Note how long it took."""
@@ -182,7 +183,7 @@ class PingResult:
             }
         instances = {
             name: {"connections": tally.connections, "received": tally.received}
-            for name, tally in sorted(self.instances.items())
+            for name, tally in self.sorted_instances()
         }
         return {
             "format": "fastecho-ping",

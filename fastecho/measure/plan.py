@@ -188,6 +188,11 @@ OPTIONS: tuple[Option, ...] = (
         group=CONNECTIONS, metavar="VERSION", unset="none",
     ),
     Option(
+        "identify", values.switch, False,
+        "expect the line by which a server with --identify says who answers, and count "
+        "connections and messages by instance", group=CONNECTIONS,
+    ),
+    Option(
         "interval", values.seconds(0.01, 3600), 1.0,
         "length of the intervals that the terminal, --live, --jsonl and charts show one by one; "
         "`fastecho report` compares runs by them, and needs 4 or more of each", group=OTHER,
@@ -232,6 +237,7 @@ class Plan:
         idle_connections: further connections that carry nothing.
         sources: local addresses to connect from.
         send_proxy: "v1" or "v2": a PROXY header comes first on each connection; None: none.
+        identify: each connection begins by the server's line that says who answers.
         seed: decides bytes, sizes and a Poisson schedule.
         label: a name for the run.
     Raises:
@@ -263,6 +269,7 @@ class Plan:
     idle_connections: int
     sources: tuple[str, ...]
     send_proxy: Literal["v1", "v2"] | None
+    identify: bool
     interval: float
     label: str
 
@@ -289,6 +296,7 @@ class Plan:
         idle_connections: int = 0,
         sources: str | Sequence[str] = (),
         send_proxy: Literal["v1", "v2"] | None = None,
+        identify: bool = False,
         seed: int = 1,
         label: str = "",
         interval: float | str = 1.0,
