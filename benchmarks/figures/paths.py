@@ -41,10 +41,7 @@ def proxy(plan: Plan) -> Figure:
             contenders,
             taken,
             [],
-            [
-                Against("cpu_us", PLAIN.name, at_most(1.02)),
-                Against("rate", PLAIN.name, None),
-            ],
+            [Against("cpu_us", PLAIN.name, at_most(1.02)), Against("rate", PLAIN.name, None)],
         )
 
 
