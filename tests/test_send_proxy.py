@@ -95,6 +95,7 @@ def test_connect_sends_it_before_its_input(version: str) -> None:
             expected = MAKE[version](peer, here)
             assert recv_exactly(connection, len(expected) + 3) == expected + b"hi\n"
             connection.sendall(b"yes\n")
+            assert connection.recv(1) == b""  # its input has ended
 
         with driven.serving(serve):
             done = _connect(driven.address, "--send-proxy", version)
