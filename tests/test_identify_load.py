@@ -138,6 +138,14 @@ def test_each_connection_counts_for_its_own_instance() -> None:
         assert sum(counts[1] for counts in told.values()) == again["messages"]
 
 
+def test_connections_of_the_warm_up_are_left_out_in_reconnect_mode() -> None:
+    with serving(at_once) as server, server.load(identify=True, mode="reconnect") as load:
+        result = load.run(0.05, warmup=0.05)
+        ((_, connections, messages),) = load.instances()
+    assert messages == result["messages"] > 0
+    assert abs(connections - result["connects"]) <= 1  # the one under way at the beginning
+
+
 def test_who_comes_in_the_place_of_one_that_is_lost_is_counted() -> None:
     names = iter(["first", *["second"] * 100])
 
