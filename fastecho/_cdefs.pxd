@@ -417,15 +417,23 @@ cdef extern from "proxy.h" nogil:
         FE_PROXY_CUT_OFF
         FE_PROXY_LATE
 
+    const size_t FE_PROXY_MAX
+
     ctypedef struct fe_proxy:
+        uint8_t version
         uint8_t is_local
         uint8_t family
         uint8_t error
         uint16_t source_port
+        uint16_t destination_port
         unsigned char source[108]
+        unsigned char destination[108]
         uint32_t total
 
     int fe_proxy_parse(const unsigned char *bytes, size_t n, fe_proxy *out) noexcept
+    size_t fe_proxy_write(const fe_proxy *p, const unsigned char *authority,
+                          const unsigned char *unique_id, unsigned char *out,
+                          size_t room) noexcept
     bint fe_proxy_is_signed(const unsigned char *bytes, size_t n) noexcept
     const char *fe_proxy_error_name(int error) noexcept
 

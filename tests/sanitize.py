@@ -140,6 +140,8 @@ LEAKS_OF_PYTHON = (
     Skip("test_cli_connect.py", ADDRESS, DAEMON),
     Skip("test_cluster.py", ADDRESS, DAEMON),
     Skip("test_cli_connect_pipe.py", ADDRESS, DAEMON),
+    Skip("test_identify_client.py", ADDRESS, DAEMON),
+    Skip("test_send_proxy.py::test_connect", ADDRESS, DAEMON),
     Skip("test_cli_serve.py", ADDRESS, DAEMON),
     Skip("test_reload.py", ADDRESS, DAEMON),
     Skip("test_serve_forever.py", ADDRESS, DAEMON),
