@@ -237,7 +237,11 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
 # is neither.
 SOCKET_MODULES = {"_socket", "asyncio", "socket", "socketserver", "ssl"}
 IO_MODULES = SOCKET_MODULES | {"http", "select", "selectors", "subprocess", "threading", "urllib"}
-PURE = {"socket.AF_INET", "socket.AF_INET6", "socket.inet_ntop", "socket.inet_pton"}
+PURE = {
+    f"{module}.{name}"
+    for module in ("_socket", "socket")
+    for name in ("AF_INET", "AF_INET6", "inet_ntop", "inet_pton")
+}
 
 
 def imported(text: str, package: str) -> Iterator[str]:
