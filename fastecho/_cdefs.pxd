@@ -218,6 +218,7 @@ cdef extern from "fault.h" nogil:
         uint64_t queued
         uint32_t slot
         uint64_t look_ns
+        uint64_t lead
         fe_timer timer
         uint8_t has_ended
         uint8_t is_held

@@ -54,7 +54,7 @@ cdef inline void connection_admit(Worker *w, fe_connection *c,
     connection_greet(w, c)
     if c.state == FE_REAP:
         return
-    if fault.flags & FE_FAULT_HALF_CLOSE:
+    if fault.flags & FE_FAULT_HALF_CLOSE and c.pending == NULL:  # else behind our line
         _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
     connection_settle(w, c)
 

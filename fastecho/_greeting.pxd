@@ -9,22 +9,40 @@ from libc.string cimport memcpy, memset
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport connection_answered, connection_settle, connection_took
-from fastecho._proxied cimport Proxied, proxied
+from fastecho._proxied cimport Proxied, proxied, proxied_end
 from fastecho._stream cimport stream_count_in, stream_send
-from fastecho._worker cimport Worker
+from fastecho._worker cimport Worker, faulty
 
 
 cdef inline void connection_greet(Worker *w, fe_connection *c) noexcept nogil:
-    """It is served from now on: our line first, then the answer to what has come."""
-    if c.unparsed != NULL and c.state == FE_OPEN:
-        stream_count_in(&w.stream, c, fe_buffer_size(c.unparsed))
-        if w.tracks_activity:
-            c.active_ms = <uint32_t>w.now_ms
-        c.flags = (c.flags | FE_HAS_FRAMES) & <uint8_t>~FE_AWAITS_FIRST
+    """It is served from now on: our line first, then the answer to what has come.
+
+    What a fault is never to read, or what ends at once, is not taken up either.
+    """
+    cdef fe_buffer *came = c.unparsed
+    cdef fe_faulty *f
+    c.unparsed = NULL
     if c.state == FE_OPEN and w.shared.identity != NULL:
         connection_answered(w, c, identity_send(w, c))
+        proxied_end(&w.proxied, c.slot)
         if c.state != FE_REAP and c.pending != NULL:
+            f = faulty(w, c)
+            if f != NULL:
+                f.lead = fe_buffer_size(c.pending)
             connection_took(w, c)
+    connection_settle(w, c)
+    if came == NULL:
+        return
+    f = faulty(w, c)
+    if c.state != FE_OPEN or (f != NULL and f.fault.flags & FE_FAULT_NO_READ):
+        fe_count(&w.counters.bytes_discarded, fe_buffer_size(came))
+        fe_buffer_free(&came)
+        return
+    c.unparsed = came
+    stream_count_in(&w.stream, c, fe_buffer_size(came))
+    if w.tracks_activity:
+        c.active_ms = <uint32_t>w.now_ms
+    c.flags = (c.flags | FE_HAS_FRAMES) & <uint8_t>~FE_AWAITS_FIRST
     connection_settle(w, c)
 
 

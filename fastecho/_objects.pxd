@@ -124,15 +124,14 @@ cdef inline tuple troubles_of(Shared *shared):
     """Newcomers shed for want of a descriptor, times that accepting rested, lines dropped, PROXY
     headers refused, newcomers from where none is believed; and what was wrong last."""
     cdef int i
-    shed = pauses = dropped = refused = untrusted = error = 0
+    shed = pauses = dropped = refused = untrusted = 0
     for i in range(shared.worker_count):
         shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
         pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
         dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
         refused += fe_counter_read(&shared.workers[i].counters.ended_by_proxy_header)
         untrusted += fe_counter_read(&shared.workers[i].counters.shed_untrusted)
-        error = fe_atomic_load(&shared.workers[i].proxy_error) or error
-    return shed, pauses, dropped, refused, untrusted, error
+    return shed, pauses, dropped, refused, untrusted, fe_atomic_load(&shared.proxy_error)
 
 
 cdef inline list entries_of(fe_log_ring *ring):

@@ -12,7 +12,7 @@
 # bytes like any others.
 
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastecho._admission cimport link_rename, newcomer_admit, path_of
@@ -25,7 +25,7 @@ from fastecho._log cimport log_rename, log_trouble
 from fastecho._poll cimport Message
 from fastecho._proxied cimport Proxied, proxied, proxied_begin, proxied_end, proxied_keep
 from fastecho._worker cimport (
-    PROXY_OPTIONAL, READ_SIZE, Shared, Worker, peer_enter, peer_keep, peer_leave,
+    PROXY_OPTIONAL, Shared, Worker, peer_enter, peer_keep, peer_leave,
 )
 
 
@@ -50,14 +50,23 @@ cdef inline void proxy_wait(Worker *w, fe_connection *c, const Message *newcomer
         connection_refused(w, c, -ENOMEM)
         return
     c.path = FE_PATH_PROXY
-    connection_arm(w, c, w.drain_idle_ms if w.draining else w.shared.proxy_timeout_ms)
+    connection_arm(w, c, proxy_span(w))
     if c.state == FE_ADMIT:
         connection_ask(w, c, _sys.EPOLLIN)
 
 
+cdef inline uint64_t proxy_span(const Worker *w) noexcept nogil:
+    """Milliseconds that a header may take to come."""
+    if w.draining and w.drain_idle_ms < w.shared.proxy_timeout_ms:
+        return w.drain_idle_ms
+    return w.shared.proxy_timeout_ms
+
+
 cdef inline void proxy_event(Worker *w, fe_connection *c) noexcept nogil:
-    """It can be read, or has been reset."""
-    cdef ssize_t n = _sys.sys_recv(c.fd, w.buffer, READ_SIZE)
+    """It can be read, or has been reset. No more is read than a header can have: until it is
+    admitted, the rest is the kernel's to keep."""
+    cdef ssize_t n = _sys.sys_recv(
+        c.fd, w.buffer, <size_t>FE_PROXY_MAX - fe_buffer_size(c.unparsed))
     if n > 0:
         proxy_read(w, c, n)
     elif n == 0:
@@ -106,10 +115,10 @@ cdef inline void proxy_expired(Worker *w, fe_connection *c) noexcept nogil:
     proxy_event(w, c)
     if c.state != FE_ADMIT or c.path != FE_PATH_PROXY:
         return
-    if w.draining:
-        connection_end(w, c, FE_ON_ABORT, FE_BY_DRAIN)
-    elif w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
+    if w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
         proxy_over(w, c, False)
+    elif w.draining:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_DRAIN)
     else:
         proxy_refuse(w, c, FE_PROXY_LATE)
 
@@ -122,7 +131,7 @@ cdef inline bint is_header(fe_connection *c) noexcept nogil:
 
 cdef inline void proxy_refuse(Worker *w, fe_connection *c, int error) noexcept nogil:
     """Ends it by RST: who it is stays unknown."""
-    fe_atomic_store(&w.proxy_error, error)
+    fe_atomic_store(&w.shared.proxy_error, error)
     log_trouble(w)
     connection_end(w, c, FE_ON_ABORT, FE_BY_PROXY_HEADER)
 
@@ -196,8 +205,8 @@ cdef inline void proxy_over(Worker *w, fe_connection *c, bint came) noexcept nog
     if came:
         log_rename(w, c.slot, &newcomer)
         link_rename(w, c.slot, &newcomer)
-    else:
-        proxied_end(&w.proxied, c.slot)
+    if not came or w.shared.identity == NULL:
+        proxied_end(&w.proxied, c.slot)  # otherwise it is shown first
     fe_timers_clear(&w.timers, &c.timer)
     c.path = path_of(w)
     newcomer_admit(w, c, &newcomer)

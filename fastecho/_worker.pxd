@@ -132,6 +132,8 @@ cdef struct Shared:
     fe_network *trusted
     uint32_t trusted_count
     uint64_t proxy_timeout_ms
+    # Why the last PROXY header was refused: enum fe_proxy_error. Atomic.
+    int64_t proxy_error
     # What the line begins with that says who answers, a JSON object without its end; NULL: none is
     # sent. And when the server began, on the monotonic clock.
     unsigned char *identity
@@ -230,8 +232,6 @@ cdef struct Worker:
     uint32_t peer_of_size
     # What is known of those that came through a proxy.
     ProxiedTable proxied
-    # Why the last PROXY header was refused: enum fe_proxy_error. Atomic.
-    int64_t proxy_error
     # Connections placed here and not yet closed. Raised by who accepts, lowered by the owner.
     int64_t placed
 

@@ -496,12 +496,16 @@ class Server(Changing):
         core = self._core
         assert core is not None
         if asked > 1:
+            self._ending = True
             core.abort()
         elif self.config.drain_delay:
             self.retire()
             self._delayed = threading.Timer(self.config.drain_delay, self._drain, args=[core])
             self._delayed.daemon = True
-            self._delayed.start()
+            try:
+                self._delayed.start()
+            except RuntimeError:  # there is no thread to be had
+                self._drain(core)
         else:
             self._drain(core)
 
