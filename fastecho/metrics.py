@@ -14,6 +14,7 @@ import io
 import select
 import threading
 import time
+import weakref
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
@@ -218,9 +219,11 @@ class MetricsServer:
     def __init__(self, address: str | Address, server: Server) -> None:
         self._running: list[tuple[_Http, threading.Thread]] = []
         self._listeners: list[Listener] = []
+        # Ctrl-C on the way into a with block, or out of it: it ends with its last reference.
+        weakref.finalize(self, _end, self._running, self._listeners).atexit = False
         try:
             bind = parse_bind(address, "address")
-            self._listeners = open_listeners(Config(bind=bind), 1)
+            self._listeners += open_listeners(Config(bind=bind), 1)
             registry = CollectorRegistry()
             ProcessCollector(registry=registry)
             registry.register(Collector(server))
@@ -242,19 +245,24 @@ class MetricsServer:
 
     def close(self) -> None:
         """End it; requests under way are not waited for. A second call does nothing."""
-        for http, thread in self._running:
-            http.over.set()
-            if thread.ident is not None:  # otherwise it has not started
-                thread.join()
-        for listener in self._listeners:
-            listener.close()
-        self._running = []
+        _end(self._running, self._listeners)
 
     def __enter__(self) -> MetricsServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _end(running: list[tuple[_Http, threading.Thread]], listeners: list[Listener]) -> None:
+    """End the threads, close the listeners; what is interrupted can be done again."""
+    for http, thread in running:
+        http.over.set()
+        if thread.ident is not None:  # otherwise it has not started
+            thread.join()
+    for listener in listeners:
+        listener.close()
+    running.clear()
 
 
 class _Http:
