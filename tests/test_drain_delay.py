@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Serving, run, serving
 from peers import exchange, is_refused, wait_until
+from programs import Program
 
 pytest.importorskip("prometheus_client")
 from test_metrics import ask
@@ -66,6 +67,31 @@ def test_the_queue_is_told_while_it_goes_on_accepting(tmp_path: Path) -> None:
         wait_until(lambda: not is_ready(where))
         assert "fastecho_accept_queue_depth{" in ask(where, "/metrics")[2]
         server.end(signal.SIGTERM)
+
+
+NO_THREAD = """
+import threading
+import fastecho
+
+def refused(self):
+    raise RuntimeError("can't start new thread")
+
+server = fastecho.Server(drain_delay=30, drain_idle=0)
+server.start()
+threading.Timer.start = refused
+print(server.address, flush=True)
+print(server.serve_forever(), flush=True)
+"""
+
+
+def test_without_a_thread_for_the_delay_it_drains_at_once() -> None:
+    """A thread that is refused cannot be provoked."""
+    with Program(NO_THREAD) as program:
+        program.line()
+        wait_until(lambda: program.catches(signal.SIGTERM))
+        program.send(signal.SIGTERM)
+        assert program.line() == "True"
+        assert program.end() == 0
 
 
 def test_a_wrong_delay_is_named() -> None:

@@ -24,6 +24,7 @@ from peers import (
     pattern,
     read_to_eof,
     recv_exactly,
+    wait_until,
 )
 from proxy_headers import v1, v2
 
@@ -130,6 +131,26 @@ def test_it_is_counted_as_sent(make_server: MakeServer, join: Join) -> None:
     peer.shutdown(socket.SHUT_WR)
     assert read_to_eof(peer) == b""
     expect_stats(server, bytes_out=len(line), bytes_in=0, messages=0, ended_by_peer=1)
+
+
+@pytest.mark.parametrize("fault", [None, "delay=1ms", "slice=7", "half_close", "close_after=3"])
+def test_a_line_that_the_kernel_takes_in_parts_is_whole_and_no_part_of_a_fault(
+    make_server: MakeServer, join: Join, fault: str | None
+) -> None:
+    server = make_server(identify=True, instance="\U0001f600" * 255, send_buffer=1, fault=fault)
+    peer = join(server, receive_buffer=1, segment=88)
+    wait_until(lambda: server.stats().bytes_out > 3000)
+    peer.sendall(b"hello")
+    assert told(peer)["instance"] == "\U0001f600" * 255
+    if fault == "half_close":
+        assert read_to_eof(peer) == b""
+    elif fault == "close_after=3":
+        peer.shutdown(socket.SHUT_WR)
+        assert read_to_eof(peer) == b"hel"
+    else:
+        assert recv_exactly(peer, 5) == b"hello"
+    peer.close()
+    expect_stats(server, connections_open=0, bytes_pending=0)
 
 
 # --- behind a proxy --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from commands import DEADLINE, assert_refused, run, serving
 from conftest import Join, MakeServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peers import wait_until
+from peers import reset, wait_until
 
 import fastecho
 from fastecho import probing
@@ -283,3 +283,32 @@ def test_without_probes_an_order_is_echoed() -> None:
 )
 def test_what_does_not_go_with_it_is_one_sentence(option: str, sentence: str) -> None:
     assert_refused(run("serve", "--probes", option), 2, sentence)
+
+
+def test_orders_of_who_has_gone_make_room(
+    obeying: fastecho.Server, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One peer must not take the place of all others by orders that are due in a minute."""
+    monkeypatch.setattr(probing, "MOST_DUE", 5)
+    for _ in range(5):
+        reset(order(join, obeying, "first 60000 1"))
+    wait_until(lambda: obeying.stats().connections_open == 0)
+    sock = order(join, obeying, "first 1 3")
+    assert exact(sock, 3) == ruler(3)
+
+
+def test_an_order_that_fails_costs_nobody_else_theirs(
+    obeying: fastecho.Server, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory for one: cannot be provoked."""
+    failing = iter([MemoryError()])
+
+    def short(size: int) -> bytes:
+        for error in failing:
+            raise error
+        return ruler(size)
+
+    monkeypatch.setattr(probing, "ruler", short)
+    order(join, obeying, "first 1 3")
+    sock = order(join, obeying, "first 50 3")
+    assert exact(sock, 3) == ruler(3)

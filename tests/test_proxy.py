@@ -21,6 +21,7 @@ from peers import (
     connect,
     exchange,
     expect_stats,
+    fill,
     has_ipv6,
     is_reset,
     is_turned_away,
@@ -150,6 +151,46 @@ def test_much_may_stand_behind_it(
     server = believing(make_server, **settings)
     data = pattern(5_000_000)
     assert same(exchange(join(server), v1() + data, len(data)), data)
+
+
+def test_nothing_is_read_before_the_verdict_but_what_a_header_can_have(
+    make_server: MakeServer, join: Join
+) -> None:
+    """What a client sends behind its header meanwhile is the kernel's to keep."""
+    go_on = threading.Event()
+    server = believing(
+        make_server, on_accept=lambda _: go_on.wait(20) and None, receive_buffer=4096
+    )
+    peer = join(server, send_buffer=4096)
+    data = pattern(2_000_000)
+    taken = fill(peer, v2() + data)
+    assert taken < 200_000
+    go_on.set()
+    rest = (v2() + data)[taken:]
+    assert same(exchange(peer, rest, len(data)), data)
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:0", "unix"])
+@pytest.mark.parametrize("settings", [{}, PATHS["callback"]], ids=["raw", "callback"])
+def test_what_a_fault_never_reads_is_not_taken_up_behind_a_header(
+    make_server: MakeServer, tmp_path: Path, where: str, settings: dict[str, Any]
+) -> None:
+    bind = f"unix:{tmp_path}/socket" if where == "unix" else where
+    server = believing(make_server, bind, fault="no_read", **settings)
+    with connect(server) as peer:
+        peer.sendall(v2() + b"hello")
+        wait_until(lambda: server.stats().connections_proxied == 1)
+        reset(peer)
+    expect_stats(server, connections_open=0, bytes_in=0, frames_incomplete=0, bytes_discarded=5)
+
+
+def test_who_is_ended_at_once_has_said_nothing(make_server: MakeServer, join: Join) -> None:
+    server = believing(make_server, fault="close_after=0")
+    peer = join(server)
+    peer.sendall(v2() + bytes(9000))
+    peer.shutdown(socket.SHUT_WR)
+    assert read_to_eof(peer) == b""
+    expect_stats(server, ended_by_fault=1, bytes_in=0, bytes_discarded=9000, frames_incomplete=0)
 
 
 # --- who it is -------------------------------------------------------------------------------
@@ -298,6 +339,22 @@ def test_the_access_log_has_the_address_that_it_tells(
     assert (refused.peer, refused.ended_by, refused.bytes_in) == (name, "proxy_header", 0)
     wait_until(lambda: lines.warnings)
     assert lines.warnings == ["1 newcomer was reset for the PROXY header: there is none"]
+
+
+def test_the_log_names_what_was_wrong_last_whichever_worker_saw_it(
+    make_server: MakeServer, lines: Lines
+) -> None:
+    server = believing(make_server, threads=2, reuse_port=False)
+    wrong = [(b"GET / HTTP/1.1\r\n", "there is none"), (v2(checksum=1), "its checksum is wrong")]
+    for turn in range(4):
+        text, says = wrong[turn % 2]
+        # Whoever stays makes the next one the other worker's.
+        with connect(server) as stays, connect(server) as other:
+            assert exchange(stays, v2() + b"x", 1) == b"x"
+            other.sendall(text)
+            assert is_reset(other)
+        wait_until(lambda count=turn: len(lines.warnings) > count)  # type: ignore[misc]
+        assert lines.warnings[-1].endswith(says)
 
 
 # --- what is no header -----------------------------------------------------------------------
@@ -479,6 +536,31 @@ def test_stop_does_not_wait_for_headers(
     assert is_reset(waiting)
     assert is_reset(part)
     assert server.stats().ended_by_drain == 2
+
+
+@pytest.mark.parametrize(("sent", "mode"), [(b"", "optional"), (b"P", "optional")])
+def test_a_drain_is_as_without_a_header_where_none_is_required(
+    make_server: MakeServer, join: Join, sent: bytes, mode: str
+) -> None:
+    server = make_server(proxy_protocol=mode, proxy_timeout=LONG, drain_idle=0.05)
+    peer = join(server)
+    peer.sendall(sent)
+    wait_until(lambda: server.stats().connections_open == 1)
+    assert server.stop(20)
+    assert read_to_eof(peer) == sent
+
+
+def test_a_drain_gives_a_header_no_more_time_than_it_had(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(proxy_protocol="required", proxy_timeout=0.2, drain_idle=LONG)
+    peer = join(server)
+    peer.sendall(b"PROXY ")
+    wait_until(lambda: server.stats().connections_open == 1)
+    began = time.monotonic()
+    assert server.stop(20)
+    assert time.monotonic() - began < 10
+    assert is_reset(peer)
 
 
 def test_abort_ends_who_waits_and_who_was_not_asked_about(
