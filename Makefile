@@ -27,7 +27,7 @@ OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_t
     listen_queue metrics queues* stats syn_queue tcp_info))
 # And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
 PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_[!q]* identify probing \
-    proxy))
+    proxy*))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds

@@ -47,7 +47,8 @@ SLOWER = 5
 
 QUICK = (
     "test_sanitize", "test_echo", "test_frames", "test_half_close", "test_reset", "test_drain",
-    "test_fork", "test_stats", "test_load", "test_errno", "test_proxy", "test_identify",
+    "test_fork", "test_stats", "test_load", "test_errno", "test_proxy",
+    "test_proxy_ends", "test_identify",
 )  # fmt: skip
 """What a change must pass: each way through both extensions, threads, forks and teardown."""
 
