@@ -15,7 +15,8 @@ REMARKS := -X warn.unused=True -X warn.unreachable=True
 SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
-    deploy histogram* load* measure_* merge page* pinger* saved_results summary timings))
+    deploy histogram* identify_[cl]* load* measure_* merge page* pinger* saved_results send_proxy \
+    summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
 # And what a program embeds: callbacks, faults, fixtures, examples, a server's life in a process.
@@ -24,6 +25,9 @@ EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* ex
 # And what can be seen: accept queues of any listener, statistics, metrics, the access log.
 OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
     listen_queue metrics queues* stats syn_queue tcp_info))
+# And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
+PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_[!q]* identify probing \
+    proxy*))
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -36,8 +40,9 @@ COMPILED := $(VENV)/.compiled
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test test-measure test-models test-embed test-observe lint bench faults endings scale soak \
-    debug sanitize fuzz coverage sdist wheel cross clean
+.PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
+    test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage sdist wheel \
+    cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -47,8 +52,8 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but what the next four do; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next five do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
@@ -62,6 +67,13 @@ test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life 
 test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metrics, the access log
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(OBSERVING))
 
+test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, who answers
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(PATHS))
+
+test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx, socat between them (root)
+	@$(BIN)/python tests/network/rig.py
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(wildcard tests/network/over_*.py))
+
 lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, workflows, wheels
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -74,6 +86,7 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 	        { printf '%s\n' "$$said"; exit 1; }; \
 	done; rm -f build/lint.c
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
 	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
 	    diff .ci/wheel-builds -
@@ -81,6 +94,9 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.echo $(ARGS)
+
+alarms: $(COMPILED) $(VENV)/.test ## how often fastecho check is wrong: hundreds of runs (root), an hour
+	@exec env PYTHONPATH=tests $(BIN)/python tests/network/alarms.py $(ARGS)
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
 	@exec env PYTHONPATH=tests $(BIN)/python tests/faults/run.py $(ARGS)
@@ -112,7 +128,7 @@ CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
-	@set -e; for target in frame buffer timers histogram_v2; do \
+	@set -e; for target in frame buffer timers histogram_v2 proxy; do \
 	    mkdir -p build/fuzz/corpus/$$target; \
 	    $(CLANG) $(FUZZ) tests/fuzz/$$target.c -o build/fuzz/$$target; \
 	    echo "fuzz: $$target"; \

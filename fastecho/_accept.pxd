@@ -2,7 +2,7 @@
 #
 # Lives here: everything between a listener's event and a connection that is served, and the
 # end of accepting. Does not live here: opening listeners (listener.py), the served connection
-# (_connection.pxd).
+# (_connection.pxd), what is asked before it is (_proxy.pxd, _admission.pxd).
 #
 # Listeners stand in every worker's epoll with EPOLLEXCLUSIVE. Whoever accepts gives the
 # newcomer to the worker with the fewest connections, as a descriptor in a message: the record
@@ -17,15 +17,16 @@ from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
-from fastecho._connection cimport connection_end, connection_refused
-from fastecho._faulty cimport connection_admit
+from fastecho._admission cimport link_begin, newcomer_admit, path_of
+from fastecho._connection cimport connection_end
 from fastecho._log cimport log_begin, log_refused, log_trouble
-from fastecho._messages cimport Link, link_new
 from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
+from fastecho._proxy cimport proxy_is_trusted, proxy_wait
 from fastecho._worker cimport (
-    MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, TAG_LISTENER, Listener, Shared, Worker,
+    MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, PROXY_REQUIRED, TAG_LISTENER, Listener, Shared,
+    Worker,
     peer_enter, peer_keep, peer_leave, place_give, wake_workers, worker_deadline,
 )
 
@@ -90,45 +91,13 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     c.fd = newcomer.fd
     c.number = newcomer.number
     c.listener = <uint16_t>newcomer.listener
-    c.path = FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
-    if w.messages != NULL and w.messages.delivers:
-        c.path = FE_PATH_CALLBACKS
+    c.path = path_of(w)
     if w.aborting:
         connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
-    elif not w.shared.admits:
-        connection_admit(w, c, NULL)
+    elif w.shared.proxy_mode and proxy_is_trusted(w.shared, newcomer):
+        proxy_wait(w, c, newcomer)
     else:
-        newcomer.worker = w.index
-        newcomer.slot = c.slot
-        newcomer.generation = c.generation
-        if mailbox_post(&w.shared.admissions, newcomer) < 0:
-            connection_refused(w, c, -ENOMEM)
-
-
-cdef inline int link_begin(Worker *w, const fe_connection *c,
-                           const Message *newcomer) noexcept nogil:
-    """With message callbacks: what they will know of it. 0 or -ENOMEM."""
-    cdef Link *link
-    if w.messages == NULL:
-        return 0
-    link = link_new(w.messages, c.slot)
-    if link == NULL:
-        return -ENOMEM
-    link.number = newcomer.number
-    link.worker = w.index
-    link.slot = c.slot
-    link.generation = c.generation
-    link.listener = <uint16_t>newcomer.listener
-    link.queue_wait_ms = newcomer.value
-    link.thread = w.messages.thread
-    link.address_size = newcomer.address_size
-    memcpy(link.address, newcomer.address, newcomer.address_size)
-    return 0
-
-
-cdef inline bint is_raw(const fe_framing *f) noexcept nogil:
-    """What comes in goes out: no prefix, no suffix, no frames to find."""
-    return f.kind == FE_FRAME_RECV and f.prefix_size == 0 and f.suffix_size == 0
+        newcomer_admit(w, c, newcomer)
 
 
 cdef inline void abort_descriptor(int fd) noexcept nogil:
@@ -171,12 +140,21 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
         if shared.queues:
             place_give(shared)
         return False
+    if shared.proxy_mode == PROXY_REQUIRED and not proxy_is_trusted(shared, newcomer):
+        fe_count(&w.counters.shed_untrusted, 1)
+        log_trouble(w)
+        log_refused(w, newcomer, FE_BY_UNTRUSTED)
+        if shared.queues:
+            place_give(shared)
+        return False
     if not shared.queues and not fe_place_reserve(&shared.places, w.limits.max_connections):
         fe_count(&w.counters.shed_max_connections, 1)
         log_refused(w, newcomer, FE_BY_MAX_CONNECTIONS)
         return False
     if w.limits.max_per_ip == 0 or l.is_unix:
         return True
+    if shared.proxy_mode and proxy_is_trusted(shared, newcomer):
+        return True  # it is counted by the address that its header tells
     # sockaddr_in has its address at byte 4, sockaddr_in6 at byte 8 (netinet/in.h).
     if newcomer.address_size > 16:
         key = fe_peer_key_6(newcomer.address + 8, w.limits.ipv6_prefix)
@@ -203,7 +181,7 @@ cdef inline int accept_take(Worker *w, uint32_t index, Message *newcomer) noexce
     newcomer.listener = index
     if w.shared.log_sample:
         newcomer.began_ns = _sys.sys_now_ns()
-    elif not w.shared.admits and not w.limits.max_per_ip and w.messages == NULL:
+    elif not (w.shared.admits or w.limits.max_per_ip or w.messages or w.shared.proxy_mode):
         size = 0
     if size == 0:
         newcomer.fd = _sys.sys_accept(l.fd, NULL, NULL)

@@ -118,10 +118,12 @@ cdef extern from "connection.h" nogil:
         FE_BY_CALLBACK_ERROR
         FE_BY_MAX_PENDING
         FE_BY_FAULT
+        FE_BY_PROXY_HEADER
         FE_BY_MAX_CONNECTIONS
         FE_BY_MAX_PER_IP
         FE_BY_ACCEPT_RATE
         FE_BY_NO_DESCRIPTORS
+        FE_BY_UNTRUSTED
 
         FE_IS_REGISTERED
         FE_IS_READY
@@ -136,6 +138,7 @@ cdef extern from "connection.h" nogil:
         FE_PATH_FRAMES
         FE_PATH_CALLBACKS
         FE_PATH_FAULT
+        FE_PATH_PROXY
 
         FE_HOLDS
         FE_KEEPS_OPEN
@@ -215,6 +218,7 @@ cdef extern from "fault.h" nogil:
         uint64_t queued
         uint32_t slot
         uint64_t look_ns
+        uint64_t lead
         fe_timer timer
         uint8_t has_ended
         uint8_t is_held
@@ -267,7 +271,10 @@ cdef extern from "counters.h" nogil:
         uint64_t ended_by_reset
         uint64_t ended_by_callback_error
         uint64_t ended_by_max_pending
+        uint64_t ended_by_proxy_header
+        uint64_t ended_by_max_per_ip
         uint64_t ended_by_fault
+        uint64_t connections_proxied
         uint64_t connections_faulty
         uint64_t bytes_corrupted
         uint64_t frames_duplicated
@@ -277,6 +284,7 @@ cdef extern from "counters.h" nogil:
         uint64_t shed_max_per_ip
         uint64_t shed_accept_rate
         uint64_t shed_no_descriptors
+        uint64_t shed_untrusted
         uint64_t accept_errors
         uint64_t accept_pauses
         uint64_t callback_ns
@@ -392,3 +400,64 @@ cdef extern from "rate.h" nogil:
     void fe_rate_set(fe_rate *r, uint64_t per_second) noexcept
     bint fe_rate_is_limited(const fe_rate *r) noexcept
     bint fe_rate_take(fe_rate *r, uint64_t now_ns) noexcept
+
+
+cdef extern from "proxy.h" nogil:
+    enum:
+        FE_PROXY_DONE
+        FE_PROXY_NEED_INPUT
+        FE_PROXY_ABSENT
+        FE_PROXY_BAD
+
+        FE_PROXY_UNKNOWN
+        FE_PROXY_INET
+        FE_PROXY_INET6
+        FE_PROXY_UNIX
+
+        FE_PROXY_MISSING
+        FE_PROXY_CUT_OFF
+        FE_PROXY_LATE
+
+    const size_t FE_PROXY_MAX
+
+    ctypedef struct fe_proxy:
+        uint8_t version
+        uint8_t is_local
+        uint8_t family
+        uint8_t error
+        uint16_t source_port
+        uint16_t destination_port
+        unsigned char source[108]
+        unsigned char destination[108]
+        uint32_t total
+
+    int fe_proxy_parse(const unsigned char *bytes, size_t n, fe_proxy *out) noexcept
+    size_t fe_proxy_write(const fe_proxy *p, const unsigned char *authority,
+                          const unsigned char *unique_id, unsigned char *out,
+                          size_t room) noexcept
+    bint fe_proxy_is_signed(const unsigned char *bytes, size_t n) noexcept
+    const char *fe_proxy_error_name(int error) noexcept
+
+
+cdef extern from "networks.h" nogil:
+    ctypedef struct fe_network:
+        unsigned char address[16]
+        uint8_t is_ipv6
+        uint8_t bits
+
+    bint fe_networks_have(const fe_network *networks, size_t n, const unsigned char *address,
+                          bint is_ipv6) noexcept
+
+
+cdef extern from "identify.h" nogil:
+    ctypedef struct fe_identity:
+        uint64_t number
+        uint64_t uptime_ms
+        const unsigned char *seen
+        const fe_proxy *proxy
+        const unsigned char *header
+        uint32_t worker
+        uint16_t seen_port
+        uint8_t seen_is_ipv6
+
+    size_t fe_identify_write(const fe_identity *identity, unsigned char *out) noexcept

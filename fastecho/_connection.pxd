@@ -23,6 +23,7 @@ from fastecho._messages cimport (
     is_arena_full, job_add, job_room, link_ended, link_of, link_take,
 )
 from fastecho._poll cimport Message, mailbox_post
+from fastecho._proxied cimport proxied_end
 from fastecho._stream cimport (
     STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_count_dropped, stream_count_in,
     stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_keep,
@@ -93,6 +94,7 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     if faulty(w, c) != NULL:
         fault_forget(w.faults, c)
     log_connection(w, c)
+    proxied_end(&w.proxied, c.slot)
     if w.messages != NULL:
         link_end(w, c)
     if c.flags & FE_IS_REGISTERED:
@@ -135,6 +137,8 @@ cdef inline void connection_end(Worker *w, fe_connection *c, int event, int reas
     in order and was not told everything."""
     if c.reason == FE_BY_NOBODY or c.reason == FE_BY_PEER:
         c.reason = <uint8_t>reason
+    if c.state == FE_ADMIT:
+        fe_buffer_free(&c.unparsed)  # a part of a header is no frame
     if event == FE_ON_END:
         stream_drop_input(&w.stream, c)
         c.wishes &= <uint8_t>~(FE_KEEPS_OPEN | FE_OWES_EOF | FE_AWAITS_CALLBACK)

@@ -26,7 +26,8 @@ from fastecho._log cimport log_wait, log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
 from fastecho._objects cimport (
-    counters_of, ended_of, entries_of, fault_into, framing_into, newcomers_of, troubles_of,
+    counters_of, ended_of, entries_of, fault_into, framing_into, front_into, newcomers_of,
+    proxy_of, troubles_of,
 )
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
@@ -49,13 +50,6 @@ cdef extern from "<stdlib.h>" nogil:
 
 # --- Python --------------------------------------------------------------------------------
 
-cdef void close_once(int *fd) noexcept nogil:
-    """Closes a descriptor and forgets it."""
-    if fd[0] >= 0:
-        _sys.sys_close(fd[0])
-        fd[0] = -1
-
-
 cdef object os_error(int rc, str what):
     """The OSError for -errno."""
     return OSError(-rc, f"{what}: {os.strerror(-rc)}")
@@ -75,11 +69,12 @@ cdef object make_connection(object core, Link *link):
 
 def reason_names():
     """Why connections end, by number: the names of src_c/connection.h."""
-    cdef int i
-    names = []
-    for i in range(FE_REASONS):
-        names.append(fe_reason_name(i).decode("ascii"))
-    return names
+    return [fe_reason_name(<int>i).decode("ascii") for i in range(<int>FE_REASONS)]
+
+
+def proxy_error_name(int error):
+    """What is wrong with a PROXY header, by the number that news() gives: src_c/proxy.h."""
+    return fe_proxy_error_name(error).decode("ascii")
 
 
 @cython.final
@@ -100,6 +95,7 @@ cdef class Core:
         log_sample: of so many connections one has an entry in the access log; 0: none has.
         log_rate: entries a second; 0: no limit.
         calls: a callbacks.Callbacks, or None: then no worker ever takes the GIL.
+        front: what stands before a connection's first byte: _objects.front_into().
     Raises:
         OSError: epoll, eventfd or memory was refused; nothing is left behind.
     Thread: any thread may call any method; run() once for each worker.
@@ -114,7 +110,7 @@ cdef class Core:
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
                   size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us,
                   bint admits, bint queues, dict limits not None, uint64_t log_sample,
-                  uint64_t log_rate, object calls):
+                  uint64_t log_rate, object calls, dict front not None):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -129,6 +125,7 @@ cdef class Core:
         shared_open_locks(shared)
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
+        front_into(shared, front)
         shared.high_water = high_water
         shared.low_water = low_water
         shared.admits = admits
@@ -184,6 +181,8 @@ cdef class Core:
         fe_peers_free(&self.shared.peers)
         free(self.shared.workers)
         free(self.shared.listeners)
+        free(self.shared.trusted)
+        free(self.shared.identity)
         free(self.shared)
 
     def run(self, int worker):
@@ -348,8 +347,9 @@ cdef class Core:
         """Newcomers that wait for a verdict, oldest first; empty after the timeout or wake().
 
         Returns:
-            tuple: a list of (worker, slot, generation, listener, number, address, queue_wait_ms),
-            where address is the raw sockaddr as bytes and queue_wait_ms negative where unknown;
+            tuple: a list of (worker, slot, generation, listener, number, address, queue_wait_ms,
+            proxy), where address is the raw sockaddr as bytes, queue_wait_ms negative where unknown
+            and proxy None, or the sockaddr of whose header claims that address;
             and, where on_close has no on_message beside it, a list of (Connection, reason) of those
             that have ended, reason by its number.
         Thread: one thread, the one that runs the accept callback.
@@ -407,8 +407,7 @@ cdef class Core:
         is over; negative: without one.
 
         Returns:
-            tuple: newcomers shed for want of a descriptor, times that accepting rested, and entries
-            of the access log that were dropped, each since the start.
+            tuple: as troubles_of() has it, each since the start.
         Thread: one thread, the one that writes the log.
         """
         with nogil:
@@ -471,7 +470,7 @@ cdef class Core:
             if m != NULL and m.block != NULL:  # otherwise the arena is malloc's
                 block_set(m, None)
             worker_free(&self.shared.workers[i])
-            close_once(&self.shared.workers[i].mailbox.wake_fd)
+            _sys.sys_close_once(&self.shared.workers[i].mailbox.wake_fd)
 
     def end_admissions(self):
         """Closes what admissions() waits for; its thread has left it for good."""
@@ -479,7 +478,7 @@ cdef class Core:
 
     cdef void _end_admissions(self) noexcept:
         mailbox_close(&self.shared.admissions)
-        close_once(&self.shared.admissions.wake_fd)
+        _sys.sys_close_once(&self.shared.admissions.wake_fd)
 
     def close_in_child(self):
         """After fork, in the child: closes its copies of the descriptors, and does nothing else
@@ -492,8 +491,8 @@ cdef class Core:
             mailbox_close_descriptors(box.filling, box.filled)
             mailbox_close_descriptors(box.reading, box.read_count)
             worker_close_descriptors(&self.shared.workers[i])
-            close_once(&self.shared.workers[i].mailbox.wake_fd)
-        close_once(&self.shared.admissions.wake_fd)
+            _sys.sys_close_once(&self.shared.workers[i].mailbox.wake_fd)
+        _sys.sys_close_once(&self.shared.admissions.wake_fd)
 
 
 @cython.final
@@ -534,7 +533,9 @@ cdef class Connection:
     def peer(self):
         if self._peer is None:
             address = PyBytes_FromStringAndSize(<char *>self.link.address, self.link.address_size)
-            self._peer = self.core.calls.peer(address, self.link.listener, self.link.queue_wait_ms)
+            proxy = proxy_of(self.link.is_claimed, self.link.proxy, self.link.proxy_size)
+            self._peer = self.core.calls.peer(address, self.link.listener,
+                                              self.link.queue_wait_ms, proxy)
         return self._peer
 
     def is_closing(self):

@@ -202,6 +202,7 @@ cdef inline void drive_start_window(Drive *d) noexcept nogil:
     fe_load_write(&d.load.counts.n[FE_LOAD_ITERATIONS], 0)
     if d.mode == FE_LOAD_RECONNECT:
         fe_load_write(&d.load.counts.n[FE_LOAD_CONNECTS], 0)
+        fe_instances_forget(&d.greetings.instances)
 
 
 cdef inline uint64_t drive_open_more(Drive *d, uint64_t until_ns) noexcept nogil:

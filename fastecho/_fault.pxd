@@ -307,6 +307,21 @@ cdef inline int fault_flush(Faults *a, StreamShare *s, fe_connection *c,
     cdef uint64_t at_ns = now_ns
     cdef fe_release ready
     cdef int rc, _
+    if f.lead:
+        f.is_held = False
+        rc = <int>_sys.sys_send(c.fd, fe_buffer_bytes(c.pending), f.lead)
+        if rc < 0:
+            fe_count(&s.counters.short_writes, 1)
+            progress[0] = False
+            return stream_not_taken(s, c, rc)
+        fe_uncount(&s.counters.bytes_pending, rc)
+        fe_buffer_consume(&c.pending, rc)
+        f.lead -= rc
+        progress[0] = rc > 0
+        if f.lead:
+            return 0
+        if f.fault.flags & FE_FAULT_HALF_CLOSE:
+            _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
     f.is_held = True
     for _ in range(FAULT_SENDS_MAX):
         ready = fe_faulty_release(f, now_ns)

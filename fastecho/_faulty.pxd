@@ -13,6 +13,7 @@ from fastecho._connection cimport (
     connection_writable,
 )
 from fastecho._fault cimport FAULT_EARLY_NS, fault_begin, faults_new
+from fastecho._greeting cimport connection_greet
 from fastecho._poll cimport fe_cpu_relax, pthread_mutex_lock, pthread_mutex_unlock
 from fastecho._worker cimport TAG_FAULTS, Worker
 
@@ -36,6 +37,8 @@ cdef inline void connection_admit(Worker *w, fe_connection *c,
         fault = &chosen
     if fault == NULL:
         connection_handle(w, c, FE_ON_ADMITTED)
+        if w.shared.identity != NULL or c.unparsed != NULL:
+            connection_greet(w, c)
         return
     fe_count(&w.counters.connections_faulty, 1)
     if fault.flags & FE_FAULT_DENY:
@@ -48,9 +51,10 @@ cdef inline void connection_admit(Worker *w, fe_connection *c,
         connection_refused(w, c, rc)
         return
     connection_handle(w, c, FE_ON_ADMITTED)
+    connection_greet(w, c)
     if c.state == FE_REAP:
         return
-    if fault.flags & FE_FAULT_HALF_CLOSE:
+    if fault.flags & FE_FAULT_HALF_CLOSE and c.pending == NULL:  # else behind our line
         _sys.sys_shutdown(c.fd, _sys.SHUT_WR)
     connection_settle(w, c)
 

@@ -198,6 +198,12 @@ class Load:
             take longer than the server, is not in its latencies. Takes a whole CPU.
         reopen: open what is not open when a run begins, and connect again what was lost or could
             not connect, every 0.1 s, while it lasts.
+        proxy: 1 or 2: each connection begins by a PROXY header of that version with its own
+            addresses, in the same segment as a message that follows at once; 0: by none.
+            `bytes_sent` does not count it.
+        identify: each connection begins by the server's line that says who answers. It is taken
+            away in front of the first reply, for which nobody waits; `bytes_received` counts it.
+            A connection that begins otherwise is ended, and the run with it: see `unidentified`.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -225,6 +231,8 @@ class Load:
         close: Literal["fin", "reset"] = "fin",
         poll: bool = False,
         reopen: bool = False,
+        proxy: Literal[0, 1, 2] = 0,
+        identify: bool = False,
     ) -> None: ...
     def connect(self) -> None:
         """Open every connection that is not open; at most 64 connects are under way at once.
@@ -275,6 +283,23 @@ class Load:
 
         Any thread, at any time: it waits for nobody and costs the load's thread nothing. The
         numbers are each exact, but not all of the same instant.
+        """
+    def instances(self) -> list[tuple[str, int, int]]:
+        """Return (name, connections, messages) of each instance that the lines named.
+
+        A name is as it stood between its quotes, with JSON's escapes; "" stands for all beyond 256
+        names. messages: right replies in time, as in Counts. Counted as Counts are: connections
+        since the last run ended, in mode "reconnect" since the window began. Empty without
+        `identify`.
+
+        Raises:
+            RuntimeError: another thread is in a method, or the load is closed.
+        """
+    @property
+    def unidentified(self) -> tuple[int, bytes] | None:
+        """What the first connection that had no such line began by, at most 40 bytes.
+
+        Before these bytes stands the index of its target; None: there was no such connection.
         """
     def stop(self, *, collect: bool = True) -> None:
         """End the window of the run under way now, or the one of the next run at once.

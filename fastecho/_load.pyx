@@ -2,8 +2,8 @@
 
 Lives here: the classes that Python sees, their arguments, memory and results. Does not live
 here: the loop (_drive.pxd), its calls (_load_connection.pxd), what is sent, expected and counted
-(src_c/load*.h), which bytes (src_c/pattern.h), failures in words (_load_words.pxd); threads,
-plans and reports (fastecho/measure).
+(src_c/load*.h), which bytes (src_c/pattern.h), addresses (_load_targets.pxd), failures in words
+(_load_words.pxd); threads, plans and reports (fastecho/measure).
 """
 
 cimport cython
@@ -15,21 +15,17 @@ from libc.string cimport memset
 cimport fastecho._sys as _sys
 from fastecho._load_cdefs cimport *
 from fastecho._drive cimport *
+from fastecho._load_greeting cimport *
+from fastecho._load_targets cimport *
 from fastecho._load_words cimport *
 
 import math
 import os
-import socket
-import struct
 import threading
 
 cdef enum:
     # A run in the main thread comes back this often to see whether Ctrl-C was pressed.
     SIGNALS_NS = 250000000
-    # Connections towards 127.0.0.0/8 that share a source address; source addresses in
-    # reconnect mode.
-    PER_SOURCE = 8000
-    RECONNECT_SOURCES = 64
     # How far ahead a run may be asked to begin.
     HOUR_NS = 3600000000000
 
@@ -136,52 +132,6 @@ cdef class Histogram:
         return math.sqrt(fe_histogram_variance(self.h))
 
 
-def _packed(int family, address):
-    """Return the socket address as the kernel takes it. A host must be numeric."""
-    if family == _sys.AF_UNIX:
-        path = os.fsencode(address)
-        if not 1 <= len(path) <= 107:
-            raise ValueError(f"address must be a path of 1 to 107 bytes, not {path!r}")
-        return struct.pack("=H", family) + path + (b"" if path[0] == 0 else b"\0")
-    if family not in (_sys.AF_INET, _sys.AF_INET6):
-        raise ValueError(f"family must be AF_INET, AF_INET6 or AF_UNIX, not {family}")
-    try:
-        host, port = address
-        _within("port", port, 0, 65535)
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0,
-                                   socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)[0][4]
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"address must be (numeric host, port), not {address!r}") from error
-    packed = socket.inet_pton(family, found[0].partition("%")[0])
-    if family == _sys.AF_INET:
-        return struct.pack("=H2s4s8x", family, found[1].to_bytes(2, "big"), packed)
-    return struct.pack("=H2sI16sI", family, found[1].to_bytes(2, "big"), 0, packed, found[3])
-
-
-def _default_sources(int family, bytes address, int mode, uint32_t connections):
-    """Return source addresses so many that ports cannot run out; none where one is enough."""
-    cdef uint32_t count
-    if family != _sys.AF_INET or address[4] != 127:
-        return ()
-    if mode == FE_LOAD_RECONNECT:
-        count = RECONNECT_SOURCES
-    elif connections > PER_SOURCE:
-        count = (connections + PER_SOURCE - 1) // PER_SOURCE
-    else:
-        return ()
-    return [f"127.0.{1 + i // 250}.{1 + i % 250}" for i in range(count)]
-
-
-def _packed_sources(int family, address, sources):
-    """Return the packed source addresses for a target: those of its family, if there are some."""
-    if family == _sys.AF_UNIX:
-        raise ValueError(f"sources need an IP address family, not AF_UNIX: {sources!r}")
-    fitting = [host for host in sources if (":" in host) == (family == _sys.AF_INET6)]
-    if not fitting:
-        raise ValueError(f"none of the sources {sources!r} fits the target {address!r}")
-    return [_packed(family, (host, 0)) for host in fitting]
-
-
 cdef fe_histogram *_new_histogram() noexcept nogil:
     """An empty histogram; NULL: no memory."""
     cdef fe_histogram *h = <fe_histogram *>malloc(sizeof(fe_histogram))
@@ -194,12 +144,6 @@ def _choice(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
     return choices[value]
-
-
-def _within(name, value, low, high):
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}, not {value}")
-    return value
 
 
 cdef int _checked(int rc, what) except -1:
@@ -236,7 +180,8 @@ cdef class Load:
     def __init__(self, targets, *, connections=1, depth=1, size=64, frame="raw",
                  bytes prefix=b"", bytes suffix=b"", mode="closed", double rate=0.0,
                  schedule="fixed", double phase=0.0, bint sendfile=False, timeout=5.0, seed=1,
-                 sources=(), close="fin", bint poll=False, bint reopen=False):
+                 sources=(), close="fin", bint poll=False, bint reopen=False, proxy=0,
+                 bint identify=False):
         cdef Drive *d = &self.d
         cdef uint64_t seed64 = seed & (2**64 - 1)
         if d.load.connections != NULL or d.epfd >= 0:
@@ -245,17 +190,20 @@ cdef class Load:
         d.by_sendfile = sendfile
         d.polls = poll
         d.reopens = reopen
+        d.proxy = within("proxy", proxy, 0, 2)
         d.by_reset = _choice("close", close, {"fin": False, "reset": True})
-        d.load.count = _within("connections", connections, 1, 1 << 20)
-        d.load.depth = _within("depth", depth, 1, FE_PATTERN_WINDOWS)
+        d.load.count = within("connections", connections, 1, 1 << 20)
+        d.load.depth = within("depth", depth, 1, FE_PATTERN_WINDOWS)
         if d.mode == FE_LOAD_RECONNECT and depth != 1:
             raise ValueError(f"depth must be 1 in mode 'reconnect', not {depth}")
-        self.timeout = _within("timeout", timeout, 0.001, 1e6)
+        self.timeout = within("timeout", timeout, 0.001, 1e6)
         d.load.timeout_ns = <uint64_t>(self.timeout * 1e9)
         self._set_schedule(mode, rate, schedule, phase, seed64)
         self._set_targets(targets, sources)
         self._set_messages(size, frame, prefix, suffix, seed64)
         self._allocate()
+        if identify and not greetings_expect(&d.greetings, d.load.count):
+            raise MemoryError(f"no memory for {d.load.count} connections")
         d.epfd = _checked(_sys.sys_epoll_create(), "epoll_create1")
         if d.mode == FE_LOAD_OPEN_LOOP:
             d.timer_fd = _checked(_sys.sys_timerfd(), "timerfd_create")
@@ -270,12 +218,12 @@ cdef class Load:
                            uint64_t seed) except -1:
         cdef fe_schedule *s = &self.d.load.schedule
         s.is_poisson = _choice("schedule", schedule, {"fixed": False, "poisson": True})
-        s.phase = _within("phase", phase, 0.0, 1.0)
+        s.phase = within("phase", phase, 0.0, 1.0)
         s.seed = seed
         if (self.d.mode == FE_LOAD_OPEN_LOOP) != (rate != 0):
             raise ValueError(f"rate must be given in mode 'open' only, not {rate} in {mode!r}")
         if self.d.mode == FE_LOAD_OPEN_LOOP:
-            s.interval_ns = 1e9 / _within("rate", rate, 0.001, 1e7)
+            s.interval_ns = 1e9 / within("rate", rate, 0.001, 1e7)
         return 0
 
     cdef int _set_targets(self, targets, sources) except -1:
@@ -284,7 +232,7 @@ cdef class Load:
         cdef bytes address, joined
         cdef int family
         targets = list(targets)
-        _within("the number of targets", len(targets), 1, 65536)
+        within("the number of targets", len(targets), 1, 65536)
         d.targets = <Target *>calloc(len(targets), sizeof(Target))
         if d.targets == NULL:
             raise MemoryError(f"no memory for {len(targets)} targets")
@@ -292,10 +240,10 @@ cdef class Load:
         each = (d.load.count + d.target_count - 1) // d.target_count
         self.packed = []
         for i, (family, where) in enumerate(targets):
-            address = _packed(family, where)
-            origin = (_packed_sources(family, where, sources) if sources else
-                      [_packed(family, (host, 0))
-                       for host in _default_sources(family, address, d.mode, each)])
+            address = packed(family, where)
+            origin = (packed_sources(family, where, sources) if sources else
+                      [packed(family, (host, 0))
+                       for host in default_sources(family, address, d.mode, each)])
             joined = b"".join(origin)
             self.packed += [address, joined]
             target = &d.targets[<size_t>i]
@@ -315,13 +263,13 @@ cdef class Load:
         cdef uint64_t largest
         is_table = not hasattr(size, "__index__")
         if is_table:
-            _within("the number of sizes", len(size), 1, FE_PATTERN_MAX_SIZES)
+            within("the number of sizes", len(size), 1, FE_PATTERN_MAX_SIZES)
             if self.d.by_sendfile:
                 raise ValueError(f"sendfile needs one size, not a table of {len(size)}")
         for one in size if is_table else (size,):
-            _within("size", one, 1, FE_PATTERN_MAX_SIZE)
+            within("size", one, 1, FE_PATTERN_MAX_SIZE)
         for name, affix in (("prefix", prefix), ("suffix", suffix)):
-            _within(f"the length of {name}", len(affix), 0, FE_PATTERN_MAX_AFFIX)
+            within(f"the length of {name}", len(affix), 0, FE_PATTERN_MAX_AFFIX)
             if affix and kind == FE_PATTERN_RAW:
                 raise ValueError(f"{name} needs frame 'line' or 'length', not 'raw'")
         largest = max(size) if is_table else size
@@ -407,6 +355,7 @@ cdef class Load:
                     _sys.sys_close(l.connections[i].fd)
         if self.noise != NULL:
             _sys.sys_unmap(self.noise, self.noise_size)
+        greetings_free(&d.greetings, l.count)
         free(l.connections)
         if l.given != l.times:
             free(l.given)
@@ -445,6 +394,7 @@ cdef class Load:
         """Counting starts anew, once the last run is told."""
         if self.told:
             fe_load_forget(&self.d.load.counts)
+            fe_instances_forget(&self.d.greetings.instances)
             self.told = False
         return 0
 
@@ -470,6 +420,7 @@ cdef class Load:
         """Closes every connection and forgets what was counted."""
         cdef uint32_t i
         self.d.runs = self.d.sends = False
+        fe_instances_forget(&self.d.greetings.instances)
         for i in range(self.d.load.count):
             if self.d.load.connections[i].state != FE_LOAD_CLOSED:
                 drive_end(&self.d, &self.d.load.connections[i], -1, 0)
@@ -504,13 +455,13 @@ cdef class Load:
         cdef uint64_t begin_ns = 0
         cdef uint64_t left = <uint64_t>-1
         cdef bint opens = ramp > 0 or d.reopens or d.mode == FE_LOAD_RECONNECT
-        _within("seconds", seconds, 1e-6, 1e6)
-        _within("warmup", warmup, 0.0, 1e6)
-        _within("ramp", ramp, 0.0, 1e6)
+        within("seconds", seconds, 1e-6, 1e6)
+        within("warmup", warmup, 0.0, 1e6)
+        within("ramp", ramp, 0.0, 1e6)
         if messages is not None:
-            left = _within("messages", messages, 1, 2**63)
+            left = within("messages", messages, 1, 2**63)
         if start_ns is not None:
-            begin_ns = _within("start_ns", start_ns, 0, _sys.sys_now_ns() + HOUR_NS)
+            begin_ns = within("start_ns", start_ns, 0, _sys.sys_now_ns() + HOUR_NS)
         self._enter()
         try:
             if fe_load_open(&d.load) == 0 and not opens:
@@ -537,6 +488,23 @@ cdef class Load:
         """Return what the run under way has counted so far; after a run, what it had counted."""
         with self.reading:
             return numbers(&self.d.load.counts)
+
+    def instances(self):
+        """Return what each instance has answered, as the lines name it; empty without identify."""
+        self._enter()
+        try:
+            return told_instances(&self.d.greetings)
+        finally:
+            self.lock.release()
+
+    @property
+    def unidentified(self):
+        """The target of the first connection that began by no line, and what came instead."""
+        cdef Greetings *all_ = &self.d.greetings
+        if not all_.is_wrong:
+            return None
+        return (all_.connection % self.d.target_count,
+                (<const char *>all_.instead)[:all_.instead_used])
 
     def stop(self, *, bint collect=True):
         """End the window of the run under way now, or the one of the next run at once."""

@@ -76,6 +76,7 @@ cdef extern from "schedule.h" nogil:
 cdef extern from "load_counts.h" nogil:
     enum:
         FE_LOAD_BYTES_SENT
+        FE_LOAD_MESSAGES
         FE_LOAD_CONNECTS
         FE_LOAD_BYTES_RECEIVED
         FE_LOAD_CPU_NS
@@ -216,3 +217,27 @@ cdef extern from "load_open.h" nogil:
     uint32_t fe_load_give(fe_load *l, uint64_t now_ns, uint32_t most) noexcept
     fe_load_connection *fe_load_given(fe_load *l) noexcept
     void fe_load_give_up(fe_load *l) noexcept
+
+
+cdef extern from "load_greeting.h" nogil:
+    const size_t FE_GREETING_MAX
+    const uint32_t FE_INSTANCES
+
+    ctypedef struct fe_json_text:
+        const unsigned char *bytes
+        size_t size
+
+    ctypedef struct fe_instance:
+        unsigned char *name
+        size_t size
+        uint64_t connections
+        uint64_t messages
+
+    ctypedef struct fe_instances:
+        uint32_t used
+        fe_instance *each
+
+    int fe_greeting_size(const unsigned char *bytes, size_t n) noexcept
+    bint fe_greeting_name(const unsigned char *bytes, size_t n, fe_json_text *name) noexcept
+    uint32_t fe_instances_find(const fe_instances *instances, const fe_json_text *name) noexcept
+    void fe_instances_forget(fe_instances *instances) noexcept

@@ -13,11 +13,13 @@
 # large machines). Elsewhere closing by RST, after the reply, is the way: it leaves nothing.
 
 from libc.errno cimport EAGAIN, EINPROGRESS, ETIMEDOUT
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
 from fastecho._load_cdefs cimport *
+from fastecho._load_greeting cimport *
+from fastecho._load_proxy cimport *
 
 cdef enum:
     # Bytes of one recv: the size that served bulk best in the server, too (DESIGN.md).
@@ -60,6 +62,10 @@ cdef struct Drive:
     bint polls
     # Connect again what was lost.
     bint reopens
+    # Each connection begins by a PROXY header of this version; 0: by none.
+    uint8_t proxy
+    # What each connection begins by, if the server says who answers.
+    Greetings greetings
     # Descriptors; -1: none.
     int epfd
     int timer_fd
@@ -170,10 +176,25 @@ cdef inline void drive_connect_decided(Drive *d, fe_load_connection *c) noexcept
         drive_connected(d, c)
 
 
+cdef inline bint drive_speaks_first(Drive *d) noexcept nogil:
+    """A connection that is open now is given a message at once."""
+    if d.mode == FE_LOAD_RECONNECT:
+        return d.load.left > 0
+    return (d.mode == FE_LOAD_CLOSED_LOOP and d.sends and d.load.left > 0
+            and not fe_load_is_over(&d.load, d.now_ns))
+
+
 cdef inline void drive_connected(Drive *d, fe_load_connection *c) noexcept nogil:
-    """c is open: in reconnect mode it is given its message, in a run that sends its first."""
+    """c is open: in reconnect mode it is given its message, in a run that sends its first. A PROXY
+    header goes before, which is none of the bytes that count; without it c has not connected."""
     cdef uint64_t began_ns
+    cdef int rc
     d.now_ns = _sys.sys_now_ns()
+    if d.proxy:
+        rc = proxy_announce(c.fd, d.proxy, drive_speaks_first(d))
+        if rc < 0:
+            drive_broken(d, c, rc)
+            return
     d.connecting -= 1
     began_ns = fe_load_opened(&d.load, c, d.now_ns)
     if d.mode == FE_LOAD_IDLE and c.gap != FE_LOAD_NO_GAP:
@@ -222,13 +243,41 @@ cdef inline void drive_send(Drive *d, fe_load_connection *c) noexcept nogil:
                        _sys.EPOLLIN | (_sys.EPOLLOUT if c.wants_write else 0))
 
 
+cdef inline uint32_t drive_verify(Drive *d, fe_load_connection *c, const unsigned char *bytes,
+                                  size_t n) noexcept nogil:
+    """Verifies what came. Where the server says who answers, its line comes before; a connection
+    without one is ended, and so is the run. Result: replies that are complete now."""
+    cdef uint32_t index = <uint32_t>(c - d.load.connections)
+    cdef uint64_t before
+    cdef uint32_t done
+    cdef ssize_t taken
+    if d.greetings.each == NULL:
+        return fe_load_received(&d.load, c, bytes, n, d.now_ns)
+    if greeting_is_due(&d.greetings, index):
+        taken = greeting_take(&d.greetings, index, bytes, n)
+        if taken < 0:
+            fe_atomic_store(&d.stop, STOP_RUN)
+            drive_broken(d, c, <int>taken)
+            return 0
+        fe_load_add(&d.load.counts, FE_LOAD_BYTES_RECEIVED, <uint64_t>taken)
+        c.since_ns = d.now_ns
+        bytes += taken
+        n -= <size_t>taken
+        if n == 0:
+            return 0
+    before = fe_load_read(&d.load.counts.n[FE_LOAD_MESSAGES])
+    done = fe_load_received(&d.load, c, bytes, n, d.now_ns)
+    greeting_answered(&d.greetings, index, fe_load_read(&d.load.counts.n[FE_LOAD_MESSAGES]) - before)
+    return done
+
+
 cdef inline void drive_receive(Drive *d, fe_load_connection *c) noexcept nogil:
     """One recv. The bytes are verified; a reply that is complete has its consequence."""
     cdef ssize_t n = _sys.sys_recv(c.fd, d.buffer, RECV_SIZE)
     cdef uint32_t done
     if n > 0:
         d.now_ns = _sys.sys_now_ns()
-        done = fe_load_received(&d.load, c, d.buffer, <size_t>n, d.now_ns)
+        done = drive_verify(d, c, d.buffer, <size_t>n)
         if n > SCRATCH_SIZE:
             # Verifying took time that is not the next message's.
             d.now_ns = _sys.sys_now_ns()
@@ -301,6 +350,7 @@ cdef inline void drive_end(Drive *d, fe_load_connection *c, int kind, int error)
                 d.first_error = error
                 d.first_failed = <uint32_t>(c - d.load.connections) % d.target_count
     d.alive -= 1
+    greeting_end(&d.greetings, <uint32_t>(c - d.load.connections))
     fe_load_gone(&d.load, c, kind, error, d.now_ns)
     if not d.runs or fe_load_is_over(&d.load, d.now_ns):
         return

@@ -42,6 +42,8 @@ cdef inline str described(const fe_load_failure *f, timeout):
         return f"{where}: reset by the server {outstanding}"
     if f.kind == FE_LOAD_CLOSED_BY_SERVER:
         return f"{where}: closed by the server {outstanding}"
+    if f.kind == FE_LOAD_OTHER and f.error == EPROTO:
+        return f"{where}: it did not begin by a line that says who answers"
     if f.kind == FE_LOAD_REFUSED:
         return f"{where}: refused"
     return f"{where}: {(<bytes>strerror(f.error)).decode()} (errno {f.error}) {outstanding}"

@@ -90,6 +90,16 @@ cdef inline int log_begin(Worker *w, uint32_t slot, const Message *newcomer) noe
     return 0
 
 
+cdef inline void log_rename(Worker *w, uint32_t slot, const Message *newcomer) noexcept nogil:
+    """A PROXY header has told who it is."""
+    cdef fe_log_entry *entry
+    if w.stream.log.entries == NULL:
+        return
+    entry = &w.stream.log.entries[slot]
+    entry.address_size = newcomer.address_size
+    memcpy(entry.address, newcomer.address, newcomer.address_size)
+
+
 cdef inline void log_error(Worker *w, const fe_connection *c, int rc) noexcept nogil:
     """A call of the connection failed with rc (-errno)."""
     if w.stream.log.entries != NULL:

@@ -19,6 +19,7 @@ from fastecho._log cimport log_wake
 from fastecho._orders cimport end_all, mail_read
 from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
+from fastecho._proxy cimport proxy_event, proxy_expired
 from fastecho._quiet cimport connection_expired
 from fastecho._worker cimport (
     TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
@@ -45,7 +46,10 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
     if slot < TAG_LISTENER:
         c = fe_slab_find(&w.connections, slot, tag >> 32)
         if c != NULL and c.state != FE_REAP:
-            connection_event(w, c, event.events)
+            if c.path == FE_PATH_PROXY:
+                proxy_event(w, c)
+            else:
+                connection_event(w, c, event.events)
     elif slot == TAG_MAILBOX:
         mail_read(w)
     elif slot == TAG_FAULTS:
@@ -79,6 +83,8 @@ cdef inline void timers_run(Worker *w) noexcept nogil:
             end_all(w, True)
         elif timer == &w.accept_timer:
             accept_timer_expired(w)
+        elif fe_connection_of(timer).path == FE_PATH_PROXY:
+            proxy_expired(w, fe_connection_of(timer))
         else:
             connection_expired(w, fe_connection_of(timer))
 

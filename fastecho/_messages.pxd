@@ -87,9 +87,13 @@ cdef struct Link:
     uint32_t chunks
     # The next one that has ended and waits for on_close.
     Link *next
-    # The peer's socket address, address_size bytes of it.
+    # The peer's socket address, address_size bytes of it; and, if that is what a PROXY header
+    # claims, the proxy's own.
     uint32_t address_size
     uint8_t address[112]
+    bint is_claimed
+    uint32_t proxy_size
+    uint8_t proxy[28]
 
 
 # Makes Python's Connection of a link, which is its from then on.

@@ -5,7 +5,9 @@
 # (_core.pyx), what they mean (src_c, stats.py, reporter.py).
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint8_t
+from libc.stdlib cimport calloc, malloc
+from libc.string cimport memcpy
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
@@ -57,9 +59,43 @@ cdef inline void framing_into(fe_framing *f, int kind, bytes prefix, bytes suffi
     f.max_frame = max_frame
 
 
+cdef inline int front_into(Shared *shared, dict front) except -1:
+    """What stands before a connection's first byte. proxy: 0 off, 1 optional, 2 required;
+    proxy_timeout_ms; trusted: (is IPv6, address as bytes, bits) of each range that is believed;
+    identity: how the line begins that says who answers, or None. The caller frees the copies."""
+    cdef list trusted = front["trusted"]
+    cdef bytes identity = front["identity"]
+    cdef fe_network *network
+    cdef bytes address
+    shared.began_ns = _sys.sys_now_ns()
+    shared.proxy_mode = front["proxy"]
+    shared.proxy_timeout_ms = front["proxy_timeout_ms"]
+    shared.trusted = <fe_network *>calloc(max(len(trusted), 1), sizeof(fe_network))
+    if shared.trusted == NULL:
+        raise MemoryError("could not prepare a server")
+    for is_ipv6, address, bits in trusted:
+        network = &shared.trusted[shared.trusted_count]
+        network.is_ipv6 = is_ipv6
+        network.bits = bits
+        memcpy(network.address, <const char *>address, min(len(address), 16))
+        shared.trusted_count += 1
+    if identity is not None:
+        shared.identity = <unsigned char *>malloc(max(len(identity), 1))
+        if shared.identity == NULL:
+            raise MemoryError("could not prepare a server")
+        memcpy(shared.identity, <const char *>identity, len(identity))
+        shared.identity_size = len(identity)
+    return 0
+
+
+cdef inline object proxy_of(bint is_claimed, const uint8_t *proxy, uint32_t size):
+    """The sockaddr of the proxy whose header told the address, empty of a Unix socket's; or None."""
+    return PyBytes_FromStringAndSize(<const char *>proxy, size) if is_claimed else None
+
+
 cdef inline list newcomers_of(const Message *messages, uint32_t n):
     """Those that wait for a verdict: (worker, slot, generation, listener, number, address,
-    queue_wait_ms) each."""
+    queue_wait_ms, proxy) each."""
     cdef const Message *m
     cdef uint32_t i
     newcomers = []
@@ -68,7 +104,7 @@ cdef inline list newcomers_of(const Message *messages, uint32_t n):
         if m.kind == MESSAGE_CONNECTION:
             address = PyBytes_FromStringAndSize(<const char *>m.address, m.address_size)
             newcomers.append((m.worker, m.slot, m.generation, m.listener, m.number, address,
-                              m.value))
+                              m.value, proxy_of(m.is_claimed, m.proxy, m.proxy_size)))
     return newcomers
 
 
@@ -85,14 +121,17 @@ cdef inline list ended_of(object core, Maker make, const Message *messages, uint
 
 
 cdef inline tuple troubles_of(Shared *shared):
-    """Newcomers shed for want of a descriptor, times that accepting rested, lines dropped."""
+    """Newcomers shed for want of a descriptor, times that accepting rested, lines dropped, PROXY
+    headers refused, newcomers from where none is believed; and what was wrong last."""
     cdef int i
-    shed = pauses = dropped = 0
+    shed = pauses = dropped = refused = untrusted = 0
     for i in range(shared.worker_count):
         shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
         pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
         dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
-    return shed, pauses, dropped
+        refused += fe_counter_read(&shared.workers[i].counters.ended_by_proxy_header)
+        untrusted += fe_counter_read(&shared.workers[i].counters.shed_untrusted)
+    return shed, pauses, dropped, refused, untrusted, fe_atomic_load(&shared.proxy_error)
 
 
 cdef inline list entries_of(fe_log_ring *ring):

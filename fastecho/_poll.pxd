@@ -141,6 +141,11 @@ cdef struct Message:
     # The peer's socket address, address_size bytes of it.
     uint32_t address_size
     uint8_t address[112]
+    # Whether that is what a PROXY header claims; then the proxy's own, proxy_size bytes of it, as
+    # a sockaddr_in or sockaddr_in6.
+    bint is_claimed
+    uint32_t proxy_size
+    uint8_t proxy[28]
 
 
 # The list that a mailbox starts with, and how much of it control messages find free when there

@@ -39,12 +39,14 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_NONBLOCK
         SOCK_CLOEXEC
         MSG_EOR
+        MSG_MORE
         MSG_NOSIGNAL
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     int connect(int fd, const sockaddr *address, socklen_t size)
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
     int getpeername(int fd, sockaddr *address, socklen_t *size)
+    int getsockname(int fd, sockaddr *address, socklen_t *size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
     int shutdown(int fd, int how)
@@ -186,6 +188,17 @@ cdef inline ssize_t sys_send_record(int fd, const void *buf, size_t n) noexcept 
             return -errno
 
 
+cdef inline ssize_t sys_send_more(int fd, const void *buf, size_t n) noexcept nogil:
+    """The same; what is sent next, and at once, goes into the same segment."""
+    cdef ssize_t rc
+    while True:
+        rc = send(fd, buf, n, MSG_NOSIGNAL | MSG_MORE)
+        if rc >= 0:
+            return rc
+        if errno != EINTR:
+            return -errno
+
+
 cdef inline int sys_accept(int fd, void *address, socklen_t *size) noexcept nogil:
     """A connected, non-blocking descriptor; address may be NULL."""
     cdef int rc
@@ -218,6 +231,13 @@ cdef inline void sys_reset(int fd) noexcept nogil:
 
 cdef inline int sys_close(int fd) noexcept nogil:
     return -errno if close(fd) < 0 else 0
+
+
+cdef inline void sys_close_once(int *fd) noexcept nogil:
+    """Closes a descriptor and forgets it."""
+    if fd[0] >= 0:
+        sys_close(fd[0])
+        fd[0] = -1
 
 
 cdef inline int sys_epoll_create() noexcept nogil:
@@ -306,6 +326,11 @@ cdef inline int sys_tcp_info(int fd, tcp_info *info) noexcept nogil:
 cdef inline int sys_peer_name(int fd, void *address, socklen_t *size) noexcept nogil:
     """The peer's address; 0 or -errno (-ENOTCONN: it is gone)."""
     return -errno if getpeername(fd, <sockaddr *>address, size) < 0 else 0
+
+
+cdef inline int sys_own_name(int fd, void *address, socklen_t *size) noexcept nogil:
+    """Our own address; 0 or -errno."""
+    return -errno if getsockname(fd, <sockaddr *>address, size) < 0 else 0
 
 
 cdef inline int sys_accept_queue_wait_ms(int fd) noexcept nogil:

@@ -24,6 +24,7 @@ from fastecho._poll cimport (
     pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_t, pthread_mutex_unlock,
 )
+from fastecho._proxied cimport ProxiedTable, proxied_free
 from fastecho._stream cimport STREAM_ROUND, StreamShare
 
 
@@ -79,6 +80,13 @@ cdef struct Listener:
     int64_t highest
 
 
+# Whether newcomers begin by a PROXY header.
+cdef enum ProxyMode:
+    PROXY_OFF = 0
+    PROXY_OPTIONAL
+    PROXY_REQUIRED
+
+
 # What may change while the server runs. 0 is no limit, but for max_connections: -1.
 cdef struct Limits:
     int64_t max_connections
@@ -118,6 +126,19 @@ cdef struct Shared:
     fe_fault fault
     int64_t has_fault
     int64_t accept_delay_ms
+    # enum ProxyMode; who is believed when a PROXY header says who the peer is, and how long it may
+    # take to come.
+    int proxy_mode
+    fe_network *trusted
+    uint32_t trusted_count
+    uint64_t proxy_timeout_ms
+    # Why the last PROXY header was refused: enum fe_proxy_error. Atomic.
+    int64_t proxy_error
+    # What the line begins with that says who answers, a JSON object without its end; NULL: none is
+    # sent. And when the server began, on the monotonic clock.
+    unsigned char *identity
+    uint32_t identity_size
+    uint64_t began_ns
     # As configured.
     size_t high_water
     size_t low_water
@@ -209,6 +230,8 @@ cdef struct Worker:
     # beyond peer_of_size does.
     uint32_t *peer_of
     uint32_t peer_of_size
+    # What is known of those that came through a proxy.
+    ProxiedTable proxied
     # Connections placed here and not yet closed. Raised by who accepts, lowered by the owner.
     int64_t placed
 
@@ -477,6 +500,7 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     faults_free(w.faults)
     w.faults = NULL
     fe_log_table_free(&w.stream.log)
+    proxied_free(&w.proxied)
     w.peer_of = NULL
     w.buffer = NULL
     w.stream.out = NULL
@@ -523,4 +547,8 @@ cdef inline uint64_t *ended_by(fe_counters *n, int reason) noexcept nogil:
         return &n.ended_by_max_pending
     if reason == FE_BY_FAULT:
         return &n.ended_by_fault
+    if reason == FE_BY_PROXY_HEADER:
+        return &n.ended_by_proxy_header
+    if reason == FE_BY_MAX_PER_IP:
+        return &n.ended_by_max_per_ip
     return &n.ended_by_error

@@ -48,8 +48,8 @@ def ask_for_each(
         while not over:
             over = has_ended()  # looked at before: what came until then is still told
             newcomers, ended = core.admissions(0 if over else -1)
-            for worker, slot, generation, listener, _, address, wait in newcomers:
-                accept, fault = _answer(calls, check, calls.peer(address, listener, wait))
+            for worker, slot, generation, listener, _, address, wait, proxy in newcomers:
+                accept, fault = _answer(calls, check, calls.peer(address, listener, wait, proxy))
                 while not core.verdict(worker, slot, generation, accept, fault):
                     time.sleep(NO_MEMORY_WAIT)
             for connection, reason in ended:

@@ -152,9 +152,9 @@ class Callbacks:
         self.failures = 0
         self.rounds = 0
 
-    def peer(self, address: bytes, listener: int, queue_wait_ms: int) -> Peer:
+    def peer(self, address: bytes, listener: int, queue_wait_ms: int, proxy: bytes | None) -> Peer:
         """Return the Peer of a connection, from its raw sockaddr."""
-        return read_peer(address, self._server.listeners[listener], queue_wait_ms)
+        return read_peer(address, self._server.listeners[listener], queue_wait_ms, proxy)
 
     def ended(self, connection: Connection, reason: int) -> None:
         """Call on_close, on the thread of the accept callback: there is no on_message."""

@@ -38,7 +38,7 @@ class Changing(View):
 
         Args:
             limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, first_byte_timeout,
-                idle_timeout, graceful_timeout or drain_idle, as in Server().
+                idle_timeout, graceful_timeout, drain_delay or drain_idle, as in Server().
         Raises:
             ConfigError: a value is wrong, or another setting is named; nothing has changed.
         Thread: any.   Cost: each worker looks at all its connections once.

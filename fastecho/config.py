@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .faults import Fault
+    from .networks import Network
     from .settings import Setting
 
     AtLimit = Literal["reset", "queue"]
     Frame = Literal["recv", "line", "length"]
     LogFormat = Literal["text", "json"]
+    ProxyProtocol = Literal["off", "optional", "required"]
+    Networks = str | Sequence[str | Network]
     Bind = str | tuple[str, int] | Address
     Bytes = bytes | bytearray | memoryview | str
 
@@ -61,11 +64,17 @@ class Config:
     accept_rate: int | None
     first_byte_timeout: float | None
     idle_timeout: float | None
+    proxy_protocol: ProxyProtocol
+    proxy_trusted: tuple[Network, ...]
+    proxy_timeout: float
+    identify: bool
+    instance: str | None
     user_timeout: float | None
     keepalive: float | None
     send_buffer: int | None
     receive_buffer: int | None
     graceful_timeout: float
+    drain_delay: float
     drain_idle: float
     spin_us: int
     access_log: bool
@@ -94,11 +103,17 @@ class Config:
         accept_rate: int | None = None,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        proxy_protocol: ProxyProtocol = "off",
+        proxy_trusted: Networks = "127.0.0.0/8,::1",
+        proxy_timeout: float = 5.0,
+        identify: bool = False,
+        instance: str | None = None,
         user_timeout: float | None = None,
         keepalive: float | None = None,
         send_buffer: int | None = None,
         receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
+        drain_delay: float = 0.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         access_log: bool = False,

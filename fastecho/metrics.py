@@ -78,6 +78,7 @@ COUNTERS = {
     "linger_timeouts": ("linger_timeouts", "Connections whose peer never ended its side."),
     "callback_errors": ("callback_errors", "Exceptions and wrong replies of callbacks."),
     "callback_time": ("callback_seconds", "Time in which message callbacks ran."),
+    "connections_proxied": ("connections_proxied", "Connections whose PROXY header was taken."),
     "connections_faulty": ("connections_faulty", "Connections that were given a fault."),
     "bytes_corrupted": ("corrupted_bytes", "Bytes that a fault has changed."),
     "frames_duplicated": ("frames_duplicated", "Frames that a fault has sent twice."),

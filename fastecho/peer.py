@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .listener import Listener
 
-__all__ = ["Peer", "read_name", "read_peer", "read_tcp_name"]
+__all__ = ["Peer", "read_name", "read_peer"]
 
 
 class Peer:
@@ -27,12 +27,14 @@ class Peer:
             IPv4. None on a Unix socket.
         port: int; None on a Unix socket.
         family: socket.AF_INET, AF_INET6 or AF_UNIX: of the socket.
+        proxy: the proxy whose PROXY header tells host and port, as HOST:PORT or unix:PATH; None:
+            they are the socket's own.
         listener: where it came in, as in Server.addresses.
         queue_wait: seconds that it waited in the kernel's accept queue, float, in steps of the
             kernel's tick (some ms); None where the kernel does not tell.
     """
 
-    __slots__ = ("family", "host", "listener", "port", "queue_wait")
+    __slots__ = ("family", "host", "listener", "port", "proxy", "queue_wait")
 
     def __init__(
         self,
@@ -41,28 +43,33 @@ class Peer:
         family: int,
         listener: str,
         queue_wait: float | None,
+        proxy: str | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.family = family
         self.listener = listener
         self.queue_wait = queue_wait
+        self.proxy = proxy
 
     def __repr__(self) -> str:
-        return f"<Peer {self.host}:{self.port} at {self.listener}>"
+        through = "" if self.proxy is None else f" through {self.proxy}"
+        return f"<Peer {self.host}:{self.port}{through} at {self.listener}>"
 
 
-def read_peer(address: bytes, listener: Listener, queue_wait_ms: int) -> Peer:
-    """Build a Peer from a raw sockaddr."""
-    host, port = _read_host(address, listener.family)
-    known = host is not None and queue_wait_ms >= 0
-    queue_wait = queue_wait_ms / 1000 if known else None
-    return Peer(host, port, listener.family, str(listener.address), queue_wait)
+def read_peer(address: bytes, listener: Listener, queue_wait_ms: int, proxy: bytes | None) -> Peer:
+    """Build a Peer from a raw sockaddr, and from that of the proxy which told it."""
+    host, port = _read_host(address)
+    is_unix = listener.family == socket.AF_UNIX
+    queue_wait = queue_wait_ms / 1000 if queue_wait_ms >= 0 and not is_unix else None
+    where = str(listener.address)
+    through = None if proxy is None else where if is_unix else read_name(proxy)
+    return Peer(host, port, listener.family, where, queue_wait, through)
 
 
-def read_name(address: bytes, family: int) -> str:
+def read_name(address: bytes) -> str:
     """Return a raw sockaddr as text: HOST:PORT, or unix:PATH (nothing for a socket without)."""
-    host, port = _read_host(address, family)
+    host, port = _read_host(address)
     if host is not None and port is not None:
         return format_host_port(host, port)
     # sun_path follows the family; a path ends with NUL, an abstract name begins with it.
@@ -71,13 +78,9 @@ def read_name(address: bytes, family: int) -> str:
     return str(Address("unix", path=os.fsdecode(path)))
 
 
-def read_tcp_name(address: bytes) -> str:
-    """Return a raw sockaddr of TCP, whose own first word tells its family, as HOST:PORT."""
-    return read_name(address, int.from_bytes(address[:2], sys.byteorder))
-
-
-def _read_host(address: bytes, family: int) -> tuple[str | None, int | None]:
+def _read_host(address: bytes) -> tuple[str | None, int | None]:
     """Return host and port; None and None of a Unix socket."""
+    family = int.from_bytes(address[:2], sys.byteorder)
     if family == socket.AF_INET:
         host = socket.inet_ntop(socket.AF_INET, address[4:8])
     elif family == socket.AF_INET6:

@@ -18,6 +18,7 @@ import resource
 import time
 from errno import errorcode
 
+from ._core import proxy_error_name
 from .logs import Entry, access_json, access_text
 from .peer import read_name
 from .signals import block_signals
@@ -77,7 +78,7 @@ def _write_entries(
             listener = listeners[index]
             entry = Entry(
                 number=number or None,
-                peer=read_name(address, listener.family),
+                peer=read_name(address),
                 listener=str(listener.address),
                 ended_at=behind + ended / 1e9,
                 queue_wait=wait / 1000 if wait >= 0 else None,
@@ -103,18 +104,22 @@ class _Trouble:
         # Lines that a handler of the access log has raised at, and what it raised last.
         self.failed = 0
         self.failure: Exception | None = None
-        self._told = (0, 0, 0, 0)
+        self._told: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
         self._next = self._next_rest = 0.0
 
-    def tell(self, counts: tuple[int, int, int], *, at_once: bool = False) -> int:
+    def tell(self, counts: tuple[int, ...], *, at_once: bool = False) -> int:
         """Write a line about what is new; return in how many ms to look again, -1 for never."""
-        now = (*counts, self.failed)
-        shed, pauses, dropped, failed = (n - was for n, was in zip(now, self._told, strict=True))
+        *counted, proxy_error = counts
+        now = (*counted, self.failed)
+        shed, pauses, dropped, refused, untrusted, failed = (
+            n - was for n, was in zip(now, self._told, strict=True)
+        )
         if now == self._told:
             # A worker says nothing more within a second of its last word: look once more then.
             due = self._next
         else:
-            due = self._next if shed or dropped or failed else self._next_rest
+            rests_only = now[:1] + now[2:] == self._told[:1] + self._told[2:]
+            due = self._next_rest if rests_only else self._next
         wait = due - time.monotonic()
         if wait > 0 and not at_once:
             return int(wait * 1000) + 1
@@ -133,6 +138,12 @@ class _Trouble:
         if dropped:
             who = _counted(dropped, "connection is", "connections are")
             _warn("%s not in the access log", who)
+        if refused:
+            who = _counted(refused, "newcomer was", "newcomers were")
+            _warn("%s reset for the PROXY header: %s", who, proxy_error_name(proxy_error))
+        if untrusted:
+            who = _counted(untrusted, "newcomer was", "newcomers were")
+            _warn("%s reset: a PROXY header is required, and proxy_trusted does not name them", who)
         if failed:
             lines = _counted(failed, "line", "lines")
             _warn("a logging handler failed at %s of the access log: %r", lines, self.failure)

@@ -30,6 +30,7 @@ from .admission import ask_for_each
 from .changing import Changing
 from .config import Config
 from .crew import Crew
+from .front import front_of
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace, open_listeners
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
-    from .config import AtLimit, Bind, Bytes, Frame, LogFormat
+    from .config import AtLimit, Bind, Bytes, Frame, LogFormat, Networks, ProxyProtocol
     from .faults import Fault
     from .peer import Peer
 
@@ -97,12 +98,20 @@ class Server(Changing):
             above it is reset.
         first_byte_timeout: seconds until the first byte must have come; None for no limit.
         idle_timeout: seconds without a byte in either direction; None for no limit.
+        proxy_protocol: "off", or "optional" or "required": a PROXY header before the first byte
+            tells who the peer is.
+        proxy_trusted: whose headers are believed: ranges, "10.0.0.0/8,::1" or a list of these.
+        proxy_timeout: seconds that the header may take to come.
+        identify: send one line of JSON, before all else, that says who answers.
+        instance: the server's name in it; None for the host's name.
         user_timeout: seconds that a TCP peer has to acknowledge what was sent; None: the system's.
         keepalive: seconds of silence after which TCP asks the peer, three times so far apart,
             whether it is there; None: never.
         send_buffer, receive_buffer: kernel memory of a TCP connection in each direction, in
             bytes; None for what the system gives, which grows to some MB.
         graceful_timeout: seconds that stop() gives connections by default.
+        drain_delay: seconds from the first signal of serve_forever() in which newcomers are still
+            accepted, and is_ready() says no.
         drain_idle: seconds of quiet after which a draining connection is ended.
         spin_us: microseconds to poll before blocking: less latency for more CPU.
         access_log: a line for each connection at its end, by the logger "fastecho.access".
@@ -150,11 +159,17 @@ class Server(Changing):
         accept_rate: int | None = None,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
+        proxy_protocol: ProxyProtocol = "off",
+        proxy_trusted: Networks = "127.0.0.0/8,::1",
+        proxy_timeout: float = 5.0,
+        identify: bool = False,
+        instance: str | None = None,
         user_timeout: float | None = None,
         keepalive: float | None = None,
         send_buffer: int | None = None,
         receive_buffer: int | None = None,
         graceful_timeout: float = 30.0,
+        drain_delay: float = 0.0,
         drain_idle: float = 1.0,
         spin_us: int = 0,
         access_log: bool = False,
@@ -186,6 +201,9 @@ class Server(Changing):
         self._refusing = False
         # Set before anything is done to the listeners for the end.
         self._ending = False
+        # Set before the end begins: it still accepts.
+        self._leaving = False
+        self._delayed: threading.Timer | None = None
         self._admitting = False
         self._ended = Latch()
 
@@ -279,6 +297,7 @@ class Server(Changing):
             config.access_log_sample if config.access_log else 0,
             config.access_log_rate or 0,
             calls if calls is not None and calls.in_core else None,
+            front_of(config),
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -331,6 +350,14 @@ class Server(Changing):
             core.wake()  # the same
 
     # --- ending ----------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Let is_ready() say no from now on, and go on accepting: the end is near.
+
+        For programs with signals of their own: load balancers need some time to look elsewhere
+        before stop(). `drain_delay` does the same in serve_forever().
+        """
+        self._leaving = True
 
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
@@ -453,21 +480,37 @@ class Server(Changing):
                 ending_signals(self._on_signal, on_hangup) as watch,
                 self._ended.calling(watch.wake),
             ):
-                while not self._ended.is_open():
-                    watch.wait()
+                try:
+                    while not self._ended.is_open():
+                        watch.wait()
+                finally:
+                    if self._delayed is not None:
+                        self._delayed.cancel()
                 self.wait()  # for the last lines of the log
         else:
             self.wait()
         return self.stats().ended_by_abort == 0
 
     def _on_signal(self, asked: int) -> None:
-        """The first signal drains, every further one ends everything."""
+        """The first signal drains, at once or after drain_delay; a further one ends everything."""
         core = self._core
         assert core is not None
-        if asked == 1:
-            self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
-        else:
+        if asked > 1:
+            self._ending = True
             core.abort()
+        elif self.config.drain_delay:
+            self.retire()
+            self._delayed = threading.Timer(self.config.drain_delay, self._drain, args=[core])
+            self._delayed.daemon = True
+            try:
+                self._delayed.start()
+            except RuntimeError:  # there is no thread to be had
+                self._drain(core)
+        else:
+            self._drain(core)
+
+    def _drain(self, core: _core.Core) -> None:
+        self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
 
     # --- context managers ------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import os
 
 from .address import Address, parse_bind
 from .errors import ConfigError
+from .networks import Network, parse_networks
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
     from .faults import Fault
 
-    Kind = Literal["address", "bind", "whole", "seconds", "bytes", "switch", "choice", "fault"]
+    Kind = Literal[
+        "address", "bind", "whole", "seconds", "bytes", "switch", "choice", "fault", "name",
+        "networks",
+    ]  # fmt: skip
 
 __all__ = ["DEFAULT_MAX_FRAME", "DEFAULT_MAX_PENDING", "SETTINGS", "Setting"]
 
@@ -230,6 +234,16 @@ def _check_fault(setting: Setting, value: object, label: str) -> Fault:
     return Fault.parse(value, label)
 
 
+def _check_name(setting: Setting, value: object, label: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value) <= setting.high:
+        setting.refuse(value, label, f"1 to {setting.high:.0f} printable characters")
+    return value
+
+
+def _check_networks(_: Setting, value: object, label: str) -> tuple[Network, ...]:
+    return parse_networks(value, label)
+
+
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     "address": _check_address,
     "bind": _check_bind,
@@ -239,6 +253,8 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     "switch": _check_switch,
     "choice": _check_choice,
     "fault": _check_fault,
+    "name": _check_name,
+    "networks": _check_networks,
 }
 
 SETTINGS: tuple[Setting, ...] = (
@@ -401,6 +417,50 @@ SETTINGS: tuple[Setting, ...] = (
         live=True,
     ),
     Setting(
+        "proxy_protocol",
+        "choice",
+        "off",
+        "a PROXY header (version 1 or 2) before the first byte tells who the peer is: off, "
+        "optional (who sends none is echoed) or required (who sends none is reset)",
+        choices=("off", "optional", "required"),
+        metavar="WHAT",
+    ),
+    Setting(
+        "proxy_trusted",
+        "networks",
+        "127.0.0.0/8,::1",
+        "whose PROXY headers are believed: addresses or ranges, as in 10.0.0.0/8,fd00::/8; peers "
+        "of a Unix socket always are",
+        metavar="RANGES",
+        needs="proxy_protocol",
+    ),
+    Setting(
+        "proxy_timeout",
+        "seconds",
+        5.0,
+        "seconds that a PROXY header may take to come",
+        low=0.001,
+        high=3600,
+        metavar="SECONDS",
+        needs="proxy_protocol",
+    ),
+    Setting(
+        "identify",
+        "switch",
+        False,
+        "say who answers: one line of JSON, before all else on each connection",
+    ),
+    Setting(
+        "instance",
+        "name",
+        None,
+        "the server's name in that line",
+        high=255,
+        unset="the host's name",
+        metavar="NAME",
+        needs="identify",
+    ),
+    Setting(
         "user_timeout",
         "seconds",
         None,
@@ -447,6 +507,16 @@ SETTINGS: tuple[Setting, ...] = (
         "seconds",
         30.0,
         "on SIGTERM, seconds that connections have to finish before the rest is reset",
+        high=LONGEST_TIME,
+        metavar="SECONDS",
+        live=True,
+    ),
+    Setting(
+        "drain_delay",
+        "seconds",
+        0.0,
+        "on SIGTERM, seconds to go on accepting before the drain begins, while /readyz says 503: "
+        "for load balancers that need some time to look elsewhere",
         high=LONGEST_TIME,
         metavar="SECONDS",
         live=True,

@@ -35,6 +35,7 @@ class WorkerStats:
         bytes_dropped: of bytes_out, what the kernel never took because the connection ended.
         bytes_discarded: input that came after we had decided to end the connection, and replies
             that a fault forbids.
+        connections_proxied: their PROXY header was taken.
         connections_faulty: given a fault.
         bytes_corrupted, frames_duplicated: what a fault did to replies.
         messages: frames answered; with recv framing, rounds of reading (bulk: several recv calls).
@@ -52,10 +53,13 @@ class WorkerStats:
         ended_by_callback_error: a callback raised, or returned what is no reply.
         ended_by_fault: a fault's deny, close_after or reset_after.
         ended_by_max_pending: more than max_pending waited for a peer that does not read.
+        ended_by_proxy_header: its PROXY header was wrong, missing or late.
+        ended_by_max_per_ip: the address that its PROXY header tells has max_per_ip connections.
         callback_errors: exceptions and wrong replies of callbacks, on_accept's and on_close's too.
         linger_timeouts: we ended first, and gave up waiting for the peer's FIN.
         shed_max_connections, shed_max_per_ip, shed_accept_rate, shed_no_descriptors: accepted and
             reset at once, never served.
+        shed_untrusted: the same: a PROXY header is required, and proxy_trusted does not name them.
         accept_errors: accept4 failed other than by EAGAIN; `errors` has the errno.
         accept_pauses: times that accepting rested for want of descriptors or memory.
         access_log_dropped: connections without a line in the access log, because there were more
@@ -90,6 +94,7 @@ class WorkerStats:
         "connections_closed",
         "connections_faulty",
         "connections_open",
+        "connections_proxied",
         "ended_by_abort",
         "ended_by_callback_error",
         "ended_by_close",
@@ -101,8 +106,10 @@ class WorkerStats:
         "ended_by_frame_too_long",
         "ended_by_idle_timeout",
         "ended_by_max_pending",
+        "ended_by_max_per_ip",
         "ended_by_no_memory",
         "ended_by_peer",
+        "ended_by_proxy_header",
         "ended_by_reset",
         "errors",
         "events",
@@ -118,6 +125,7 @@ class WorkerStats:
         "shed_max_connections",
         "shed_max_per_ip",
         "shed_no_descriptors",
+        "shed_untrusted",
         "short_writes",
     )
 
@@ -137,6 +145,7 @@ class WorkerStats:
     connections_closed: int
     connections_faulty: int
     connections_open: int
+    connections_proxied: int
     ended_by_abort: int
     ended_by_callback_error: int
     ended_by_close: int
@@ -148,8 +157,10 @@ class WorkerStats:
     ended_by_frame_too_long: int
     ended_by_idle_timeout: int
     ended_by_max_pending: int
+    ended_by_max_per_ip: int
     ended_by_no_memory: int
     ended_by_peer: int
+    ended_by_proxy_header: int
     ended_by_reset: int
     errors: dict[str, int]
     events: int
@@ -165,6 +176,7 @@ class WorkerStats:
     shed_max_connections: int
     shed_max_per_ip: int
     shed_no_descriptors: int
+    shed_untrusted: int
     short_writes: int
 
     def __init__(self, values: Mapping[str, object]) -> None:

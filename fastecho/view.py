@@ -44,6 +44,7 @@ class View:
     _accepting: bool
     _refusing: bool
     _ending: bool
+    _leaving: bool
     _ended: Latch
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class View:
 
         For readiness probes: at the first signal or stop() it turns false, before accepting ends.
         """
-        return self.is_serving() and not self._ending
+        return self.is_serving() and not self._ending and not self._leaving
 
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.
@@ -176,11 +177,11 @@ class View:
             raise RuntimeError("tcp_info() in a callback would wait for itself")
         if self._core is None or self._ended.is_open():
             return []
-        from .peer import read_tcp_name
+        from .peer import read_name
         from .tcp_info import TcpInfo
 
         return [
-            TcpInfo(number, read_tcp_name(address), rtt / 1e6, rttvar / 1e6, retransmissions)
+            TcpInfo(number, read_name(address), rtt / 1e6, rttvar / 1e6, retransmissions)
             for number, address, rtt, rttvar, retransmissions in self._core.samples(
                 most, SAMPLES_WAIT_MS
             )

@@ -128,8 +128,8 @@ static inline fe_transition fe_transition_for(int state, int event)
     return table[state][event];
 }
 
-/* Why a connection ended: the first cause counts. Each has a counter. The last four never began:
- * accepted and reset at once. */
+/* Why a connection ended: the first cause counts. Each has a counter. The last five never began:
+ * accepted and reset at once; max_per_ip can also end one whose PROXY header tells its address. */
 enum fe_reason {
     FE_BY_NOBODY = 0,
     /* The peer's FIN came first and everything was echoed. */
@@ -159,10 +159,14 @@ enum fe_reason {
     FE_BY_MAX_PENDING,
     /* Its fault says so: denied, or so many bytes were sent. */
     FE_BY_FAULT,
+    /* Its PROXY header is wrong, missing or late. */
+    FE_BY_PROXY_HEADER,
     FE_BY_MAX_CONNECTIONS,
     FE_BY_MAX_PER_IP,
     FE_BY_ACCEPT_RATE,
     FE_BY_NO_DESCRIPTORS,
+    /* A PROXY header is required, and nobody believes one that comes from there. */
+    FE_BY_UNTRUSTED,
     FE_REASONS
 };
 
@@ -188,7 +192,9 @@ static inline const char *fe_reason_name(int reason)
         [FE_BY_MAX_CONNECTIONS] = "max_connections",
         [FE_BY_MAX_PER_IP] = "max_per_ip",
         [FE_BY_ACCEPT_RATE] = "accept_rate",
-        [FE_BY_NO_DESCRIPTORS] = "no_descriptors"};
+        [FE_BY_PROXY_HEADER] = "proxy_header",
+        [FE_BY_NO_DESCRIPTORS] = "no_descriptors",
+        [FE_BY_UNTRUSTED] = "untrusted"};
     return names[reason];
 }
 
@@ -242,7 +248,9 @@ enum fe_path {
     /* Callbacks get the frames. */
     FE_PATH_CALLBACKS = 2,
     /* Replies of either kind of echo go through a fault. (Those of callbacks may as well.) */
-    FE_PATH_FAULT = 3
+    FE_PATH_FAULT = 3,
+    /* Nothing is served yet: its PROXY header is awaited. */
+    FE_PATH_PROXY = 4
 };
 
 typedef struct fe_connection {

@@ -48,8 +48,14 @@
     X(ended_by_reset)                                                                              \
     X(ended_by_callback_error)                                                                     \
     X(ended_by_max_pending)                                                                        \
+    /* Ended: its PROXY header is wrong, missing or late. */                                       \
+    X(ended_by_proxy_header)                                                                       \
+    /* Ended: the address that its PROXY header tells has max_per_ip connections. */               \
+    X(ended_by_max_per_ip)                                                                         \
     /* Ended: a fault's deny, close_after or reset_after. */                                       \
     X(ended_by_fault)                                                                              \
+    /* Connections whose PROXY header was taken. */                                                \
+    X(connections_proxied)                                                                         \
     /* Connections that were given a fault. */                                                     \
     X(connections_faulty)                                                                          \
     /* Reply bytes that a fault has changed, and frames that it sent twice. */                     \
@@ -66,6 +72,8 @@
     X(shed_accept_rate)                                                                            \
     /* Accepted and aborted at once: no descriptor was left (EMFILE, ENFILE). */                   \
     X(shed_no_descriptors)                                                                         \
+    /* The same: a PROXY header is required, and the address is not a trusted one. */              \
+    X(shed_untrusted)                                                                              \
     /* accept4 failed in another way than 'nothing there'; by number in errnos. */                 \
     X(accept_errors)                                                                               \
     /* Times that accepting was suspended for want of memory or descriptors. */                    \

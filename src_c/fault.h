@@ -120,6 +120,8 @@ typedef struct fe_faulty {
     uint64_t piece_ns;
     /* Between looks at the send queue, before RST; 0: not yet looked. */
     uint64_t look_ns;
+    /* Bytes of pending that stand before the replies and are not the fault's. */
+    uint64_t lead;
     /* The next time that something is to be done. */
     fe_timer timer;
     /* enum fe_fault_end; what follows at `limit`. */
@@ -370,7 +372,7 @@ static inline void fe_faulty_sent(fe_faulty *f, uint64_t n, uint64_t now_ns)
 /* What is due now that so many bytes were sent: enum fe_fault_end, each until has_ended is set. */
 static inline int fe_faulty_end(const fe_faulty *f)
 {
-    return f->sent == f->limit && !f->has_ended ? f->end : FE_FAULT_GOES_ON;
+    return f->sent == f->limit && f->lead == 0 && !f->has_ended ? f->end : FE_FAULT_GOES_ON;
 }
 
 /* The owner of a timer. */

@@ -47,7 +47,8 @@ SLOWER = 5
 
 QUICK = (
     "test_sanitize", "test_echo", "test_frames", "test_half_close", "test_reset", "test_drain",
-    "test_fork", "test_stats", "test_load", "test_errno",
+    "test_fork", "test_stats", "test_load", "test_errno", "test_proxy",
+    "test_proxy_ends", "test_identify",
 )  # fmt: skip
 """What a change must pass: each way through both extensions, threads, forks and teardown."""
 
@@ -87,6 +88,9 @@ NOT_UNDER = (
     Skip("test_queues_said.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_syn_queue.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_cli_queues.py", frozenset(RUNTIMES), NOT_OURS),
+    Skip("test_check_boxes.py", frozenset(RUNTIMES), QUICKLY),
+    Skip("test_check_cli.py", frozenset(RUNTIMES), QUICKLY),
+    Skip("test_check_line.py", frozenset(RUNTIMES), QUICKLY),
     Skip("test_how_to_queues.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_tcp_info.py::test_answers_that_nobody_waits_for", frozenset(RUNTIMES), KEEPS),
     Skip("test_cluster.py::test_ctrl_c_beside_a_worker", THREAD, QUICKLY),
@@ -137,6 +141,8 @@ LEAKS_OF_PYTHON = (
     Skip("test_cli_connect.py", ADDRESS, DAEMON),
     Skip("test_cluster.py", ADDRESS, DAEMON),
     Skip("test_cli_connect_pipe.py", ADDRESS, DAEMON),
+    Skip("test_identify_client.py", ADDRESS, DAEMON),
+    Skip("test_send_proxy.py::test_connect", ADDRESS, DAEMON),
     Skip("test_cli_serve.py", ADDRESS, DAEMON),
     Skip("test_reload.py", ADDRESS, DAEMON),
     Skip("test_serve_forever.py", ADDRESS, DAEMON),

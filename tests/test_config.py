@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastecho.address import parse_bind
 from fastecho.config import Config, format_toml, merge
 from fastecho.errors import ConfigError
+from fastecho.networks import parse_networks
 from fastecho.settings import SETTINGS, Setting
 
 
@@ -57,11 +58,17 @@ def test_the_defaults() -> None:
         "accept_rate": None,
         "first_byte_timeout": None,
         "idle_timeout": None,
+        "proxy_protocol": "off",
+        "proxy_trusted": parse_networks("127.0.0.0/8,::1", ""),
+        "proxy_timeout": 5.0,
+        "identify": False,
+        "instance": None,
         "user_timeout": None,
         "keepalive": None,
         "send_buffer": None,
         "receive_buffer": None,
         "graceful_timeout": 30.0,
+        "drain_delay": 0.0,
         "drain_idle": 1.0,
         "spin_us": 0,
         "access_log": False,

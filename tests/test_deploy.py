@@ -5,16 +5,19 @@ No cluster and no image is made: what a kubelet does with the rest is not tried.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import environment
+from commands import environment, serving
 
 import fastecho
 
@@ -89,3 +92,76 @@ def test_each_pod_counts_once() -> None:
     assert spec["completions"] == spec["parallelism"]
     assert spec["backoffLimit"] == 0
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+# What serves
+
+
+SERVE = JOB.with_name("serve.yaml")
+DEPLOY = SERVE.parent.parent
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    """Return the object of that kind."""
+    [found] = [one for one in yaml.safe_load_all(SERVE.read_text()) if one["kind"] == kind]
+    one: dict[str, Any] = found
+    return one
+
+
+def test_the_server_of_the_manifest_starts_and_answers_its_probes() -> None:
+    """Its own arguments, on free ports of this machine; the probes as a kubelet asks them."""
+    pytest.importorskip("prometheus_client")
+    [one] = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in one["ports"]}
+    arguments = [
+        argument.replace(f"0.0.0.0:{port}", "127.0.0.1:0")
+        for argument in one["args"]
+        for port in [ports["metrics" if "metrics" in argument else "echo"]]
+    ]
+    [instance] = one["env"]
+    with serving(*arguments, env={instance["name"]: "pod-7"}) as server:
+        said = b""
+        while b"metrics on http://" not in said:
+            assert server.process.stderr is not None
+            said = server.process.stderr.readline()
+        where = said.partition(b"http://")[2].partition(b"/metrics")[0].decode()
+        for probe in ("readinessProbe", "livenessProbe"):
+            asked = http.client.HTTPConnection(where, timeout=10)
+            with closing(asked):
+                asked.request("GET", one[probe]["httpGet"]["path"])
+                assert asked.getresponse().status == 200
+        with server.connect() as peer:
+            line = peer.makefile().readline()
+        assert json.loads(line)["instance"] == "pod-7"
+        server.process.kill()
+        server.end()
+
+
+def test_a_pod_has_the_time_that_its_server_takes_to_end() -> None:
+    spec = manifest("Deployment")["spec"]["template"]["spec"]
+    [one] = spec["containers"]
+    seconds = {
+        name: float(text) for name, _, text in (word.partition("=") for word in one["args"])
+        if name in ("--drain-delay", "--graceful-timeout")
+    }  # fmt: skip
+    probe = one["readinessProbe"]
+    assert seconds["--drain-delay"] > probe["periodSeconds"] * probe["failureThreshold"]
+    assert spec["terminationGracePeriodSeconds"] > sum(seconds.values())
+
+
+def test_the_service_finds_the_pods() -> None:
+    deployment, service = manifest("Deployment")["spec"], manifest("Service")["spec"]
+    assert service["selector"] == deployment["selector"]["matchLabels"]
+    assert service["selector"].items() <= deployment["template"]["metadata"]["labels"].items()
+    [port] = service["ports"]
+    [one] = deployment["template"]["spec"]["containers"]
+    assert port["targetPort"] in [each["name"] for each in one["ports"]]
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+def test_haproxy_takes_its_configuration() -> None:
+    command = ["haproxy", "-c", "-f", str(DEPLOY / "haproxy.cfg")]
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr

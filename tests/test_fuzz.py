@@ -76,6 +76,13 @@ def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
         ("histogram_v2", "if (lowest <= FE_HISTOGRAM_HIGHEST)", "if (lowest < UINT64_MAX)"),
         ("histogram_v2", "lowest > highest / 2", "lowest > highest"),
         ("histogram_v2", "!= n - FE_HISTOGRAM_V2_HEADER", "> n"),
+        ("proxy", "&& n >= FE_PROXY_LINE_MAX)", "&& n > FE_PROXY_LINE_MAX)"),
+        ("proxy", "length > FE_PROXY_MAX - FE_PROXY_FIXED", "length > FE_PROXY_MAX"),
+        ("proxy", "if (byte == end && n > 0)", "if (byte == end)"),
+        ("proxy", "if (seen & bit)", "if (seen & bit & 3)"),
+        ("proxy", "            if (size > FE_PROXY_UNIQUE_ID_MAX)", "            if (size > 255)"),
+        ("proxy", "zeros[4] = {0}", "zeros[4] = {1}"),
+        ("proxy", "if (p->is_local || p->is_datagram ||", "if (p->is_local ||"),
     ],
 )
 def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:

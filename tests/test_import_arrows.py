@@ -22,9 +22,10 @@ LEAVES: dict[str, set[str]] = {
     "logs": set(),
     "errors": set(),
     "address": {"errors"},
-    "config": {"address", "errors", "faults", "settings"},
+    "config": {"address", "errors", "faults", "networks", "settings"},
     "faults": {"errors"},
-    "settings": {"address", "errors", "faults"},
+    "networks": {"errors"},
+    "settings": {"address", "errors", "faults", "networks"},
     "stats": {"listen_queue"},
 }
 ARROWS: dict[str, set[str]] = {
@@ -39,6 +40,30 @@ ARROWS: dict[str, set[str]] = {
     "awaiting": {"latch", "server"},
     "callbacks": {"_core", "errors", "peer", "reason", "server", "settings"},
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
+    # `check` checks any server: like `measure`, it never imports ours.
+    "check": set(),
+    "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
+    "check.families": {
+        "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
+    },
+    "check.junit": {"check.path", "check.report", "check.runner", "check.verdict"},
+    "check.orders": {"check.pattern", "check.verdict", "check.path"},
+    "check.path": {"address", "check.verdict", "dial"},
+    "check.pattern": set(),
+    "check.pings": {"check.path", "check.pattern", "check.talk"},
+    "check.pressure": {"check.path", "check.pattern", "check.tcp"},
+    "check.probes": {
+        "check.families", "check.orders", "check.path", "check.pattern", "check.pings",
+        "check.pressure", "check.samples", "check.talk", "check.tcp", "check.verdict", "dial",
+    },
+    "check.report": {
+        "_version", "check.catalog", "check.path", "check.runner", "check.verdict",
+    },
+    "check.runner": {"check.catalog", "check.path", "check.verdict"},
+    "check.samples": {"check.path", "check.pattern", "check.talk", "check.verdict"},
+    "check.talk": {"check.path", "check.pattern"},
+    "check.tcp": set(),
+    "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "dial": {"address"},
@@ -64,7 +89,9 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.syn": set(),
     "diagnose.syn_queue": set(),
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
+    "front": {"_version", "config", "limits"},
     "hole": {"config", "errors", "listener"},
+    "identity": {"errors", "logs", "proxy_header"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
@@ -73,14 +100,16 @@ ARROWS: dict[str, set[str]] = {
         "address", "config", "errors", "listen_queue", "listener", "logs", "server", "stats",
     },
     "peer": {"address", "listener"},
+    "probing": {"_core"},
     "process": {"server"},
+    "proxy_header": {"errors"},
     "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
     "refused": {"address", "errors"},
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
-        "faults", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
+        "faults", "front", "latch", "limits", "listener", "peer", "process", "reason", "reporter",
         "settings", "signals",
     },
     "signals": set(),
@@ -120,9 +149,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "measure.compare": {"measure.merge", "measure.result", "measure.words"},
     "measure.histograms": {"_load"},
+    "measure.instances": {"_load", "errors"},
     "measure.merge": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.result",
-        "measure.values",
+        "_load", "errors", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.result", "measure.values",
     },
     "measure.model_page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
@@ -139,25 +169,27 @@ ARROWS: dict[str, set[str]] = {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
         "measure._style", "measure.compare", "measure.result", "measure.words",
     },
-    "measure.ping_events": {"measure.route"},
+    "measure.ping_events": {"identity", "measure.route"},
     "measure.ping_result": {
-        "_version", "measure.ping_events", "measure.route", "measure.timings",
+        "_version", "identity", "measure.instances", "measure.ping_events", "measure.route",
+        "measure.timings",
     },
     "measure.pinger": {
-        "address", "dial", "errors", "measure.channel", "measure.ping_events",
+        "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
     "measure.plan": {"address", "errors", "measure.values", "measure.words"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
     "measure.result": {
-        "_load", "_version", "errors", "measure.histograms", "measure.plan", "measure.values",
+        "_load", "_version", "errors", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.values",
     },
-    "measure.route": {"address", "dial", "errors"},
+    "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "measure.histograms", "measure.plan", "measure.preflight",
-        "measure.result", "measure.values", "measure.verdict",
+        "_load", "errors", "identity", "measure.histograms", "measure.instances", "measure.plan",
+        "measure.preflight", "measure.result", "measure.values", "measure.verdict",
     },
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {
@@ -205,7 +237,11 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
 # is neither.
 SOCKET_MODULES = {"_socket", "asyncio", "socket", "socketserver", "ssl"}
 IO_MODULES = SOCKET_MODULES | {"http", "select", "selectors", "subprocess", "threading", "urllib"}
-PURE = {"socket.AF_INET", "socket.AF_INET6", "socket.inet_ntop", "socket.inet_pton"}
+PURE = {
+    f"{module}.{name}"
+    for module in ("_socket", "socket")
+    for name in ("AF_INET", "AF_INET6", "inet_ntop", "inet_pton")
+}
 
 
 def imported(text: str, package: str) -> Iterator[str]:
@@ -223,11 +259,13 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 
 # Folders whose modules have rows of their own.
-PACKAGES = ("diagnose", "measure", "models")
+PACKAGES = ("check", "diagnose", "measure", "models")
 
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
+    if module.startswith("check.probes."):
+        module = "check.probes"  # a new probe needs no row
     folder = module.partition(".")[0]
     in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:

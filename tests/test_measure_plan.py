@@ -33,6 +33,7 @@ EVERYTHING: dict[str, Any] = {
     "timeout": 1.5,
     "idle_connections": 100,
     "sources": ["127.0.0.2", "127.0.0.3,127.0.0.4"],
+    "send_proxy": "v2",
     "seed": 7,
     "label": "before",
     "interval": "250ms",

@@ -18,7 +18,7 @@ KEYS = {
     "messages", "messages_in_window", "messages_per_s", "bytes", "bytes_per_s", "sent",
     "connects", "held", "failures", "described", "reopened", "gap_ms", "longest_gap_ms",
     "latency_us", "service_us", "connect_us", "schedule_error_us", "histograms", "intervals",
-    "generator", "parts",
+    "generator", "instances", "parts",
 }  # fmt: skip
 FIGURES = {
     "min", "mean", "stddev", "p50", "p75", "p90", "p95", "p99", "p99.9", "p99.99", "max",

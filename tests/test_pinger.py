@@ -311,4 +311,6 @@ def test_failures_are_events_of_one_kind() -> None:
     assert str(Failure("lost", [3, 4, 5], "gone")) == "seq=3..5: gone"
     assert str(Failure("closed", [], "gone")) == "gone"
     shown = repr(Reply(3, 1000, False, 99))
-    assert shown == "<Reply connect_ns=99, late=False, number=3, time_ns=1000, waited_ns=0>"
+    assert shown == (
+        "<Reply connect_ns=99, identity=None, late=False, number=3, time_ns=1000, waited_ns=0>"
+    )

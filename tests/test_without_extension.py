@@ -184,6 +184,18 @@ def test_ping_works(tree: Tree, echo_port: int) -> None:
 
 
 @linux_only
+def test_check_works(tree: Tree) -> None:
+    """Of a server that is not there: it is found out, and the JSON is written."""
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{refusing.getsockname()[1]}"
+        done = tree.python("-m", "fastecho", "check", address, "--quick", "--json=-")
+    assert done.returncode == 3
+    assert "not connect" in done.stderr
+    assert '"failed": 1' in done.stdout
+    assert "  half-close " in tree.python("-m", "fastecho", "check", "--list").stdout
+
+
 @pytest.mark.parametrize(
     "words", [["--model=native"], ["--max-connections=5"], ["--bind=unix:echo"]], ids=str
 )

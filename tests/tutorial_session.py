@@ -62,10 +62,10 @@ def steps(chapter: str) -> list[Program | Command]:
     """Return what a reader of a chapter does, in order."""
     found: list[Program | Command] = []
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```$", chapter, re.M | re.S):
-        if kind == "python":
+        if kind in ("python", "haproxy", "nginx"):
             head = block.partition("\n")[0]
-            name = re.fullmatch(r"# (\w+\.py)", head)
-            assert name, f"a program without a name: {head}"
+            name = re.fullmatch(r"# (\w+\.(?:py|cfg|conf))", head)
+            assert name, f"a file without a name: {head}"
             found.append(Program(name[1], block))
         else:
             assert kind == "console", kind
@@ -148,9 +148,9 @@ class Session:
         (self._folder / program.name).write_text(text, encoding="utf-8")
 
     def _port_of(self, command: str) -> int:
-        """Return where a server will listen: the port in its command, or in its program."""
+        """Return where a server will listen: the port in its command, or in its file."""
         texts = [self._placed(command)]
-        texts += [path.read_text() for path in self._folder.glob("*.py") if path.name in command]
+        texts += [path.read_text() for path in self._folder.glob("*.*") if path.name in command]
         return next(
             port for port in self._ports.values() if any(str(port) in text for text in texts)
         )

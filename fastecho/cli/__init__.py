@@ -28,6 +28,7 @@ COMMANDS = {
     "connect": ("fastecho.cli.connect", "talk to a server, line by line"),
     "ping": ("fastecho.cli.ping", "send probes and time the replies"),
     "bench": ("fastecho.cli.bench", "measure a server: rate, latency, every byte checked"),
+    "check": ("fastecho.cli.check", "find out whether the path to a server is honest"),
     "report": ("fastecho.cli.report", "show, compare and add up saved measurements"),
     "queues": ("fastecho.cli.queues", "show both kernel queues of any listener, and what is wrong"),
     "models": ("fastecho.cli.models", "list the ways to serve many peers, or measure them"),

@@ -87,6 +87,10 @@ def _words(plan: Plan) -> list[str]:
         if largest > USUAL_FRAME:
             words += [f"--max-frame={largest}", f"--high-water={4 * largest}"]
         words += [f"--prefix={os.fsdecode(plan.prefix)}", f"--suffix={os.fsdecode(plan.suffix)}"]
+    if plan.send_proxy is not None:
+        words.append("--proxy-protocol=required")
+    if plan.identify:
+        words.append("--identify")
     return words
 
 

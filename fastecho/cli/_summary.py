@@ -159,6 +159,7 @@ def summary(result: Mapping[str, Any] | HasJson, *, color: bool, unicode: bool, 
         _rates(run, paint, width),
         _latencies(run, paint),
         _histogram(run, paint, unicode=unicode, width=width),
+        _instances(run, width),
         _failures(run, paint, width),
         _generator(run, paint, width),
         _parts(run, width),
@@ -278,6 +279,17 @@ def _histogram(run: Mapping[str, Any], paint: Paint, *, unicode: bool, width: in
     return "".join(
         f"{label} {paint(bar, 'cyan')}\n" if bar else f"{label}\n" for label, bar in rows
     )
+
+
+def _instances(run: Mapping[str, Any], width: int) -> str:
+    """Who answered, and how much."""
+    text = ""
+    for name, counts in (run.get("instances") or {}).items():
+        messages = counted(counts.get("messages", 0), "message")
+        connections = counted(counts.get("connections", 0), "connection")
+        row = f"{name or 'others'}: {messages} on {connections}"
+        text += _wrapped("" if text else "answered", row, width)
+    return text
 
 
 def _failures(run: Mapping[str, Any], paint: Paint, width: int) -> str:

@@ -55,7 +55,8 @@ examples:
   fastecho bench 127.0.0.1:7777 -c 64 -d 30s
   fastecho bench 127.0.0.1:7777 -c 64 -R 20k --fail-if 'p99>2ms' --json result.json
   fastecho bench 127.0.0.1:7777 -c 64 -d 5s --find-max 'p99<1ms'
-  fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000"""
+  fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000
+  fastecho bench balancer:7 --send-proxy v2 --identify"""
 
 RESULTS = """\
 Each is written to FILE; without one, or with -, to standard output, and text for people

@@ -41,6 +41,8 @@ from fastecho.cli._terminal import (
 )
 from fastecho.client import Client
 from fastecho.errors import ConfigError
+from fastecho.identity import PATIENCE, read_identity
+from fastecho.proxy_header import checked_version, header_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ EXAMPLE = """\
 examples:
   fastecho connect
   fastecho connect '[::1]:7777'
+  fastecho connect 127.0.0.1:7777 --send-proxy v2 --identify
   printf 'a\\nb\\n' | fastecho connect unix:/run/echo.sock"""
 
 
@@ -105,12 +108,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="after each piece of a reply wait so long for the end of its line before the next "
         "prompt; what comes later is shown above the prompt (default: %(default)s)",
     )
+    parser.add_argument(
+        "--send-proxy",
+        metavar="VERSION",
+        help="first of all send a PROXY header with the connection's own addresses: v1 or v2",
+    )
+    parser.add_argument(
+        "--identify",
+        action="store_true",
+        help="expect the line by which a server with --identify says who answers, within "
+        f"--timeout or {PATIENCE:g} s, and show it as a note on standard error",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Connect, then converse or copy; return the exit code."""
     timeout = None if args.timeout is None else _seconds("--timeout", args.timeout, above=True)
     wait = _seconds("--wait", args.wait)
+    if args.send_proxy is not None:
+        checked_version(args.send_proxy, "--send-proxy")
     if sys.stdout is None:
         complain(NAME, "standard output is closed")
         return EXIT_FAILED
@@ -118,6 +134,10 @@ def run(args: argparse.Namespace) -> int:
         client = Client(args.address, timeout)
     except OSError as error:
         complain(NAME, error.strerror or str(error))
+        return EXIT_FAILED
+    if failure := _begin(client, args.send_proxy, args.identify, timeout or PATIENCE):
+        complain(NAME, failure)
+        client.close()
         return EXIT_FAILED
     client.timeout = None
     newline = not args.no_newline
@@ -142,6 +162,21 @@ def _seconds(option: str, text: str, *, above: bool = False) -> float:
         limit = "above 0" if above else "of at least 0"
         raise ConfigError(option, text, f"must be a finite number of seconds {limit}")
     return value
+
+
+def _begin(client: Client, send_proxy: str | None, identify: bool, patience: float) -> str:
+    """Send and read what comes before the first byte; return what went wrong, "" if nothing did."""
+    try:
+        if send_proxy is not None:
+            client.send(header_of(client, send_proxy))
+    except OSError as error:
+        return _lost(client, error)
+    try:
+        if identify:
+            complain(NAME, str(read_identity(client, client.peer_address, patience)))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _lost(client: Client, failure: OSError | None) -> str:

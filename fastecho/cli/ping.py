@@ -13,6 +13,7 @@ import sys
 from fastecho.cli import complain, put_line
 from fastecho.cli._outputs import STDOUT, check_path, write_text
 from fastecho.errors import ConfigError, StartError
+from fastecho.logs import one_line
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ examples:
   fastecho ping 127.0.0.1:7777
   fastecho ping example.net:7 -c 10 -i 200ms
   fastecho ping '[::1]:7777' -i 0 -c 10000 -q --json=ping.json
-  fastecho ping unix:/run/echo.sock --new-connection"""
+  fastecho ping unix:/run/echo.sock --new-connection
+  fastecho ping balancer:7 --send-proxy v2 --identify"""
 
 FAILURES = {
     "late": ("late", "late"),
@@ -76,6 +78,7 @@ FLAGS = {
     "timeout": "--timeout",
     "source": "--source",
     "tos": "--tos",
+    "send_proxy": "--send-proxy",
 }
 """How the user writes what Pinger calls so; `family` is -4 or -6."""
 
@@ -124,6 +127,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--tos", metavar="N", help="type of service (IPv4) or traffic class (IPv6), 0 to 255, or 0x"
     )
+    add(
+        "--send-proxy",
+        metavar="VERSION",
+        help="first on each connection send a PROXY header with its own addresses: v1 or v2",
+    )
+    add(
+        "--identify",
+        action="store_true",
+        help="expect the line by which a server with --identify says who answers, show it, also "
+        "after a reconnect, and count the replies of each instance",
+    )
     family = parser.add_mutually_exclusive_group()
     family.add_argument("-4", dest="ipv4", action="store_true", help="IPv4 addresses only")
     family.add_argument("-6", dest="ipv6", action="store_true", help="IPv6 addresses only")
@@ -152,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
         complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
         return EXIT_USAGE
     pinger, rules = _pinger(args), _rules(args.fail_if)
+    from fastecho.identity import NotIdentifiedError
+
     if args.json is not None:
         check_path("json", args.json)
         if args.json == STDOUT and sys.stdout is None:
@@ -163,6 +179,9 @@ def run(args: argparse.Namespace) -> int:
             _show(events, say, args, pinger.result().plan)
         except _Ended:
             pass
+        except NotIdentifiedError as error:
+            complain(NAME, str(error))
+            return EXIT_FAILED
         except OSError as error:
             if pinger.result().started_at:
                 raise  # nobody takes what is printed
@@ -234,6 +253,8 @@ def _pinger(args: argparse.Namespace) -> Pinger:
             source=args.source,
             tos=None if args.tos is None else _tos(args.tos),
             family=_family(args),
+            send_proxy=args.send_proxy,
+            identify=args.identify,
         )
     except ConfigError as error:
         name = FLAGS.get(error.option, error.option)
@@ -322,8 +343,10 @@ def _show(
             connect = f"connect={_ms(event.connect_ns)} ms " if args.new_connection else ""
             waited = f" (waited {_ms(event.waited_ns)} ms)" if event.waited_ns else ""
             late = " (late)" if event.late else ""
-            time = _ms(event.time_ns)
-            say(f"{size} from {peer}: seq={event.number} {connect}time={time} ms{waited}{late}")
+            time, by = _ms(event.time_ns), ""
+            if args.new_connection and event.identity is not None:
+                by = f"instance={one_line(event.identity.instance)} "
+            say(f"{size} from {peer}: seq={event.number} {by}{connect}time={time} ms{waited}{late}")
         elif isinstance(event, Opened):
             line, peer = event.line, event.line.peer
             here = f" from {line.local}" if line.local else ""
@@ -331,12 +354,15 @@ def _show(
                 f"PING {plan['target']} ({peer}): {size}, "
                 f"connected in {_ms(line.connect_ns)} ms{here}"
             )
+            if line.identity is not None:
+                say(str(line.identity))
         elif args.quiet:
             continue
         elif isinstance(event, Failure):
             say(str(event))
         elif isinstance(event, Back):
-            say(f"back after {_ms(event.gap_ns)} ms, {_counted(event.lost, 'probe')} lost")
+            now = "" if event.identity is None else f": {event.identity}"
+            say(f"back after {_ms(event.gap_ns)} ms, {_counted(event.lost, 'probe')} lost{now}")
 
 
 def _summary(result: PingResult) -> Iterator[str]:
@@ -352,6 +378,11 @@ def _summary(result: PingResult) -> Iterator[str]:
     failures = [_counted(n, *FAILURES[kind]) for kind, n in result.failures.items() if n]
     if failures:
         yield f"failures: {', '.join(failures)}"
+    for name, tally in result.sorted_instances():
+        yield (
+            f"{one_line(name) or 'others'} answered {_counted(tally.received, 'probe')} "
+            f"on {_counted(tally.connections, 'connection')}"
+        )
     if result.gaps:
         yield (
             f"{_counted(result.gaps, 'gap')}, {_ms(result.gap_ns)} ms in all, "

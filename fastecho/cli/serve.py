@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from fastecho.address import Address
 from fastecho.config import format_toml, merge
@@ -71,7 +72,14 @@ METRICS = Setting(
     unset="none",
     metavar="ADDRESS",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS)
+PROBES = Setting(
+    "probes",
+    "switch",
+    False,
+    "obey a connection whose first line orders a behaviour, as fastecho check does to see whether "
+    "a path is honest; all others are echoed, by Python: slower",
+)
+EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES)
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -112,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if setting.kind == "switch":
             parser.add_argument(setting.flag, action=BooleanOptionalAction, help=text)
         else:
-            action = "append" if setting.kind == "bind" else "store"
+            action = "append" if setting.kind in ("bind", "networks") else "store"
             parser.add_argument(setting.flag, action=action, metavar=setting.metavar, help=text)
     parser.add_argument("--config", metavar="FILE.toml", help="read settings from this file")
     parser.add_argument(
@@ -146,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
     merged = read()
     _model.check(merged)
     _black_hole.check(merged)
+    _check_probes(merged)
     if args.print_config:
         if sys.stdout is not None:
             printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
@@ -167,6 +176,21 @@ def _is_honoured(setting: Setting, merged: Merged) -> bool:
     from fastecho.cli._black_hole import HONOURED
 
     return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE)
+
+
+def _check_probes(merged: Merged) -> None:
+    """Refuse what a server that takes orders cannot honour."""
+    if not merged.values["probes"]:
+        return
+    name = merged.labels["probes"]
+    for other, plain in (("frame", "recv"), ("prefix", b""), ("suffix", b"")):
+        if merged.values[other] != plain:
+            reason = f"cannot be used with {name}, which needs a plain echo"
+            raise ConfigError(merged.labels[other], merged.given[other], reason)
+    for other, usual in (("model", "native"), ("black_hole", False)):
+        if merged.values[other] != usual:
+            reason = f"cannot be used with {name}, which needs the compiled core"
+            raise ConfigError(merged.labels[other], merged.given[other], reason)
 
 
 class _Stopped(KeyboardInterrupt):
@@ -226,6 +250,7 @@ class _Serving:
         self.config = merged.config
         address = merged.values["metrics"]
         self.metrics = address if isinstance(address, Address) else None
+        self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
         self.log = log
@@ -239,7 +264,12 @@ class _Serving:
 
         self._raise_descriptor_limit()
         self.log.take_over()
-        server = Server(**self.config.keywords())
+        callbacks = {}
+        if self.takes_orders:
+            from fastecho.probing import Probing
+
+            callbacks = Probing().callbacks()
+        server = Server(**self.config.keywords(), **callbacks)
         metrics = self._open_metrics(server)
         try:
             return self._run(server, metrics, early, ready_fd)
@@ -385,6 +415,8 @@ class _Serving:
         self.say("info", f"threads: {server.threads}")
         for sentence in _without_effect(self.config):
             self.say("warning", sentence)
+        if self.takes_orders:
+            self.say("warning", "with --probes, peers can order how the server behaves to them")
 
     def _totals(self, server: Server, drained: bool) -> None:
         stats = server.stats()
@@ -398,6 +430,7 @@ class _Serving:
             + stats.shed_max_per_ip
             + stats.shed_accept_rate
             + stats.shed_no_descriptors
+            + stats.shed_untrusted
         )
         trouble = {
             "bytes dropped": stats.bytes_dropped,
@@ -405,6 +438,8 @@ class _Serving:
             "first byte too late": stats.ended_by_first_byte_timeout,
             "idle too long": stats.ended_by_idle_timeout,
             "frames too long": stats.ended_by_frame_too_long,
+            "PROXY headers refused": stats.ended_by_proxy_header,
+            "too many of one address": stats.ended_by_max_per_ip,
             "connections reset": stats.ended_by_abort,
             "connections with a fault": stats.connections_faulty,
             "access log lines left out": stats.access_log_dropped,
@@ -439,8 +474,9 @@ def _reached_at(address: str) -> str:
 def _without_effect(config: Config) -> Iterator[str]:
     """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
     for setting in SETTINGS:
-        chosen = getattr(config, setting.name) != setting.default
-        if setting.needs and chosen and getattr(config, setting.needs) in (None, False):
+        if not setting.needs or getattr(config, setting.needs) not in (None, False, "off"):
+            continue
+        if getattr(config, setting.name) != setting.check(setting.default, setting.name):
             yield f"{setting.name} has no effect without {setting.needs}"
     for name, limit in (("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")):
         asked = getattr(config, name)
@@ -460,6 +496,8 @@ def _start_error(what: str, error: OSError) -> StartError:
 def _stop(server: Server) -> bool:
     """Drain a server that a signal reached before serve_forever(); a second signal aborts."""
     try:
+        server.retire()
+        time.sleep(server.config.drain_delay)
         return server.stop()
     except _Stopped:
         server.abort()

@@ -128,6 +128,8 @@ class Channel:
         self._sock = line.sock
         self._probes = probes
         self._result = result
+        # What the instance that answers on it has answered in all; None: nobody asked who.
+        self._tally = result.tally_of(line.identity)
         self._waiting = waiting
         self._timeout_ns = timeout_ns
         self._tick = min(tick_ns, timeout_ns, SLICE_NS) / 1e9
@@ -344,9 +346,12 @@ class Channel:
         result = self._result
         result.received += 1
         result.timings.add(time_ns)
+        if self._tally is not None:
+            self._tally.received += 1
         if late:
             result.failures["late"] += 1
-        return Reply(number, time_ns, late, self.line.connect_ns, self.waited_ns)
+        line = self.line
+        return Reply(number, time_ns, late, line.connect_ns, self.waited_ns, line.identity)
 
     def _failed(self, error: OSError) -> ChannelEndedError:
         """Return the end that an error of the socket means."""

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from fastecho.errors import shown
 
+from .instances import add_up as add_up_instances
 from .plan import ADDED
 from .result import FAILURES, HISTOGRAMS, MOST, Generator, Interval, Result
 from .values import seconds_text
@@ -81,6 +82,7 @@ def merge(results: Sequence[Result], *, label: str = "", started_together: bool 
         longest_gap=max(one.longest_gap for one in results),
         intervals=_beside(ordered) if together else _behind(ordered),
         generator=_generator(results),
+        instances=_instances(results),
         parts=[part for one in results for part in _parts(one)],
         **sums,
     )
@@ -303,6 +305,12 @@ def _generator(results: Sequence[Result]) -> Generator:
         _sum(one.generator.spin for one in results),
         verdict,
     )
+
+
+def _instances(results: Sequence[Result]) -> dict[str, dict[str, int]] | None:
+    """Add up what each instance has answered, if that was asked for."""
+    asked = [one.instances for one in results if one.instances is not None]
+    return add_up_instances(asked) if asked else None
 
 
 def _parts(result: Result) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fastecho.identity import Identity
+
     from .route import Line
 
 __all__ = ["Back", "Event", "Failure", "Opened", "Reply", "named"]
@@ -37,14 +39,22 @@ class Reply(Event):
     """The right bytes came back; `late` if after the timeout.
 
     `connect_ns` is how long its connection had taken to open; `waited_ns` is the part of `time_ns`
-    in which the probe was due and another one before it not yet answered.
+    in which the probe was due and another one before it not yet answered. `identity` is who
+    answered, if that was asked for.
     """
 
-    __slots__ = ("connect_ns", "late", "number", "time_ns", "waited_ns")
+    __slots__ = ("connect_ns", "identity", "late", "number", "time_ns", "waited_ns")
 
     def __init__(
-        self, number: int, time_ns: int, late: bool, connect_ns: int, waited_ns: int = 0
+        self,
+        number: int,
+        time_ns: int,
+        late: bool,
+        connect_ns: int,
+        waited_ns: int = 0,
+        identity: Identity | None = None,
     ) -> None:
+        self.identity = identity
         self.number = number
         self.time_ns = time_ns
         self.late = late
@@ -67,13 +77,17 @@ class Failure(Event):
 
 
 class Back(Event):
-    """The server echoes again, `gap_ns` after it was lost; `lost` probes were."""
+    """The server echoes again, `gap_ns` after it was lost; `lost` probes were.
 
-    __slots__ = ("gap_ns", "lost")
+    `identity` is who answers now, if that was asked for.
+    """
 
-    def __init__(self, gap_ns: int, lost: int) -> None:
+    __slots__ = ("gap_ns", "identity", "lost")
+
+    def __init__(self, gap_ns: int, lost: int, identity: Identity | None = None) -> None:
         self.gap_ns = gap_ns
         self.lost = lost
+        self.identity = identity
 
 
 def named(numbers: Sequence[int]) -> str:

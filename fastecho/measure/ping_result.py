@@ -11,16 +11,19 @@ import time
 
 from fastecho._version import __version__
 
+from .instances import MOST_NAMES, OTHERS, place_of
 from .timings import Timings
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from typing import Any
 
+    from fastecho.identity import Identity
+
     from .ping_events import Failure
     from .route import Line
 
-__all__ = ["KINDS", "PingResult"]
+__all__ = ["KINDS", "PingResult", "Tally"]
 
 KINDS = (
     "late", "corrupt", "misplaced", "lost", "timed_out", "extra_bytes",
@@ -30,6 +33,15 @@ KINDS = (
 
 DESCRIBED = 10
 """So many failures are kept as sentences."""
+
+
+class Tally:
+    """What one instance has answered: on how many connections, and how many probes."""
+
+    __slots__ = ("connections", "received")
+
+    def __init__(self) -> None:
+        self.connections = self.received = 0
 
 
 class PingResult:
@@ -53,6 +65,7 @@ class PingResult:
         still_away_ns: at the end, how long the gap that lasted until then was; 0 without one.
         tcp_rtt_ns, tcp_rttvar_ns: what the kernel says of the last connection; None without TCP.
         retransmissions: of all connections; None without TCP.
+        instances: by name, what each instance has answered; empty if nobody asked who answers.
     """
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -72,6 +85,7 @@ class PingResult:
         self.tcp_rtt_ns: int | None = None
         self.tcp_rttvar_ns: int | None = None
         self.retransmissions: int | None = None
+        self.instances: dict[str, Tally] = {}
 
     @property
     def lost(self) -> int:
@@ -113,6 +127,26 @@ class PingResult:
         self.peer, self.local = line.peer, line.local
         return self._began_ns
 
+    def opened(self, line: Line) -> None:
+        """Count a connection."""
+        self.connect_timings.add(line.connect_ns)
+        tally = self.tally_of(line.identity)
+        if tally is not None:
+            tally.connections += 1
+
+    def tally_of(self, identity: Identity | None) -> Tally | None:
+        """Return where the answers of an instance are counted; None: nobody asked who answers."""
+        if identity is None:
+            return None
+        name = identity.instance
+        if name not in self.instances and len(self.instances) >= MOST_NAMES:
+            name = OTHERS
+        return self.instances.setdefault(name, Tally())
+
+    def sorted_instances(self) -> list[tuple[str, Tally]]:
+        """Return the instances by name; those that have none here come last."""
+        return sorted(self.instances.items(), key=lambda one: place_of(one[0]))
+
     def end(self) -> None:
         """Note how long it took."""
         if self._began_ns is not None:
@@ -147,6 +181,10 @@ class PingResult:
                 "rttvar_us": self.tcp_rttvar_ns / 1000,
                 "retransmissions": self.retransmissions,
             }
+        instances = {
+            name: {"connections": tally.connections, "received": tally.received}
+            for name, tally in self.sorted_instances()
+        }
         return {
             "format": "fastecho-ping",
             "version": 1,
@@ -173,4 +211,5 @@ class PingResult:
             "jitter_us": round(self.timings.jitter_ns / 1000, 3),
             "connect_us": self.connect_timings.to_json(),
             "tcp_info": tcp,
+            "instances": instances if self.plan.get("identify") else None,
         }

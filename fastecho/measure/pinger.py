@@ -32,6 +32,7 @@ from time import perf_counter_ns as clock
 
 from fastecho.dial import reason
 from fastecho.errors import ConfigError
+from fastecho.identity import NotIdentifiedError, read_identity
 
 from .channel import CLOSED, NO_ECHO, RESET, Channel, ChannelEndedError, Waiting
 from .ping_events import Back, Event, Failure, Opened
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastecho.address import Address
+    from fastecho.identity import Identity
 
     from .route import Line
 
@@ -84,9 +86,12 @@ class Pinger:
         source: our own address, ADDR, ADDR:PORT or [V6]:PORT.
         tos: type of service or traffic class, 0..255.
         family: AF_INET or AF_INET6 takes only such addresses of a name; 0 takes both.
+        send_proxy: "v1" or "v2" sends a PROXY header first on each connection; None sends none.
+        identify: each connection begins by the server's line that says who answers.
     Raises:
         ConfigError: which of them is wrong.
-        OSError: while iterating, and only before the first event: could not connect.
+        OSError: while iterating, and only before the first event: could not connect, or the line
+            did not come (fastecho.identity.NotIdentifiedError).
     Thread: one at a time; stop() from any, and from signal handlers.
     Cost: one descriptor; a few microseconds of CPU for each probe beside its system calls.
     Source: ping(8); docs/decisions/0008-measuring.md for what counts as what.
@@ -104,8 +109,11 @@ class Pinger:
         source: str | None = None,
         tos: int | None = None,
         family: int = 0,
+        send_proxy: str | None = None,
+        identify: bool = False,
     ) -> None:
-        self._route = Route(address, source, tos, family)
+        self._route = Route(address, source, tos, family, send_proxy)
+        self._identify = identify
         # Number of the last probe.
         self._last = ENDLESS if count is None else _whole("count", count, ENDLESS)
         self._interval_ns = 0 if interval == 0 else _nanoseconds("interval", interval, "0, or from")
@@ -123,6 +131,8 @@ class Pinger:
                 "new_connection": new_connection,
                 "source": source,
                 "tos": tos,
+                "send_proxy": send_proxy,
+                "identify": identify,
             }
         )
         # Number of the next probe; when probe 1 was due, by a schedule that may have moved since.
@@ -296,14 +306,16 @@ class Pinger:
         return number
 
     def _open(self, timeout_ns: int) -> Line:
-        """Connect."""
+        """Connect, and read who answers if that was asked for."""
         try:
             self._waiting.interruptible = True
             line = self._route.open(max(timeout_ns, 1_000_000) / 1e9)
+            if self._identify:
+                line.identity = _identity_on(line, self._timeout_ns)
         finally:
             self._waiting.interruptible = False
             self._awake_ns = clock()
-        self._result.connect_timings.add(line.connect_ns)
+        self._result.opened(line)
         return line
 
     def _use(self, line: Line) -> Channel:
@@ -382,7 +394,7 @@ class Pinger:
         except OSError as error:
             if not self._interval_ns:  # else it would not end when the server never comes back
                 self._lose_one()
-            yield from self._not_back(error, "" if line else "cannot connect: ")
+            yield from self._not_back(error, "" if line else _not_opened(error))
             return
         self._lose_due()
         self._use(line)
@@ -436,7 +448,8 @@ class Pinger:
     def _back(self) -> Back:
         gap_ns = self._end_gap()
         self._result.still_away = ""
-        return Back(gap_ns, self._lost_away)
+        assert self._channel is not None
+        return Back(gap_ns, self._lost_away, self._channel.line.identity)
 
     def _end_gap(self) -> int:
         """Count the time since the server was lost, and return it."""
@@ -480,8 +493,22 @@ class Pinger:
         if kind == "connect_timed_out" or self._next < self._last:
             self._go_away(began_ns, reason(error))
         self._result.failures[kind] += 1
-        sentence = f"cannot connect: {reason(error)}"
+        sentence = f"{_not_opened(error)}{reason(error)}"
         return self._result.told(Failure(kind, [self._lose_one()], sentence))
+
+
+def _identity_on(line: Line, timeout_ns: int) -> Identity:
+    """Read who answers on a new connection; if that fails it is closed."""
+    try:
+        return read_identity(line.sock, line.peer, timeout_ns / 1e9)
+    except BaseException:
+        line.sock.close()
+        raise
+
+
+def _not_opened(error: OSError) -> str:
+    """Return how the sentence begins that tells why there is no new connection."""
+    return "" if isinstance(error, NotIdentifiedError) else "cannot connect: "
 
 
 def _kind_of(error: OSError) -> str:

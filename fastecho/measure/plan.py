@@ -183,6 +183,16 @@ OPTIONS: tuple[Option, ...] = (
         "with --reconnect or above 8,000", group=CONNECTIONS, flag="--source", metavar="ADDR",
     ),
     Option(
+        "send_proxy", values.choice("v1", "v2"), None,
+        "first on each connection send a PROXY header with its own addresses: v1 or v2",
+        group=CONNECTIONS, metavar="VERSION", unset="none",
+    ),
+    Option(
+        "identify", values.switch, False,
+        "expect the line by which a server with --identify says who answers, and count "
+        "connections and messages by instance", group=CONNECTIONS,
+    ),
+    Option(
         "interval", values.seconds(0.01, 3600), 1.0,
         "length of the intervals that the terminal, --live, --jsonl and charts show one by one; "
         "`fastecho report` compares runs by them, and needs 4 or more of each", group=OTHER,
@@ -226,6 +236,8 @@ class Plan:
         warmup, ramp, timeout, interval: seconds.
         idle_connections: further connections that carry nothing.
         sources: local addresses to connect from.
+        send_proxy: "v1" or "v2": a PROXY header comes first on each connection; None: none.
+        identify: each connection begins by the server's line that says who answers.
         seed: decides bytes, sizes and a Poisson schedule.
         label: a name for the run.
     Raises:
@@ -256,6 +268,8 @@ class Plan:
     close: Literal["fin", "reset"]
     idle_connections: int
     sources: tuple[str, ...]
+    send_proxy: Literal["v1", "v2"] | None
+    identify: bool
     interval: float
     label: str
 
@@ -281,6 +295,8 @@ class Plan:
         timeout: float | str = 5.0,
         idle_connections: int = 0,
         sources: str | Sequence[str] = (),
+        send_proxy: Literal["v1", "v2"] | None = None,
+        identify: bool = False,
         seed: int = 1,
         label: str = "",
         interval: float | str = 1.0,
@@ -508,5 +524,7 @@ def _sentences(plan: Plan) -> list[str]:
         before.append(f"connections open over {seconds_text(plan.ramp)}")
     if plan.idle_connections:
         before.append(f"{counted(plan.idle_connections, 'further connection')} stay idle")
+    if plan.send_proxy is not None:
+        before.append(f"each connection begins by a PROXY header ({plan.send_proxy})")
     third = "; ".join(before)
     return [first, second, *([third[0].upper() + third[1:] + "."] if third else [])]

@@ -13,6 +13,7 @@ from os import urandom
 from fastecho._version import __version__
 from fastecho.errors import ConfigError, shown
 
+from .instances import add_up, from_json
 from .plan import Plan
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -201,6 +202,8 @@ class Result:
         latency, service, connect, schedule_error: histograms of nanoseconds, or None.
         intervals: one for each part of the window.
         generator: what the load itself took.
+        instances: by name of each instance of the server that answered, `connections` and
+            `messages`; "" are those beyond 256 names. None: nobody asked who answers.
         parts: after a merge, where each part came from.
         run: an id that no other run has, by which a run is known that would be merged twice; of a
             merged result, its parts have those of the runs.
@@ -211,9 +214,9 @@ class Result:
 
     __slots__ = (
         "bytes", "connect", "connects", "described", "elapsed", "failures", "gap", "generator",
-        "held", "host", "interrupted", "intervals", "label", "latency", "longest_gap", "messages",
-        "messages_in_window", "parts", "plan", "reopened", "run", "schedule_error", "search",
-        "sent", "service", "started_at", "version",
+        "held", "host", "instances", "interrupted", "intervals", "label", "latency", "longest_gap",
+        "messages", "messages_in_window", "parts", "plan", "reopened", "run", "schedule_error",
+        "search", "sent", "service", "started_at", "version",
     )  # fmt: skip
 
     def __init__(
@@ -241,6 +244,7 @@ class Result:
         schedule_error: Histogram | None = None,
         intervals: Iterable[Interval] = (),
         generator: Generator | None = None,
+        instances: Mapping[str, Mapping[str, int]] | None = None,
         parts: Iterable[Mapping[str, Any]] = (),
         run: str | None = None,
         search: Mapping[str, Any] | None = None,
@@ -268,6 +272,7 @@ class Result:
         self.schedule_error = schedule_error
         self.intervals = list(intervals)
         self.generator = generator or Generator()
+        self.instances = None if instances is None else add_up([instances])
         self.parts = [dict(one) for one in parts]
         self.run = urandom(8).hex() if run is None else run
         self.search = None if search is None else dict(search)
@@ -336,6 +341,7 @@ class Result:
         }
         found["intervals"] = [one.to_json() for one in self.intervals]
         found["generator"] = self.generator.to_json()
+        found["instances"] = self.instances
         found["parts"] = [dict(one) for one in self.parts]
         if self.search is not None:
             found["search"] = dict(self.search)
@@ -402,6 +408,7 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         },
         "intervals": [Interval.from_json(one) for one in _part(data, "intervals", list)],
         "generator": Generator.from_json(_part(data, "generator", dict)),
+        "instances": from_json(data.get("instances")),
         "parts": parts,
         "run": _text(data, "run"),
         "search": None if data.get("search") is None else _search(_part(data, "search", dict)),

@@ -1,8 +1,9 @@
 """The way to a server, as the user chose it: its address, our own, the type of service.
 
-Lives here: checking these, opening connections that follow them, what the kernel knows of a
-connection (TCP_INFO). Does not live here: when to connect and what to send (pinger.py), looking
-names up and connecting as such (fastecho/dial.py).
+Lives here: checking these, opening connections that follow them (a PROXY header is a part of
+that), what the kernel knows of a connection (TCP_INFO). Does not live here: when to connect and
+what to send (pinger.py), looking names up and connecting as such (fastecho/dial.py), the header
+itself (fastecho/proxy_header.py).
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from time import perf_counter_ns
 from fastecho.address import Address, parse_bind, parse_target
 from fastecho.dial import connect, connect_error, reason, resolve, text_of
 from fastecho.errors import ConfigError
+from fastecho.proxy_header import checked_version, header_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from fastecho.identity import Identity
 
 __all__ = ["FAMILIES", "Line", "Route", "tcp_info"]
 
@@ -37,14 +41,16 @@ class Line:
         sock: the socket.
         peer, local: both ends as text; `local` is "" for a Unix socket without a name.
         connect_ns: how long connect(2) took.
+        identity: who answers on it; None where that was not asked for.
     """
 
-    __slots__ = ("connect_ns", "local", "peer", "sock")
+    __slots__ = ("connect_ns", "identity", "local", "peer", "sock")
 
     def __init__(self, sock: socket.socket, peer: str, connect_ns: int) -> None:
         self.sock = sock
         self.peer = peer
         self.connect_ns = connect_ns
+        self.identity: Identity | None = None
         name = text_of(sock.family, sock.getsockname())
         self.local = "" if name == "unix:" else name
 
@@ -57,6 +63,7 @@ class Route:
         source: our own address, ADDR, ADDR:PORT or [V6]:PORT; None lets the kernel choose.
         tos: type of service (IPv4) or traffic class (IPv6), 0..255; None leaves it.
         family: AF_INET or AF_INET6 takes only such addresses of a name; 0 takes both.
+        send_proxy: "v1" or "v2" sends a PROXY header first on each connection; None sends none.
     Raises:
         ConfigError: one of them has no valid form, or two of them do not fit.
     """
@@ -67,8 +74,10 @@ class Route:
         source: str | None = None,
         tos: int | None = None,
         family: int = 0,
+        send_proxy: str | None = None,
     ) -> None:
         self.address = parse_target(address)
+        self._send_proxy = None if send_proxy is None else checked_version(send_proxy)
         self._source = None if source is None else _parse_source(source)
         self._tos = tos
         if tos is not None and not 0 <= tos <= 255:
@@ -133,7 +142,10 @@ class Route:
             self._prepare(sock)
             began = perf_counter_ns()
             connect(sock, place, timeout)
-            return Line(sock, text_of(family, place), perf_counter_ns() - began)
+            line = Line(sock, text_of(family, place), perf_counter_ns() - began)
+            if self._send_proxy is not None:
+                sock.sendall(header_of(sock, self._send_proxy))
+            return line
         except BaseException:
             sock.close()
             raise

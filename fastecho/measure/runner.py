@@ -17,9 +17,11 @@ import time
 
 from fastecho._load import Histogram, Load
 from fastecho.errors import StartError
+from fastecho.identity import silent, wrong
 
 from . import preflight, values
 from .histograms import encode
+from .instances import add_up, of_load
 from .result import FAILURES, Generator, Interval, Result
 from .verdict import no_echo, verdict, wrong_bytes
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .instances import Instances
     from .plan import Plan
 
 __all__ = ["run", "this_host"]
@@ -67,6 +70,7 @@ def run(
         Result: also if messages failed, as long as one came back right.
     Raises:
         StartError: a target cannot be reached, gives no echo, or descriptors or ports are too few.
+        NotIdentifiedError: `plan.identify`, and a server did not say who answers.
         ConfigError: start_at is over or too far away; sources do not fit a target.
         KeyboardInterrupt: Ctrl-C came before there was anything to tell, or a second time.
     Thread: any; Ctrl-C reaches the main thread only.   Cost: plan.threads + 1 threads.
@@ -127,6 +131,8 @@ class _Run:
         common: dict[str, Any] = {
             "timeout": plan.timeout,
             "sources": preflight.local_addresses(plan, places),
+            "identify": plan.identify,
+            "proxy": 0 if plan.send_proxy is None else int(plan.send_proxy[1:]),
         }
         try:
             for i in range(plan.threads):
@@ -207,6 +213,8 @@ class _Run:
                 options["messages"] = _share(plan.messages, plan.threads, index)
         try:
             self.outcomes[index] = dict(load.run(seconds, **options))
+            if load.unidentified is not None:
+                self.stop(collect=False)  # the others would go on for nothing
         except BaseException as error:
             self.outcomes[index] = error
         finally:
@@ -324,6 +332,7 @@ class _Run:
         carrying = outcomes[: len(self.loads)]
         counts = self.counts()
         described = self._described(outcomes)
+        instances = self._instances(counts) if self.plan.identify else None
         if not counts["right"]:
             if self.interrupted:
                 raise KeyboardInterrupt
@@ -345,6 +354,7 @@ class _Run:
             connect=connect if connect.count else None,
             schedule_error=self._merged("schedule_error") if is_open else None,
             intervals=self.intervals,
+            instances=instances,
             messages=counts["messages"],
             messages_in_window=counts["messages_in_window"],
             bytes=counts["bytes"],
@@ -373,6 +383,19 @@ class _Run:
             (f"{ns / 1e9:.3f} s, " if ns >= 0 else "before the window, ") + who + sentence
             for ns, who, sentence in sorted(found)[:MOST_DESCRIBED]
         ]
+
+    def _instances(self, counts: Mapping[str, int]) -> Instances:
+        """Return what each instance has answered, or raise NotIdentifiedError."""
+        targets = self.plan.targets
+        # Each thread's load begins with another target (_make).
+        for first, load in [*([(0, self.idle)] if self.idle else []), *enumerate(self.loads)]:
+            if (found := load.unidentified) is not None:
+                raise wrong(str(targets[(first + found[0]) % len(targets)]), found[1])
+        instances = add_up(of_load(load) for load in self.loads)
+        failed = any(counts[name] for name in FAILURES)
+        if not instances and not self.interrupted and (counts["timed_out"] or not failed):
+            raise silent(preflight.names_of(self.plan), self.plan.timeout)
+        return instances
 
     def close(self) -> None:
         """End what is still under way and give everything back."""

@@ -214,6 +214,19 @@ def interrupt_bench(number: int) -> tuple[str, int]:
         return str(place), code
 
 
+def interrupt_check(number: int) -> tuple[str, int]:
+    """Interrupt `fastecho check`: Ctrl-C at any moment leaves what was found so far."""
+    words = ["--quick", "--only=tiny-writes,mss", "--seed=1"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fastecho.Server(drain_idle=0.0) as server,
+        Command(number, place := Place(folder), "check", server.address, *words) as command,
+    ):
+        code = command.end()
+        check(command.errors(), code, {DONE, INTERRUPTED})
+        return str(place), code
+
+
 BEFORE = """
 import warnings
 from commanded import interrupt
@@ -249,6 +262,7 @@ COMMANDS: dict[str, Callable[[int], tuple[str, int]]] = {
     "fastecho connect, at a terminal": interrupt_terminal,
     "fastecho ping": interrupt_ping,
     "fastecho bench": interrupt_bench,
+    "fastecho check": interrupt_check,
 }
 FIRST = 2
 """The one before is the entry of main(): nothing of ours has begun, and Python tells its own."""

@@ -29,6 +29,7 @@ COMMAND_STEPS = {
     "fastecho connect, at a terminal": 37,
     "fastecho ping": 31,
     "fastecho bench": 331,
+    "fastecho check": 127,
 }
 ROUNDS = 5
 

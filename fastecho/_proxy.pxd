@@ -1,0 +1,212 @@
+# Newcomers that come through a proxy: the PROXY header before all else.
+#
+# Lives here: who is believed, waiting for the header, and what follows from it. Does not live here:
+# the header itself (src_c/proxy.h), address ranges (src_c/networks.h), the admission that comes
+# behind it (_admission.pxd).
+#
+# A newcomer from a trusted address is in state ADMIT with the path PROXY: it is in epoll for
+# EPOLLIN and has a timer, but nothing else of the server knows it yet. What came of its header is
+# kept in unparsed; when the header is whole, what is left there is the first input. Nothing is
+# echoed, asked about or counted by address before. From an address that is not trusted no header
+# is believed: with "required" such a newcomer is reset at once, with "optional" its bytes are
+# bytes like any others.
+
+from libc.errno cimport ENOMEM
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastecho._admission cimport link_rename, newcomer_admit, path_of
+from fastecho._cdefs cimport *
+cimport fastecho._sys as _sys
+from fastecho._connection cimport (
+    connection_arm, connection_ask, connection_end, connection_read_failed, connection_refused,
+)
+from fastecho._log cimport log_rename, log_trouble
+from fastecho._poll cimport Message
+from fastecho._proxied cimport Proxied, proxied, proxied_begin, proxied_end, proxied_keep
+from fastecho._worker cimport (
+    PROXY_OPTIONAL, Shared, Worker, peer_enter, peer_keep, peer_leave,
+)
+
+
+# --- who is believed -----------------------------------------------------------------------
+
+cdef inline bint proxy_is_trusted(const Shared *shared, const Message *newcomer) noexcept nogil:
+    """Whether a header of this newcomer is believed. A Unix socket's peers are, always: who may
+    connect there is the file system's to say."""
+    if shared.listeners[newcomer.listener].is_unix:
+        return True
+    # sockaddr_in has its address at byte 4, sockaddr_in6 at byte 8 (netinet/in.h).
+    if newcomer.address_size > 16:
+        return fe_networks_have(shared.trusted, shared.trusted_count, newcomer.address + 8, True)
+    return fe_networks_have(shared.trusted, shared.trusted_count, newcomer.address + 4, False)
+
+
+# --- waiting -------------------------------------------------------------------------------
+
+cdef inline void proxy_wait(Worker *w, fe_connection *c, const Message *newcomer) noexcept nogil:
+    """A newcomer's header is awaited: into epoll, with a timer."""
+    if proxied_begin(&w.proxied, c.slot, newcomer) < 0:
+        connection_refused(w, c, -ENOMEM)
+        return
+    c.path = FE_PATH_PROXY
+    connection_arm(w, c, proxy_span(w))
+    if c.state == FE_ADMIT:
+        connection_ask(w, c, _sys.EPOLLIN)
+
+
+cdef inline uint64_t proxy_span(const Worker *w) noexcept nogil:
+    """Milliseconds that a header may take to come."""
+    if w.draining and w.drain_idle_ms < w.shared.proxy_timeout_ms:
+        return w.drain_idle_ms
+    return w.shared.proxy_timeout_ms
+
+
+cdef inline void proxy_event(Worker *w, fe_connection *c) noexcept nogil:
+    """It can be read, or has been reset. No more is read than a header can have: until it is
+    admitted, the rest is the kernel's to keep."""
+    cdef ssize_t n = _sys.sys_recv(
+        c.fd, w.buffer, <size_t>FE_PROXY_MAX - fe_buffer_size(c.unparsed))
+    if n > 0:
+        proxy_read(w, c, n)
+    elif n == 0:
+        proxy_eof(w, c)
+    else:
+        connection_read_failed(w, c, n)
+
+
+cdef inline void proxy_read(Worker *w, fe_connection *c, size_t n) noexcept nogil:
+    """n bytes more are in the worker's buffer: what the header says, or that it is none."""
+    cdef fe_proxy header
+    cdef unsigned char *data = w.buffer
+    cdef int status
+    if c.unparsed != NULL:
+        if fe_buffer_append(&c.unparsed, data, n) < 0:
+            connection_refused(w, c, -ENOMEM)
+            return
+        data = fe_buffer_bytes(c.unparsed)
+        n = fe_buffer_size(c.unparsed)
+    status = fe_proxy_parse(data, n, &header)
+    if status == FE_PROXY_BAD:
+        proxy_refuse(w, c, header.error)
+    elif status == FE_PROXY_ABSENT and w.shared.proxy_mode != PROXY_OPTIONAL:
+        proxy_refuse(w, c, FE_PROXY_MISSING)
+    elif c.unparsed == NULL and fe_buffer_append(&c.unparsed, data, n) < 0:
+        connection_refused(w, c, -ENOMEM)
+    elif status == FE_PROXY_ABSENT:
+        proxy_over(w, c, False)
+    elif status == FE_PROXY_DONE:
+        proxy_done(w, c, &header)
+
+
+cdef inline void proxy_eof(Worker *w, fe_connection *c) noexcept nogil:
+    """The peer's FIN, before its header was whole. Who sent nothing at all only wanted to see
+    whether somebody listens."""
+    if w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
+        proxy_over(w, c, False)
+    elif c.unparsed == NULL:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_PEER)
+    else:
+        proxy_refuse(w, c, FE_PROXY_CUT_OFF)
+
+
+cdef inline void proxy_expired(Worker *w, fe_connection *c) noexcept nogil:
+    """The header did not come in time. One more look: this process may have been stopped."""
+    proxy_event(w, c)
+    if c.state != FE_ADMIT or c.path != FE_PATH_PROXY:
+        return
+    if w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
+        proxy_over(w, c, False)
+    elif w.draining:
+        connection_end(w, c, FE_ON_ABORT, FE_BY_DRAIN)
+    else:
+        proxy_refuse(w, c, FE_PROXY_LATE)
+
+
+cdef inline bint is_header(fe_connection *c) noexcept nogil:
+    """Whether what has come so far can be nothing but a PROXY header: its signature is whole."""
+    return c.unparsed != NULL and fe_proxy_is_signed(
+        fe_buffer_bytes(c.unparsed), fe_buffer_size(c.unparsed))
+
+
+cdef inline void proxy_refuse(Worker *w, fe_connection *c, int error) noexcept nogil:
+    """Ends it by RST: who it is stays unknown."""
+    fe_atomic_store(&w.shared.proxy_error, error)
+    log_trouble(w)
+    connection_end(w, c, FE_ON_ABORT, FE_BY_PROXY_HEADER)
+
+
+# --- what follows --------------------------------------------------------------------------
+
+cdef inline void proxy_done(Worker *w, fe_connection *c, const fe_proxy *header) noexcept nogil:
+    """The header is whole: from here on the peer is who it says."""
+    cdef Proxied *by = proxied(&w.proxied, c.slot)
+    fe_count(&w.counters.connections_proxied, 1)
+    if w.shared.identity != NULL and proxied_keep(
+        by, fe_buffer_bytes(c.unparsed), header.total
+    ) < 0:
+        connection_refused(w, c, -ENOMEM)
+        return
+    fe_buffer_consume(&c.unparsed, header.total)
+    if not header.is_local and header.family == FE_PROXY_INET:
+        address_put(&by.newcomer, _sys.AF_INET, header.source_port, header.source, 4, 4)
+    elif not header.is_local and header.family == FE_PROXY_INET6:
+        address_put(&by.newcomer, _sys.AF_INET6, header.source_port, header.source, 8, 16)
+    if is_counted(w, c, &by.newcomer):
+        proxy_over(w, c, True)
+
+
+cdef inline void address_put(Message *newcomer, int family, uint16_t port,
+                             const unsigned char *host, size_t at,
+                             size_t n) noexcept nogil:
+    """Makes it a newcomer from there; the address that accept gave becomes the proxy's. As a
+    sockaddr_in or sockaddr_in6: family, port, the address at byte `at`."""
+    cdef unsigned short kind = <unsigned short>family
+    newcomer.proxy_size = min(newcomer.address_size, <uint32_t>sizeof(newcomer.proxy))
+    memcpy(newcomer.proxy, newcomer.address, newcomer.proxy_size)
+    newcomer.is_claimed = True
+    memset(newcomer.address, 0, sizeof(newcomer.address))
+    memcpy(newcomer.address, &kind, sizeof(kind))
+    newcomer.address[2] = <uint8_t>(port >> 8)
+    newcomer.address[3] = <uint8_t>port
+    memcpy(newcomer.address + at, host, n)
+    newcomer.address_size = 16 if n == 4 else 28
+
+
+cdef inline bint is_counted(Worker *w, fe_connection *c, Message *newcomer) noexcept nogil:
+    """Counts it among those of its address, which a proxy's own never are. False: that has
+    max_per_ip, and it was ended here."""
+    cdef fe_peer_key key
+    cdef uint32_t node
+    cdef int rc
+    if w.limits.max_per_ip == 0 or not newcomer.is_claimed:
+        return True
+    if newcomer.address_size > 16:
+        key = fe_peer_key_6(newcomer.address + 8, w.limits.ipv6_prefix)
+    else:
+        key = fe_peer_key_4(newcomer.address + 4)
+    rc = peer_enter(w, &key, &node)
+    if rc == -ENOMEM:
+        connection_refused(w, c, rc)
+    elif rc < 0:
+        log_rename(w, c.slot, newcomer)
+        connection_end(w, c, FE_ON_ABORT, FE_BY_MAX_PER_IP)
+    elif peer_keep(w, c.slot, node) < 0:
+        peer_leave(w.shared, node)
+        connection_refused(w, c, -ENOMEM)
+    else:
+        return True
+    return False
+
+
+cdef inline void proxy_over(Worker *w, fe_connection *c, bint came) noexcept nogil:
+    """Nothing is awaited any more: it goes the way of every newcomer, with a header or without."""
+    cdef Message newcomer = proxied(&w.proxied, c.slot).newcomer
+    if came:
+        log_rename(w, c.slot, &newcomer)
+        link_rename(w, c.slot, &newcomer)
+    if not came or w.shared.identity == NULL:
+        proxied_end(&w.proxied, c.slot)  # otherwise it is shown first
+    fe_timers_clear(&w.timers, &c.timer)
+    c.path = path_of(w)
+    newcomer_admit(w, c, &newcomer)

@@ -1,0 +1,73 @@
+"""Whether what answers is an echo, and how long one takes: deadlines rest on that."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from fastecho.check.path import Stream
+from fastecho.check.pattern import Plain, what_is
+from fastecho.check.talk import Talk, converse
+from fastecho.check.verdict import failed, hopeless, passed
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from fastecho.check.path import Path
+    from fastecho.check.verdict import Finding
+
+TITLE = "what answers is an echo"
+GROUP, ORDER, QUICK, PHASE, NEEDS = "reach", 1, True, "first", ()
+PASSED = "What was sent came back: an echo server answers."
+FAILED = (
+    "Something else than an echo server answers, or something between answers in its place: "
+    "another service has the port, or a proxy sends its own error."
+)
+TIMES = 5
+TRIED = 3
+"""Connections: a single one may go over the one bad link of a bundle."""
+
+
+def run(path: Path) -> Finding:
+    """Send a line on some connections, and some more on the first that gives it back."""
+    found = path.open_all(TRIED, enough=1)
+    streams = [one for one in found if isinstance(one, Stream)]
+    if not streams:
+        streams = [path.open()]  # or says why not
+    try:
+        lines = Plain(b"fastecho check %d, first line\n" % path.seed)
+        talks = [Talk(one, lines, keep=True) for one in streams]
+        converse(path, talks)
+        good = next((one for one in talks if one.is_whole), None)
+        if good is None:
+            return _wrong(talks[0], lines.data)
+        times = []
+        for number in range(TIMES):
+            line = Plain(b"fastecho check %d, line %d\n" % (path.seed, number))
+            talk = Talk(good.stream, line, keep=True)
+            converse(path, [talk])
+            if not talk.is_whole:
+                return _wrong(talk, line.data)
+            times.append(talk.ended - talk.began)
+    finally:
+        for stream in streams:
+            stream.close()
+    path.rtt = median(times)
+    ms = path.rtt * 1e3
+    return passed(f"{TIMES + 1} lines came back, at the median in {ms:.3f} ms", rtt_ms=ms)
+
+
+def _wrong(talk: Talk, line: bytes) -> Finding:
+    came = bytes(talk.data)
+    found = talk.difference()
+    if found is None:
+        return hopeless(f"a line of {len(line)} bytes was sent: {talk.story()}")
+    if line in came:
+        extra = what_is(came.replace(line, b"", 1))
+        return failed(f"the echo came with something more: {extra}", difference=found.to_json())
+    # A byte that was changed is a matter of the other probes as well.
+    if found.kind != "foreign" or _likeness(line, came) > 0.5:
+        return failed(f"the echo is not exact: {found.text}", difference=found.to_json())
+    return hopeless(f"no echo came back but {what_is(came)}", difference=found.to_json())
+
+
+def _likeness(line: bytes, came: bytes) -> float:
+    return sum(one == other for one, other in zip(line, came, strict=False)) / len(line)

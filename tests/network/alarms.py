@@ -1,0 +1,136 @@
+"""How often `fastecho check` is wrong: `make alarms`.
+
+    make alarms                               200 runs on honest paths, 20 before each broken box
+    make alarms ARGS='--honest 20 --broken 5'
+
+Each run is a process of its own, with a seed of its own, on the quick profile. A false alarm is a
+probe that failed where nothing is wrong; a box is caught if a probe failed that is about what it
+does. Ends with 1 if there was a false alarm, or a box was not caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))
+
+from checked import box  # noqa: E402
+from commands import COMMAND, environment, serving  # noqa: E402
+
+LONGEST = 60.0
+LINE = (sys.executable, "-m", "boxes.line")
+BROKEN: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "fin_swallowed": (("fin_swallowed",), {"half-close"}),
+    "fin_closes_both": (("fin_closes_both",), {"half-close"}),
+    "reorder": (("reorder",), {"order"}),
+    "buffers_all": (("buffers_all",), {"slow-reader"}),
+    "corrupt": (("corrupt",), {"echo", "order", "in-flight", "slow-reader"}),
+    "answers": (("answers",), {"answer"}),
+    "resets_at_close": (("resets_at_close",), {"half-close"}),
+    "mangles NUL": (("mangles", "--kind=nul"), {"bytes"}),
+    "mangles CRLF": (("mangles", "--kind=crlf"), {"bytes"}),
+}
+"""Name of each broken box: what starts it, and the probes of which one must fail."""
+NARROW = ("--delay-ms=1", "--largest=1400")
+LOSSY = ("--delay-ms=20", "--loss=0.01")
+
+
+class Tally:
+    """What some runs have found."""
+
+    def __init__(self) -> None:
+        self.runs = self.caught = 0
+        self.longest = 0.0
+        self.failed: Counter[str] = Counter()
+        self.untold: Counter[str] = Counter()
+
+    def add(self, said: str, expected: set[str], took: float) -> None:
+        """Count a run by its JSON."""
+        verdicts = {one["name"]: one["verdict"] for one in json.loads(said)["probes"]}
+        failed = {name for name, verdict in verdicts.items() if verdict == "failed"}
+        self.runs += 1
+        self.longest = max(self.longest, took)
+        self.caught += bool(failed & expected)
+        self.failed.update(failed)
+        self.untold.update(name for name, one in verdicts.items() if one == "not_testable")
+
+    def told(self) -> str:
+        """Return the failures in words."""
+        return ", ".join(f"{name} {count}" for name, count in self.failed.most_common()) or "none"
+
+
+def run(tally: Tally, command: list[str], expected: set[str]) -> None:
+    """Check once."""
+    began = time.monotonic()
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LONGEST, check=False,
+        env=environment(PYTHONPATH=f"{TESTS / 'network'}{os.pathsep}{TESTS.parent}"),
+    )  # fmt: skip
+    if not done.stdout:
+        raise SystemExit(f"make alarms: no result: {done.stderr}")
+    tally.add(done.stdout, expected, time.monotonic() - began)
+
+
+def check(address: str, seed: int) -> list[str]:
+    """Return the command of a run."""
+    return [*COMMAND, "check", address, "--quick", "--json=-", f"--seed={seed}"]
+
+
+def over_line(tally: Tally, line: tuple[str, ...], runs: int, expected: set[str]) -> None:
+    """Check over a line of two network namespaces, again and again."""
+    for seed in range(1, runs + 1):
+        run(tally, [*LINE, *line, "--", *check("10.7.0.2:7777", seed)], expected)
+
+
+def show(name: str, tally: Tally, right: bool) -> bool:
+    """Print what was found; return whether it is right."""
+    caught = f"caught {tally.caught}" if tally.caught else ""
+    print(
+        f"{'ok ' if right else 'BAD'}  {name:<28} {tally.runs:>4} runs  {caught:<10} "
+        f"longest {tally.longest:4.1f} s  failed: {tally.told()}",
+        flush=True,
+    )
+    return right
+
+
+def main() -> int:
+    """Run the campaign; return the exit code."""
+    parser = argparse.ArgumentParser(prog="make alarms", description=__doc__.splitlines()[0])
+    parser.add_argument("--honest", type=int, default=200, help="runs on each honest path")
+    parser.add_argument("--broken", type=int, default=20, help="runs before each broken box")
+    options = parser.parse_args()
+    began, right = time.monotonic(), True
+    with serving("--probes", "--log-level=error") as server:
+        (address,) = server.addresses
+        tally = Tally()
+        for seed in range(1, options.honest + 1):
+            run(tally, check(address, seed), set())
+        right &= show("honest", tally, not tally.failed)
+        for name, (words, expected) in BROKEN.items():
+            tally = Tally()
+            with box(words[0], address, *words[1:]) as at:
+                for seed in range(1, options.broken + 1):
+                    run(tally, check(at, seed), expected)
+            right &= show(name, tally, tally.caught == tally.runs)
+    for name, line, runs, expected in (
+        ("1 % loss, 20 ms each way", LOSSY, options.honest, set[str]()),
+        ("packets above 1,400 lost", NARROW, options.broken, {"path-mtu"}),
+    ):
+        tally = Tally()
+        over_line(tally, line, runs, expected)
+        caught = tally.caught == tally.runs if expected else not tally.failed
+        right &= show(name, tally, caught)
+    print(f"{'all right' if right else 'NOT RIGHT'}, {time.monotonic() - began:.0f} s")
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
