@@ -125,7 +125,7 @@ cdef class Core:
         shared_open_locks(shared)
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
-        front_into(shared, front)
+        rc = front_into(shared, front)
         shared.high_water = high_water
         shared.low_water = low_water
         shared.admits = admits
@@ -135,7 +135,7 @@ cdef class Core:
         shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
         size = threads * sizeof(Worker)
         shared.workers = <Worker *>aligned_alloc(64, (size + 63) & ~<size_t>63)
-        if shared.listeners == NULL or shared.workers == NULL:
+        if rc < 0 or shared.listeners == NULL or shared.workers == NULL:
             raise os_error(-ENOMEM, "could not prepare a server")
         memset(shared.workers, 0, size)
         for i, (fd, worker, owned, is_unix) in enumerate(listeners):

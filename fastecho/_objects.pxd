@@ -5,6 +5,7 @@
 # (_core.pyx), what they mean (src_c, stats.py, reporter.py).
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint32_t, uint8_t
 from libc.stdlib cimport calloc, malloc
 from libc.string cimport memcpy
@@ -59,20 +60,24 @@ cdef inline void framing_into(fe_framing *f, int kind, bytes prefix, bytes suffi
     f.max_frame = max_frame
 
 
-cdef inline int front_into(Shared *shared, dict front) except -1:
+cdef inline int front_into(Shared *shared, dict front) except 1:
     """What stands before a connection's first byte. proxy: 0 off, 1 optional, 2 required;
     proxy_timeout_ms; trusted: (is IPv6, address as bytes, bits) of each range that is believed;
-    identity: how the line begins that says who answers, or None. The caller frees the copies."""
-    cdef list trusted = front["trusted"]
+    identity: how the line begins that says who answers, or None. The caller frees the copies.
+
+    0 or -ENOMEM.
+    """
+    cdef list trusted = front["trusted"] if front["proxy"] else []
     cdef bytes identity = front["identity"]
     cdef fe_network *network
     cdef bytes address
     shared.began_ns = _sys.sys_now_ns()
     shared.proxy_mode = front["proxy"]
     shared.proxy_timeout_ms = front["proxy_timeout_ms"]
-    shared.trusted = <fe_network *>calloc(max(len(trusted), 1), sizeof(fe_network))
-    if shared.trusted == NULL:
-        raise MemoryError("could not prepare a server")
+    if trusted:
+        shared.trusted = <fe_network *>calloc(len(trusted), sizeof(fe_network))
+        if shared.trusted == NULL:
+            return -ENOMEM
     for is_ipv6, address, bits in trusted:
         network = &shared.trusted[shared.trusted_count]
         network.is_ipv6 = is_ipv6
@@ -82,7 +87,7 @@ cdef inline int front_into(Shared *shared, dict front) except -1:
     if identity is not None:
         shared.identity = <unsigned char *>malloc(max(len(identity), 1))
         if shared.identity == NULL:
-            raise MemoryError("could not prepare a server")
+            return -ENOMEM
         memcpy(shared.identity, <const char *>identity, len(identity))
         shared.identity_size = len(identity)
     return 0
