@@ -206,7 +206,7 @@ def test_unix_sockets_have_all_of_it_but_rst(
     assert read_to_eof(peer) == b"abc"
     server.set_fault("deny")
     assert read_to_eof(join(server)) == b""
-    server.set_fault("slice=1,delay=10ms")
+    server.set_fault("slice=1,gap=100ms")
     peer = join(server)
     peer.sendall(b"abc")
     peer.shutdown(socket.SHUT_WR)
