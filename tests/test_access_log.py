@@ -280,16 +280,16 @@ def test_that_accepting_rests_and_nothing_else_is_told_once_a_minute(
     now = [1000.0]
     monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: now[0]))
     trouble = reporter._Trouble()
-    assert trouble.tell((0, 1, 0)) == 1000
+    assert trouble.tell((0, 1, 0, 0, 0, 0)) == 1000
     for pauses in (2, 3):
         now[0] += 29
-        assert trouble.tell((0, pauses, 0)) == pytest.approx((1060 - now[0]) * 1000, abs=2)
+        assert trouble.tell((0, pauses, 0, 0, 0, 0)) == pytest.approx((1060 - now[0]) * 1000, abs=2)
     assert lines.warnings == ["accepting rested 1 time for want of descriptors or memory"]
     now[0] += 3
-    trouble.tell((0, 3, 0))
+    trouble.tell((0, 3, 0, 0, 0, 0))
     assert lines.warnings[1:] == ["accepting rested 2 times for want of descriptors or memory"]
     now[0] += 2
-    trouble.tell((1, 4, 0))  # a newcomer that was reset does not wait for that
+    trouble.tell((1, 4, 0, 0, 0, 0))  # a newcomer that was reset does not wait for that
     assert len(lines.warnings) == 4
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND, assert_refused, environment, run, serving
-from conftest import Join, MakeServer
+from conftest import Join, MakeServer, open_descriptors
 from diary import Gate
 from peers import (
     connect,
@@ -322,10 +322,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def sockets(pid: int) -> int:
+    """Return how many sockets a process has."""
+    return sum(what.startswith("socket:") for what in open_descriptors(pid).values())
+
+
 def test_without_a_descriptor_left_a_scrape_waits_and_nothing_spins(tmp_path: Path) -> None:
     where = f"unix:{tmp_path / 'metrics'}"
     program = few_descriptors(*COMMAND)
     with serving(f"--metrics={where}", program=program) as server, contextlib.ExitStack() as stack:
+        # Two listeners, and the pair by which it waits for signals: from there it needs no more.
+        wait_until(lambda: sockets(server.process.pid) == 4)
         for _ in range(70):
             with contextlib.suppress(ConnectionError):  # it sheds who finds no descriptor
                 stack.enter_context(server.connect())
