@@ -84,15 +84,17 @@ def test_haproxys_own_drain_ends_nobody(rig: Rig, balancer: Balancer) -> None:
 
 
 def test_sigterm_with_a_delay_past_the_check_loses_nobody_under_load(rig: Rig) -> None:
-    """Sixteen connections at a time, each for one message, while one of three servers ends."""
+    """Four connections at a time, each for one message, while one of three servers ends."""
     balancer = Balancer(
         rig, rig["proxy"], options=(f"--drain-delay={LOOKS}", "--drain-idle=0.2"), identify=False
     )
     wait_until(lambda: set(balancer.states().values()) == {"UP"})
+    for name in ("client", "proxy"):  # one address each: ports shall not run out
+        rig[name].run("sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1")
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(
-            rig["client"].fastecho, "bench", balancer.address, "--reconnect", "--connections=16",
-            "--duration=20", "--messages=12000",
+            rig["client"].fastecho, "bench", balancer.address, "--reconnect", "--connections=4",
+            "--duration=6",
         )  # fmt: skip
         wait_until(lambda: served(rig, "two") > 500)
         process = balancer.backends["two"]
@@ -102,7 +104,7 @@ def test_sigterm_with_a_delay_past_the_check_loses_nobody_under_load(rig: Rig) -
         assert not load.done(), "the load ended before the server did"
         found: Any = load.result()
     assert sum(found["failures"].values()) == 0, found["described"]
-    assert found["messages"] == found["connects"] == 12000
+    assert found["messages"] > 2000
 
 
 def served(rig: Rig, name: str) -> float:

@@ -73,7 +73,9 @@ def test_the_direct_way_is_honest(rig: Rig) -> None:
 
 def test_nginx_closes_both_ways_at_the_first_fin_unless_it_is_told_otherwise(rig: Rig) -> None:
     verdicts = through(rig, "nginx", "-c", str(nginx(rig, "off")))
-    assert failed(verdicts) == {"half-close", "in-flight", "server-half-close", "server-reset"}
+    cut = {"half-close", "server-half-close", "server-reset"}
+    # What was in flight may just have been echoed when it closes.
+    assert cut <= failed(verdicts) <= {*cut, "in-flight"}
     assert untested(verdicts) == {"ipv6"}
 
 
