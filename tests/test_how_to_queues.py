@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tutorial_session import Program, Session, differs, steps
+from tutorial_session import follow
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "connections-time-out.md"
 
@@ -15,13 +15,4 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "how-to" / "connections
     not all(map(shutil.which, ("bash", "timeout"))), reason="needs bash and GNU coreutils"
 )
 def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
-    done = []
-    with Session(tmp_path, "C.UTF-8") as session:
-        for step in steps(PAGE.read_text(encoding="utf-8")):
-            if isinstance(step, Program):
-                session.write(step)
-                continue
-            printed = session.run(step)
-            done.append(f"$ {step.text}\n{printed}")
-            assert not differs(step.prints, printed), "\n".join(done[-3:])
-        assert session.left() == []
+    follow(PAGE, tmp_path)
