@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from checked import SHORT, check
 from commands import COMMAND, DEADLINE, assert_refused, environment, run, serving
 from conftest import MakeServer
 from driven import refusing_address
-from peers import has_ipv6
+from peers import has_ipv6, wait_until
 
 import fastecho
 from fastecho.check import catalog, probes
@@ -313,10 +312,11 @@ def test_ctrl_c_prints_what_was_found_so_far(server: fastecho.Server, tmp_path: 
         while "answer" not in seen:
             seen = process.stdout.readline()
         # All but the one that is left idle have come and gone.
-        deadline = time.monotonic() + DEADLINE
-        while server.stats().connections_open != 1 or server.stats().connections_accepted < 11:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(
+            lambda: (
+                server.stats().connections_open == 1 and server.stats().connections_accepted >= 11
+            )
+        )
         process.send_signal(signal.SIGINT)
         out, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
