@@ -171,7 +171,6 @@ class Seen:
         highest: deepest accept queue since the watch began.
         deepest: the same in the last interval.
         was_full: whether it was full at any look of the last interval.
-        looks: number of looks in the last interval.
         taken: whether somebody was seen to accept in the last interval, or nobody waited.
         is_sure: whether that nobody was taken is known, and not only that the depth never sank:
             accepted as fast as newcomers come, a queue keeps its depth.
@@ -180,7 +179,7 @@ class Seen:
 
     __slots__ = (
         "_depth", "_drops", "_drops_before", "_reset", "_waiting", "deepest", "highest", "is_sure",
-        "looks", "taken", "was_full",
+        "taken", "was_full",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -193,12 +192,11 @@ class Seen:
         """Begin a new interval at the last look."""
         self.was_full = self.taken = self.is_sure = False
         self._waiting: frozenset[bytes] | None = None
-        self.looks = self.deepest = 0
+        self.deepest = 0
         self._drops_before = self._drops
 
     def add(self, one: Listening) -> None:
         """Another look at the listener."""
-        self.looks += 1
         self.taken = self.taken or one.depth == 0 or one.depth < self._depth
         if one.waiting is not None:
             self._compare(one.depth, one.waiting)
