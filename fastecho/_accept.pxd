@@ -94,7 +94,7 @@ cdef inline void connection_begin(Worker *w, Message *newcomer) noexcept nogil:
     c.path = path_of(w)
     if w.aborting:
         connection_end(w, c, FE_ON_ABORT, FE_BY_ABORT)
-    elif w.shared.proxy_mode and proxy_is_trusted(w.shared, newcomer):
+    elif newcomer.is_trusted:
         proxy_wait(w, c, newcomer)
     else:
         newcomer_admit(w, c, newcomer)
@@ -140,7 +140,7 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
         if shared.queues:
             place_give(shared)
         return False
-    if shared.proxy_mode == PROXY_REQUIRED and not proxy_is_trusted(shared, newcomer):
+    if shared.proxy_mode == PROXY_REQUIRED and not newcomer.is_trusted:
         fe_count(&w.counters.shed_untrusted, 1)
         log_trouble(w)
         log_refused(w, newcomer, FE_BY_UNTRUSTED)
@@ -153,7 +153,7 @@ cdef inline bint has_room(Worker *w, const Listener *l, Message *newcomer) noexc
         return False
     if w.limits.max_per_ip == 0 or l.is_unix:
         return True
-    if shared.proxy_mode and proxy_is_trusted(shared, newcomer):
+    if newcomer.is_trusted:
         return True  # it is counted by the address that its header tells
     # sockaddr_in has its address at byte 4, sockaddr_in6 at byte 8 (netinet/in.h).
     if newcomer.address_size > 16:
@@ -207,6 +207,7 @@ cdef inline int accept_one(Worker *w, const Listener *l, uint32_t index) noexcep
         if w.shared.queues:
             place_give(w.shared)
         return fd
+    newcomer.is_trusted = w.shared.proxy_mode and proxy_is_trusted(w.shared, &newcomer)
     if not has_room(w, l, &newcomer):
         abort_descriptor(fd)
         return 0

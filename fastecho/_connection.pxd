@@ -30,8 +30,8 @@ from fastecho._stream cimport (
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, Worker, ended_by, faulty, peer_leave, peer_of, place_give, ready_add,
-    ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    MESSAGE_ENDED, READ_SIZE, Worker, ended_by, faulty, list_remove, peer_leave, peer_of, place_give,
+    ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 
@@ -89,6 +89,8 @@ cdef inline void connection_close(Worker *w, fe_connection *c) noexcept nogil:
     """
     cdef int fd = c.fd
     ready_remove(w, c)
+    if c.path == FE_PATH_PROXY:
+        list_remove(w, &w.waiting, c)
     fe_timers_clear(&w.timers, &c.timer)
     stream_drop(&w.stream, c)
     if faulty(w, c) != NULL:
@@ -483,7 +485,6 @@ cdef inline void linger_look(Worker *w, fe_connection *c, bint go_on) noexcept n
 cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil:
     """EPOLLIN: read once (bulk: until the buffer is full) and answer at once."""
     cdef ssize_t n
-    cdef int rc
     if c.state != FE_OPEN:
         connection_discard(w, c)
         return
@@ -498,20 +499,27 @@ cdef inline void connection_readable(Worker *w, fe_connection *c) noexcept nogil
         n = _sys.sys_recv(c.fd, w.buffer, stream_room(&w.stream, c, READ_SIZE))
     if n <= 0:
         connection_read_failed(w, c, n)
-        return
+    else:
+        connection_input(w, c, w.buffer, n)
+
+
+cdef inline void connection_input(Worker *w, fe_connection *c, const unsigned char *data,
+                                  size_t n) noexcept nogil:
+    """n bytes of input have come, n > 0, and there are no callbacks: answers them at once."""
+    cdef int rc
     if w.tracks_activity:
         c.active_ms = <uint32_t>w.now_ms
     c.flags &= <uint8_t>~(FE_WAS_REFUSED | FE_AWAITS_FIRST)
     stream_count_in(&w.stream, c, n)
     if c.path == FE_PATH_RAW:
         fe_count(&w.counters.messages, 1)
-        rc = stream_send(&w.stream, c, w.buffer, n)
+        rc = stream_send(&w.stream, c, data, n)
         if rc == 0 and c.pending == NULL:
             return
     elif c.path == FE_PATH_FAULT:
-        rc = fault_feed(w.faults, &w.stream, c, w.buffer, n)
+        rc = fault_feed(w.faults, &w.stream, c, data, n)
     else:
-        rc = stream_feed(&w.stream, c, w.buffer, n)
+        rc = stream_feed(&w.stream, c, data, n)
     connection_answered(w, c, rc)
     if c.pending != NULL:
         connection_took(w, c)

@@ -3,12 +3,15 @@
 # Lives here: sending that line, and taking up what came behind a PROXY header. Does not live
 # here: what the line says (src_c/identify.h), who is served (_faulty.pxd, _proxy.pxd).
 
+from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
-from fastecho._connection cimport connection_answered, connection_settle, connection_took
+from fastecho._connection cimport (
+    connection_answered, connection_input, connection_refused, connection_settle, connection_took,
+)
 from fastecho._proxied cimport Proxied, proxied, proxied_end
 from fastecho._stream cimport stream_count_in, stream_send
 from fastecho._worker cimport Worker, faulty
@@ -31,19 +34,27 @@ cdef inline void connection_greet(Worker *w, fe_connection *c) noexcept nogil:
                 f.lead = fe_buffer_size(c.pending)
             connection_took(w, c)
     connection_settle(w, c)
-    if came == NULL:
-        return
-    f = faulty(w, c)
-    if c.state != FE_OPEN or (f != NULL and f.fault.flags & FE_FAULT_NO_READ):
-        fe_count(&w.counters.bytes_discarded, fe_buffer_size(came))
+    if came != NULL:
+        connection_take_up(w, c, fe_buffer_bytes(came), fe_buffer_size(came))
         fe_buffer_free(&came)
-        return
-    c.unparsed = came
-    stream_count_in(&w.stream, c, fe_buffer_size(came))
-    if w.tracks_activity:
-        c.active_ms = <uint32_t>w.now_ms
-    c.flags = (c.flags | FE_HAS_FRAMES) & <uint8_t>~FE_AWAITS_FIRST
-    connection_settle(w, c)
+
+
+cdef inline void connection_take_up(Worker *w, fe_connection *c, const unsigned char *data,
+                                    size_t n) noexcept nogil:
+    """n bytes came before it was served, n > 0: its first input, if it is served now."""
+    cdef fe_faulty *f = faulty(w, c)
+    if c.state != FE_OPEN or (f != NULL and f.fault.flags & FE_FAULT_NO_READ):
+        fe_count(&w.counters.bytes_discarded, n)
+    elif c.path != FE_PATH_CALLBACKS:
+        connection_input(w, c, data, n)
+    elif fe_buffer_append(&c.unparsed, data, n) < 0:
+        connection_refused(w, c, -ENOMEM)
+    else:
+        stream_count_in(&w.stream, c, n)
+        if w.tracks_activity:
+            c.active_ms = <uint32_t>w.now_ms
+        c.flags = (c.flags | FE_HAS_FRAMES) & <uint8_t>~FE_AWAITS_FIRST
+        connection_settle(w, c)
 
 
 cdef inline int identity_send(Worker *w, fe_connection *c) noexcept nogil:

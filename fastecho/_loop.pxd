@@ -19,7 +19,7 @@ from fastecho._log cimport log_wake
 from fastecho._orders cimport end_all, mail_read
 from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
-from fastecho._proxy cimport proxy_event, proxy_expired
+from fastecho._proxy cimport proxy_event, proxy_waiting_expired
 from fastecho._quiet cimport connection_expired
 from fastecho._worker cimport (
     TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
@@ -60,10 +60,10 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
 
 cdef inline void ready_run(Worker *w) noexcept nogil:
     """Gives every connection on the ready list one turn; who comes back waits for the next."""
-    cdef uint32_t last = w.ready_last
+    cdef uint32_t last = w.ready.last
     cdef uint32_t slot
-    while w.ready_first != FE_NO_SLOT:
-        slot = w.ready_first
+    while w.ready.first != FE_NO_SLOT:
+        slot = w.ready.first
         ready_remove(w, fe_slab_at(&w.connections, slot))
         connection_go_on(w, fe_slab_at(&w.connections, slot))
         if slot == last:
@@ -83,8 +83,8 @@ cdef inline void timers_run(Worker *w) noexcept nogil:
             end_all(w, True)
         elif timer == &w.accept_timer:
             accept_timer_expired(w)
-        elif fe_connection_of(timer).path == FE_PATH_PROXY:
-            proxy_expired(w, fe_connection_of(timer))
+        elif timer == &w.waiting_timer:
+            proxy_waiting_expired(w)
         else:
             connection_expired(w, fe_connection_of(timer))
 
@@ -116,7 +116,7 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
         callbacks_done(w)
         reap_all(w)
     while messages_wait(w.messages) or not is_finished(w):
-        if w.ready_first != FE_NO_SLOT or messages_wait(w.messages):
+        if w.ready.first != FE_NO_SLOT or messages_wait(w.messages):
             timeout_ms = 0
         else:
             if w.timers.count:
@@ -140,7 +140,7 @@ cdef inline int worker_run(Worker *w) noexcept nogil:
             worker_clock(w)
         for i in range(n):
             dispatch(w, &events[i])
-        if w.ready_first != FE_NO_SLOT:
+        if w.ready.first != FE_NO_SLOT:
             ready_run(w)
         if w.timers.count:
             timers_run(w)

@@ -18,6 +18,7 @@ from fastecho._fault cimport fault_reply
 from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
+from fastecho._proxy cimport proxy_drain
 from fastecho._quiet cimport connection_drain, connection_limits
 from fastecho._samples cimport Samples, samples_answer
 from fastecho._stream cimport stream_count_out, stream_keep
@@ -63,6 +64,7 @@ cdef inline void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) no
     w.drain_idle_ms = idle_ms
     for slot in range(w.connections.used):
         connection_drain(w, fe_slab_at(&w.connections, slot))
+    proxy_drain(w)
 
 
 cdef inline void limits_all(Worker *w) noexcept nogil:

@@ -141,6 +141,8 @@ cdef struct Message:
     # The peer's socket address, address_size bytes of it.
     uint32_t address_size
     uint8_t address[112]
+    # Whether a PROXY header from there is awaited, and believed.
+    bint is_trusted
     # Whether that is what a PROXY header claims; then the proxy's own, proxy_size bytes of it, as
     # a sockaddr_in or sockaddr_in6.
     bint is_claimed

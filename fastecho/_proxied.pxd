@@ -66,7 +66,8 @@ cdef inline void proxied_end(ProxiedTable *t, uint32_t slot) noexcept nogil:
     """The connection in a slot has ended."""
     if slot < t.size and t.entries[slot].is_used:
         free(t.entries[slot].header)
-        memset(&t.entries[slot], 0, sizeof(Proxied))
+        t.entries[slot].header = NULL
+        t.entries[slot].is_used = False
 
 
 cdef inline void proxied_free(ProxiedTable *t) noexcept nogil:

@@ -5,8 +5,10 @@
 # behind it (_admission.pxd).
 #
 # A newcomer from a trusted address is in state ADMIT with the path PROXY: it is in epoll for
-# EPOLLIN and has a timer, but nothing else of the server knows it yet. What came of its header is
-# kept in unparsed; when the header is whole, what is left there is the first input. Nothing is
+# EPOLLIN and on the worker's list of those that wait, but nothing else of the server knows it yet.
+# What came of its header is kept in unparsed, unless that is all of it; when the header is whole,
+# what has come behind it is the first input. All may wait for equally long, so the first on the list
+# is the next whose time is over: one timer does for all. Nothing is
 # echoed, asked about or counted by address before. From an address that is not trusted no header
 # is believed: with "required" such a newcomer is reset at once, with "optional" its bytes are
 # bytes like any others.
@@ -19,13 +21,15 @@ from fastecho._admission cimport link_rename, newcomer_admit, path_of
 from fastecho._cdefs cimport *
 cimport fastecho._sys as _sys
 from fastecho._connection cimport (
-    connection_arm, connection_ask, connection_end, connection_read_failed, connection_refused,
+    connection_ask, connection_end, connection_read_failed, connection_refused,
 )
+from fastecho._greeting cimport connection_take_up
 from fastecho._log cimport log_rename, log_trouble
 from fastecho._poll cimport Message
 from fastecho._proxied cimport Proxied, proxied, proxied_begin, proxied_end, proxied_keep
 from fastecho._worker cimport (
-    PROXY_OPTIONAL, Shared, Worker, peer_enter, peer_keep, peer_leave,
+    PROXY_OPTIONAL, Shared, Worker, list_add, list_remove, peer_enter, peer_keep, peer_leave,
+    worker_clock, worker_deadline,
 )
 
 
@@ -45,14 +49,20 @@ cdef inline bint proxy_is_trusted(const Shared *shared, const Message *newcomer)
 # --- waiting -------------------------------------------------------------------------------
 
 cdef inline void proxy_wait(Worker *w, fe_connection *c, const Message *newcomer) noexcept nogil:
-    """A newcomer's header is awaited: into epoll, with a timer."""
+    """A newcomer's header is awaited: on the list, and into epoll. First it is looked whether it is
+    there: a proxy sends it right behind its connect, and then no event need tell of it."""
     if proxied_begin(&w.proxied, c.slot, newcomer) < 0:
         connection_refused(w, c, -ENOMEM)
         return
     c.path = FE_PATH_PROXY
-    connection_arm(w, c, proxy_span(w))
-    if c.state == FE_ADMIT:
-        connection_ask(w, c, _sys.EPOLLIN)
+    list_add(w, &w.waiting, c)
+    proxy_event(w, c)
+    if c.state != FE_ADMIT or c.path != FE_PATH_PROXY:
+        return
+    c.active_ms = <uint32_t>worker_clock(w)
+    if not fe_timer_is_set(&w.waiting_timer):
+        proxy_arm(w, proxy_span(w))
+    connection_ask(w, c, _sys.EPOLLIN)
 
 
 cdef inline uint64_t proxy_span(const Worker *w) noexcept nogil:
@@ -60,6 +70,37 @@ cdef inline uint64_t proxy_span(const Worker *w) noexcept nogil:
     if w.draining and w.drain_idle_ms < w.shared.proxy_timeout_ms:
         return w.drain_idle_ms
     return w.shared.proxy_timeout_ms
+
+
+cdef inline void proxy_arm(Worker *w, uint64_t span_ms) noexcept nogil:
+    """Looks at those that wait after so long. Earlier than need be does no harm."""
+    fe_timers_set_spare(&w.timers, &w.waiting_timer, worker_deadline(w, span_ms))
+
+
+cdef inline void proxy_waiting_expired(Worker *w) noexcept nogil:
+    """It is time to look at those that wait. One that is looked at leaves the list."""
+    cdef fe_connection *c
+    cdef uint32_t waited
+    while w.waiting.first != FE_NO_SLOT:
+        c = fe_slab_at(&w.connections, w.waiting.first)
+        waited = <uint32_t>w.now_ms - c.active_ms
+        if waited <= proxy_span(w):
+            proxy_arm(w, proxy_span(w) - waited)
+            return
+        proxy_expired(w, c)
+
+
+cdef inline void proxy_drain(Worker *w) noexcept nogil:
+    """A drain has begun: who waits has drain_idle from now, if a header may usually take longer."""
+    cdef uint32_t slot = w.waiting.first
+    cdef fe_connection *c
+    if slot == FE_NO_SLOT or w.drain_idle_ms >= w.shared.proxy_timeout_ms:
+        return
+    proxy_arm(w, w.drain_idle_ms)
+    while slot != FE_NO_SLOT:
+        c = fe_slab_at(&w.connections, slot)
+        c.active_ms = <uint32_t>w.now_ms
+        slot = c.next
 
 
 cdef inline void proxy_event(Worker *w, fe_connection *c) noexcept nogil:
@@ -91,19 +132,19 @@ cdef inline void proxy_read(Worker *w, fe_connection *c, size_t n) noexcept nogi
         proxy_refuse(w, c, header.error)
     elif status == FE_PROXY_ABSENT and w.shared.proxy_mode != PROXY_OPTIONAL:
         proxy_refuse(w, c, FE_PROXY_MISSING)
+    elif status == FE_PROXY_ABSENT:
+        proxy_over(w, c, False, data, n)
+    elif status == FE_PROXY_DONE:
+        proxy_done(w, c, &header, data, n)
     elif c.unparsed == NULL and fe_buffer_append(&c.unparsed, data, n) < 0:
         connection_refused(w, c, -ENOMEM)
-    elif status == FE_PROXY_ABSENT:
-        proxy_over(w, c, False)
-    elif status == FE_PROXY_DONE:
-        proxy_done(w, c, &header)
 
 
 cdef inline void proxy_eof(Worker *w, fe_connection *c) noexcept nogil:
     """The peer's FIN, before its header was whole. Who sent nothing at all only wanted to see
     whether somebody listens."""
     if w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
-        proxy_over(w, c, False)
+        proxy_given_up(w, c)
     elif c.unparsed == NULL:
         connection_end(w, c, FE_ON_ABORT, FE_BY_PEER)
     else:
@@ -116,7 +157,7 @@ cdef inline void proxy_expired(Worker *w, fe_connection *c) noexcept nogil:
     if c.state != FE_ADMIT or c.path != FE_PATH_PROXY:
         return
     if w.shared.proxy_mode == PROXY_OPTIONAL and not is_header(c):
-        proxy_over(w, c, False)
+        proxy_given_up(w, c)
     elif w.draining:
         connection_end(w, c, FE_ON_ABORT, FE_BY_DRAIN)
     else:
@@ -138,22 +179,20 @@ cdef inline void proxy_refuse(Worker *w, fe_connection *c, int error) noexcept n
 
 # --- what follows --------------------------------------------------------------------------
 
-cdef inline void proxy_done(Worker *w, fe_connection *c, const fe_proxy *header) noexcept nogil:
-    """The header is whole: from here on the peer is who it says."""
+cdef inline void proxy_done(Worker *w, fe_connection *c, const fe_proxy *header,
+                            const unsigned char *data, size_t n) noexcept nogil:
+    """The header is whole: from here on the peer is who it says. n bytes of data begin by it."""
     cdef Proxied *by = proxied(&w.proxied, c.slot)
     fe_count(&w.counters.connections_proxied, 1)
-    if w.shared.identity != NULL and proxied_keep(
-        by, fe_buffer_bytes(c.unparsed), header.total
-    ) < 0:
+    if w.shared.identity != NULL and proxied_keep(by, data, header.total) < 0:
         connection_refused(w, c, -ENOMEM)
         return
-    fe_buffer_consume(&c.unparsed, header.total)
     if not header.is_local and header.family == FE_PROXY_INET:
         address_put(&by.newcomer, _sys.AF_INET, header.source_port, header.source, 4, 4)
     elif not header.is_local and header.family == FE_PROXY_INET6:
         address_put(&by.newcomer, _sys.AF_INET6, header.source_port, header.source, 8, 16)
     if is_counted(w, c, &by.newcomer):
-        proxy_over(w, c, True)
+        proxy_over(w, c, True, data + header.total, n - header.total)
 
 
 cdef inline void address_put(Message *newcomer, int family, uint16_t port,
@@ -199,14 +238,33 @@ cdef inline bint is_counted(Worker *w, fe_connection *c, Message *newcomer) noex
     return False
 
 
-cdef inline void proxy_over(Worker *w, fe_connection *c, bint came) noexcept nogil:
-    """Nothing is awaited any more: it goes the way of every newcomer, with a header or without."""
-    cdef Message newcomer = proxied(&w.proxied, c.slot).newcomer
+cdef inline void proxy_given_up(Worker *w, fe_connection *c) noexcept nogil:
+    """No header will come; what has come, if anything has, is the first input."""
+    if c.unparsed == NULL:
+        proxy_over(w, c, False, NULL, 0)
+    else:
+        proxy_over(w, c, False, fe_buffer_bytes(c.unparsed), fe_buffer_size(c.unparsed))
+
+
+cdef inline void proxy_over(Worker *w, fe_connection *c, bint came, const unsigned char *data,
+                            size_t n) noexcept nogil:
+    """Nothing is awaited any more: it goes the way of every newcomer, with a header or without.
+    n bytes of data, in unparsed or in the worker's buffer, are its first input."""
+    cdef Message *newcomer = &proxied(&w.proxied, c.slot).newcomer
+    cdef fe_buffer *kept = c.unparsed
+    c.unparsed = NULL
     if came:
-        log_rename(w, c.slot, &newcomer)
-        link_rename(w, c.slot, &newcomer)
+        log_rename(w, c.slot, newcomer)
+        link_rename(w, c.slot, newcomer)
+    list_remove(w, &w.waiting, c)
+    c.path = path_of(w)
+    newcomer_admit(w, c, newcomer)
     if not came or w.shared.identity == NULL:
         proxied_end(&w.proxied, c.slot)  # otherwise it is shown first
-    fe_timers_clear(&w.timers, &c.timer)
-    c.path = path_of(w)
-    newcomer_admit(w, c, &newcomer)
+    if n == 0:
+        pass
+    elif c.state != FE_ADMIT:
+        connection_take_up(w, c, data, n)
+    elif fe_buffer_append(&c.unparsed, data, n) < 0:
+        connection_refused(w, c, -ENOMEM)
+    fe_buffer_free(&kept)

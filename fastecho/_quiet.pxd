@@ -131,6 +131,3 @@ cdef inline void connection_drain(Worker *w, fe_connection *c) noexcept nogil:
     if c.state == FE_OPEN or c.state == FE_PEER_EOF:
         c.active_ms = <uint32_t>w.now_ms
         connection_arm(w, c, w.drain_idle_ms)
-    elif c.state == FE_ADMIT and c.path == FE_PATH_PROXY:
-        if w.drain_idle_ms < w.shared.proxy_timeout_ms:
-            connection_arm(w, c, w.drain_idle_ms)

@@ -163,6 +163,12 @@ cdef struct Shared:
     pthread_cond_t sampled
 
 
+# Connections linked by next and previous: slots, FE_NO_SLOT where there is none.
+cdef struct SlotList:
+    uint32_t first
+    uint32_t last
+
+
 cdef struct Worker:
     Shared *shared
     int index
@@ -188,9 +194,10 @@ cdef struct Worker:
     Spin spin
     # Of epoll_wait, in a row.
     int wait_failures
-    # First and last slot of the ready list, first of the reap list; FE_NO_SLOT: empty.
-    uint32_t ready_first
-    uint32_t ready_last
+    # Who has a turn at the end of the iteration, and whose PROXY header is awaited, in the order in
+    # which they came; first of the reap list, FE_NO_SLOT: empty.
+    SlotList ready
+    SlotList waiting
     uint32_t reap_first
     # Accepting: the worker's part of the listeners is in its epoll, or is paused.
     bint accepting
@@ -210,9 +217,11 @@ cdef struct Worker:
     # Deadline of the drain, in now_ms' clock.
     uint64_t drain_at_ms
     uint64_t drain_idle_ms
-    # Resume accepting, or end it; and drain_at_ms. The heap has room for both at any time.
+    # Resume accepting, or end it; drain_at_ms; the first of those that wait for a PROXY header, or
+    # earlier. The heap has room for them at any time.
     fe_timer accept_timer
     fe_timer drain_timer
+    fe_timer waiting_timer
     fe_timers timers
     fe_slab connections
     # With message callbacks: what waits for Python; NULL otherwise.
@@ -320,33 +329,41 @@ cdef inline uint32_t peer_of(const Worker *w, uint32_t slot) noexcept nogil:
 
 # --- lists: doubly linked by slot; what is on one is never freed ---------------------------
 
+cdef inline void list_add(Worker *w, SlotList *of, fe_connection *c) noexcept nogil:
+    """Puts it at the end of the list. It is on none."""
+    c.next = FE_NO_SLOT
+    c.previous = of.last
+    if of.last == FE_NO_SLOT:
+        of.first = c.slot
+    else:
+        fe_slab_at(&w.connections, of.last).next = c.slot
+    of.last = c.slot
+
+
+cdef inline void list_remove(Worker *w, SlotList *of, const fe_connection *c) noexcept nogil:
+    """Takes it out of the list that it is on."""
+    if c.previous == FE_NO_SLOT:
+        of.first = c.next
+    else:
+        fe_slab_at(&w.connections, c.previous).next = c.next
+    if c.next == FE_NO_SLOT:
+        of.last = c.previous
+    else:
+        fe_slab_at(&w.connections, c.next).previous = c.previous
+
+
 cdef inline void ready_add(Worker *w, fe_connection *c) noexcept nogil:
     """Puts it at the end of the ready list; nothing happens when it is there already."""
-    if c.flags & FE_IS_READY:
-        return
-    c.flags |= FE_IS_READY
-    c.next = FE_NO_SLOT
-    c.previous = w.ready_last
-    if w.ready_last == FE_NO_SLOT:
-        w.ready_first = c.slot
-    else:
-        fe_slab_at(&w.connections, w.ready_last).next = c.slot
-    w.ready_last = c.slot
+    if not c.flags & FE_IS_READY:
+        c.flags |= FE_IS_READY
+        list_add(w, &w.ready, c)
 
 
 cdef inline void ready_remove(Worker *w, fe_connection *c) noexcept nogil:
     """Takes it out of the ready list; nothing happens when it is not there."""
-    if not c.flags & FE_IS_READY:
-        return
-    c.flags &= <uint8_t>~FE_IS_READY
-    if c.previous == FE_NO_SLOT:
-        w.ready_first = c.next
-    else:
-        fe_slab_at(&w.connections, c.previous).next = c.next
-    if c.next == FE_NO_SLOT:
-        w.ready_last = c.previous
-    else:
-        fe_slab_at(&w.connections, c.next).previous = c.previous
+    if c.flags & FE_IS_READY:
+        c.flags &= <uint8_t>~FE_IS_READY
+        list_remove(w, &w.ready, c)
 
 
 cdef inline void reap_add(Worker *w, fe_connection *c) noexcept nogil:
@@ -391,7 +408,8 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
     w.shared = shared
     w.index = index
     w.epfd = w.reserve_fd = w.mailbox.wake_fd = -1
-    w.ready_first = w.ready_last = w.reap_first = FE_NO_SLOT
+    w.ready.first = w.ready.last = w.waiting.first = w.waiting.last = FE_NO_SLOT
+    w.reap_first = FE_NO_SLOT
     w.accept_budget = 1
     fe_slab_init(&w.connections)
     w.stream.counters = &w.counters
@@ -401,7 +419,7 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
-    rc = fe_timers_init(&w.timers, 2)
+    rc = fe_timers_init(&w.timers, 3)
     if rc == 0 and shared.log_sample:
         rc = fe_log_ring_init(&w.log)
     if rc < 0:
