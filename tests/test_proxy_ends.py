@@ -110,6 +110,26 @@ def test_abort_ends_who_waits_and_who_was_not_asked_about(
     assert server.stats().frames_incomplete == 0
 
 
+def test_each_waits_for_its_own_time_whoever_leaves_before(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(proxy_protocol="required", proxy_timeout=0.3)
+    connected, lasted = {}, []
+    for number in range(7):
+        connected[number] = join(server), time.monotonic()
+        wait_until(lambda number=number: server.stats().connections_open == number + 1)  # type: ignore[misc]
+        threading.Event().wait(0.03)
+    for number in (0, 3, 6):  # the first, one in the middle, the last
+        reset(connected.pop(number)[0])
+    assert exchange(connected.pop(4)[0], v2() + b"x", 1) == b"x"
+    for peer, began in connected.values():
+        assert is_reset(peer)
+        lasted.append(time.monotonic() - began)
+    assert 0.3 <= min(lasted)
+    assert max(lasted) < 5
+    expect_stats(server, ended_by_proxy_header=3, ended_by_error=3)
+
+
 @pytest.mark.parametrize("settings", [{}, PATHS["callback"], PATHS["accept"], PATHS["fault"]])
 def test_a_storm_of_peers_that_end_anywhere_leaves_the_books_right(
     make_server: MakeServer, settings: dict[str, Any]
