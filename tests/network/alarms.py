@@ -3,9 +3,10 @@
     make alarms                               200 runs on honest paths, 20 before each broken box
     make alarms ARGS='--honest 20 --broken 5'
 
-Each run is a process of its own, with a seed of its own, on the quick profile. A false alarm is a
-probe that failed where nothing is wrong; a box is caught if a probe failed that is about what it
-does. Ends with 1 if there was a false alarm, or a box was not caught.
+Each run is a process of its own, with a seed of its own, on the quick profile. A run mostly waits,
+so some run side by side. A false alarm is a probe that failed where nothing is wrong; a box is
+caught if a probe failed that is about what it does. Ends with 1 if there was a false alarm, or a
+box was not caught.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -67,8 +71,19 @@ class Tally:
         return ", ".join(f"{name} {count}" for name, count in self.failed.most_common()) or "none"
 
 
-def run(tally: Tally, command: list[str], expected: set[str]) -> None:
-    """Check once."""
+def run_all(
+    command: Callable[[int], list[str]], runs: int, at_once: int, expected: set[str]
+) -> Tally:
+    """Check with the command of each seed; return what was found."""
+    tally = Tally()
+    with ThreadPoolExecutor(at_once) as pool:
+        for said, took in pool.map(lambda seed: run(command(seed)), range(1, runs + 1)):
+            tally.add(said, expected, took)
+    return tally
+
+
+def run(command: list[str]) -> tuple[str, float]:
+    """Check once; return its JSON and how long it took."""
     began = time.monotonic()
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=LONGEST, check=False,
@@ -76,7 +91,7 @@ def run(tally: Tally, command: list[str], expected: set[str]) -> None:
     )  # fmt: skip
     if not done.stdout:
         raise SystemExit(f"make alarms: no result: {done.stderr}")
-    tally.add(done.stdout, expected, time.monotonic() - began)
+    return done.stdout, time.monotonic() - began
 
 
 def check(address: str, seed: int) -> list[str]:
@@ -84,10 +99,9 @@ def check(address: str, seed: int) -> list[str]:
     return [*COMMAND, "check", address, "--quick", "--json=-", f"--seed={seed}"]
 
 
-def over_line(tally: Tally, line: tuple[str, ...], runs: int, expected: set[str]) -> None:
-    """Check over a line of two network namespaces, again and again."""
-    for seed in range(1, runs + 1):
-        run(tally, [*LINE, *line, "--", *check("10.7.0.2:7777", seed)], expected)
+def over_line(line: tuple[str, ...], seed: int) -> list[str]:
+    """Return the command of a run over a line of two network namespaces."""
+    return [*LINE, *line, "--", *check("10.7.0.2:7777", seed)]
 
 
 def show(name: str, tally: Tally, right: bool) -> bool:
@@ -106,26 +120,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make alarms", description=__doc__.splitlines()[0])
     parser.add_argument("--honest", type=int, default=200, help="runs on each honest path")
     parser.add_argument("--broken", type=int, default=20, help="runs before each broken box")
+    parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
     options = parser.parse_args()
     began, right = time.monotonic(), True
     with serving("--probes", "--log-level=error") as server:
         (address,) = server.addresses
-        tally = Tally()
-        for seed in range(1, options.honest + 1):
-            run(tally, check(address, seed), set())
+        tally = run_all(partial(check, address), options.honest, options.at_once, set())
         right &= show("honest", tally, not tally.failed)
         for name, (words, expected) in BROKEN.items():
-            tally = Tally()
             with box(words[0], address, *words[1:]) as at:
-                for seed in range(1, options.broken + 1):
-                    run(tally, check(at, seed), expected)
+                tally = run_all(partial(check, at), options.broken, options.at_once, expected)
             right &= show(name, tally, tally.caught == tally.runs)
     for name, line, runs, expected in (
         ("1 % loss, 20 ms each way", LOSSY, options.honest, set[str]()),
         ("packets above 1,400 lost", NARROW, options.broken, {"path-mtu"}),
     ):
-        tally = Tally()
-        over_line(tally, line, runs, expected)
+        tally = run_all(partial(over_line, line), runs, options.at_once, expected)
         caught = tally.caught == tally.runs if expected else not tally.failed
         right &= show(name, tally, caught)
     print(f"{'all right' if right else 'NOT RIGHT'}, {time.monotonic() - began:.0f} s")
