@@ -321,6 +321,10 @@ def test_ctrl_c_prints_what_was_found_so_far(server: fastecho.Server, tmp_path: 
         out, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert said == ""
+    # Those behind the one that was left idle are told as well.
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("  ")] == [
+        "path-mtu", "mss",
+    ]  # fmt: skip
     assert "interrupted: 4 of 5 probes had ended" in out
     found = json.loads(report.read_text())
     assert found["interrupted"] is True
