@@ -24,6 +24,7 @@ from peers import has_ipv6, wait_until
 
 import fastecho
 from fastecho.check import catalog, probes
+from fastecho.check.pattern import Ruler
 
 BRIEF = ("--quick", "--only=tiny-writes,order", "--seed=1")
 
@@ -262,6 +263,28 @@ def test_a_prefix_is_no_exact_echo() -> None:
         found = check(running.addresses[0], "--quick", "--only=bytes", "--timeout=500ms")
     assert "the echo came with something more: 'you said: '" in found["answer"]["evidence"]
     assert "bytes" in found.of("failed")
+
+
+def test_the_pause_before_unasked_data_counts_from_the_order_on() -> None:
+    """Its acknowledgement may come late; then less than the pause lies between it and the data."""
+
+    def serve(sock: socket.socket) -> None:
+        line = sock.recv(1000)
+        if not line.startswith(b"FASTECHO-PROBE/1 first "):
+            while line:
+                sock.sendall(line)
+                line = sock.recv(1 << 16)
+            return
+        pause_ms, size = map(int, line.split()[2:])
+        threading.Event().wait(pause_ms / 1e3)
+        sock.sendall(b"FASTECHO-PROBE/1 ok first\n")
+        sock.sendall(Ruler(size).take(0, size))
+        sock.recv(1)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=server-first")
+    assert found["server-first"]["verdict"] == "passed"
+    assert found["server-first"]["values"]["took_ms"] >= 300
 
 
 def test_a_unix_socket_is_checked_but_for_tcp(make_server: MakeServer, tmp_path: Path) -> None:
