@@ -265,6 +265,19 @@ def test_a_prefix_is_no_exact_echo() -> None:
     assert "bytes" in found.of("failed")
 
 
+@pytest.mark.parametrize("frame", ["recv", "length"])
+def test_a_server_that_says_who_answers_is_no_echo_and_that_is_all_that_is_told(
+    make_server: MakeServer, frame: str
+) -> None:
+    server = make_server(identify=True, instance="pod-7", frame=frame)
+    found = check(server.address, "--quick")
+    assert found.of("failed") == {"answer"}
+    assert found.of("passed") == {"reachable"}
+    said = found["answer"]
+    assert said["evidence"].startswith("the server says who answers before it echoes: pod-7 (")
+    assert "--identify" in said["meaning"]
+
+
 def test_the_pause_before_unasked_data_counts_from_the_order_on() -> None:
     """Its acknowledgement may come late; then less than the pause lies between it and the data."""
 

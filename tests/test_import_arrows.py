@@ -55,6 +55,7 @@ ARROWS: dict[str, set[str]] = {
     "check.probes": {
         "check.families", "check.orders", "check.path", "check.pattern", "check.pings",
         "check.pressure", "check.samples", "check.talk", "check.tcp", "check.verdict", "dial",
+        "identity",
     },
     "check.report": {
         "_version", "check.catalog", "check.path", "check.runner", "check.verdict",

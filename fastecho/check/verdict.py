@@ -113,9 +113,9 @@ def failed(evidence: str, meaning: str = "", /, **values: Any) -> Finding:
     return Finding(FAILED, evidence, meaning, values=values)
 
 
-def hopeless(evidence: str, /, **values: Any) -> Finding:
+def hopeless(evidence: str, meaning: str = "", /, **values: Any) -> Finding:
     """Return the finding of a gate that failed: no other probe could tell anything."""
-    return Finding(FAILED, evidence, ends_all=True, values=values)
+    return Finding(FAILED, evidence, meaning, ends_all=True, values=values)
 
 
 def not_testable(reason: str) -> Finding:

@@ -8,11 +8,13 @@ from fastecho.check.path import Stream
 from fastecho.check.pattern import Plain, what_is
 from fastecho.check.talk import Talk, converse
 from fastecho.check.verdict import failed, hopeless, passed
+from fastecho.identity import Greeting, NotIdentifiedError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from fastecho.check.path import Path
     from fastecho.check.verdict import Finding
+    from fastecho.identity import Identity
 
 TITLE = "what answers is an echo"
 GROUP, ORDER, QUICK, PHASE, NEEDS = "reach", 1, True, "first", ()
@@ -20,6 +22,9 @@ PASSED = "What was sent came back: an echo server answers."
 FAILED = (
     "Something else than an echo server answers, or something between answers in its place: "
     "another service has the port, or a proxy sends its own error."
+)
+IDENTIFIES = (
+    "A server with --identify speaks first, so it is no echo: check one that was started without it."
 )
 TIMES = 5
 TRIED = 3
@@ -58,6 +63,8 @@ def run(path: Path) -> Finding:
 def _wrong(talk: Talk, line: bytes) -> Finding:
     came = bytes(talk.data)
     found = talk.difference()
+    if (who := _who_answers(came)) is not None:
+        return hopeless(f"the server says who answers before it echoes: {who}", IDENTIFIES)
     if found is None:
         return hopeless(f"a line of {len(line)} bytes was sent: {talk.story()}")
     if line in came:
@@ -71,3 +78,13 @@ def _wrong(talk: Talk, line: bytes) -> Finding:
 
 def _likeness(line: bytes, came: bytes) -> float:
     return sum(one == other for one, other in zip(line, came, strict=False)) / len(line)
+
+
+def _who_answers(came: bytes) -> Identity | None:
+    """Return what a server with --identify says first; None if it is none."""
+    greeting = Greeting()
+    greeting.feed(came)
+    try:
+        return greeting.identity("")
+    except NotIdentifiedError:
+        return None
