@@ -229,6 +229,7 @@ def test_a_name_that_does_not_resolve_fails_one_probe() -> None:
     assert found.code == 3
     assert found.of("failed") == {"reachable"}
     assert "cannot resolve no-such-host.invalid" in found["reachable"]["evidence"]
+    assert found["reachable"]["meaning"].startswith("The name has no address here: ")
 
 
 @pytest.mark.parametrize(
@@ -256,6 +257,14 @@ def test_a_peer_that_says_nothing_is_named() -> None:
         found = check(address, "--quick", "--timeout=300ms")
     assert found.of("failed") == {"answer"}
     assert "nothing more came for 0.3 s when 0 of " in found["answer"]["evidence"]
+
+
+def test_a_server_that_echoes_once_is_told_from_one_that_never_does() -> None:
+    with answering(lambda sock: sock.sendall(sock.recv(1000))) as address:
+        found = check(address, "--quick")
+    assert found.of("failed") == {"answer"}
+    assert found["answer"]["evidence"].startswith("1 line came back, then a line of ")
+    assert found["answer"]["meaning"].startswith("The echo ends while its client still talks: ")
 
 
 def test_a_prefix_is_no_exact_echo() -> None:
