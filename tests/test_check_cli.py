@@ -7,6 +7,7 @@ import os
 import pkgutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -307,6 +308,50 @@ def test_the_pause_before_unasked_data_counts_from_the_order_on() -> None:
         found = check(address, "--quick", "--only=server-first")
     assert found["server-first"]["verdict"] == "passed"
     assert found["server-first"]["values"]["took_ms"] >= 300
+
+
+def test_an_order_that_does_not_get_through_is_not_what_the_probe_looks_for() -> None:
+    def serve(sock: socket.socket) -> None:
+        while line := sock.recv(1 << 16):
+            if line.startswith(b"FASTECHO-PROBE/1 "):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            sock.sendall(line)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=server-fin")
+    assert found.of("failed") == {"server-fin"}
+    said = found["server-fin"]
+    assert said["evidence"].startswith("the connection was reset (RST) in place of an answer")
+    assert said["meaning"].startswith("What this looks for was not seen, because the order")
+
+
+def test_a_server_of_one_connection_at_a_time_is_not_one_that_reads_bytes_as_text() -> None:
+    with serving("--model=blocking", "--log-level=error") as running:
+        found = check(running.addresses[0], "--quick", "--only=bytes", "--timeout=300ms")
+    assert found.of("failed") == {"bytes"}
+    assert found["bytes"]["meaning"].endswith("see what the probe connections says.")
+
+
+def test_a_connection_that_is_ended_while_it_is_filled_does_not_mean_unbounded_buffers() -> None:
+    with serving("--frame=line", "--log-level=error") as running:
+        found = check(running.addresses[0], "--quick", "--only=slow-reader", "--timeout=300ms")
+    assert "slow-reader" in found.of("failed")
+    said = found["slow-reader"]
+    assert said["evidence"].startswith("the connection was ended when ")
+    assert said["meaning"].startswith("Whether something pushes back was not seen")
+
+
+def test_what_only_meets_a_suffix_does_not_mean_loss() -> None:
+    with serving("--suffix=!", "--log-level=error") as running:
+        found = check(
+            running.addresses[0], "--quick", "--only=ipv4,latency,tcp-info", "--timeout=300ms"
+        )
+    meanings = {name: found[name]["meaning"] for name in ("ipv4", "tcp-info", "path-mtu")}
+    assert set(meanings) < found.of("failed")
+    assert "see what the probes echo and order say" in meanings["ipv4"]
+    assert meanings["tcp-info"].startswith("The kernel was not asked, because a small message")
+    assert meanings["path-mtu"].startswith("Whole segments were not tried")
 
 
 def test_a_unix_socket_is_checked_but_for_tcp(make_server: MakeServer, tmp_path: Path) -> None:

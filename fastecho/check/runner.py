@@ -179,7 +179,7 @@ class Run:
         except NotTestable as reason:
             return not_testable(str(reason))
         except Failed as reason:
-            return failed(str(reason))
+            return failed(str(reason), reason.meaning)
         except OutOfTime:
             seconds = QUICK_SECONDS if path.quick else PROBE_SECONDS
             return not_testable((LATE if path.quick else TOO_LONG).format(seconds))

@@ -41,7 +41,15 @@ class NotTestable(Exception):  # noqa: N818 (an outcome, no error)
 
 
 class Failed(Exception):  # noqa: N818 (an outcome, no error)
-    """A probe failed; the text is the evidence, a sentence without its full stop."""
+    """A probe failed; the text is the evidence, a sentence without its full stop.
+
+    Attributes:
+        meaning: as of a Finding; "" for the probe's own.
+    """
+
+    def __init__(self, evidence: str, meaning: str = "") -> None:
+        super().__init__(evidence)
+        self.meaning = meaning
 
 
 class OutOfTime(Exception):  # noqa: N818 (an outcome, no error)

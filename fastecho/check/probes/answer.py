@@ -24,11 +24,11 @@ FAILED = (
     "another service has the port, or a proxy sends its own error."
 )
 IDENTIFIES = (
-    "A server with --identify speaks first, so it is no echo: check one that was started without it."
+    "A server with --identify speaks first, so it is no echo: check one that was started without."
 )
 STOPPED = (
-    "The echo ends while its client still talks: a server that answers once, or a limit on the bytes "
-    "or the time of a connection, there or on the way."
+    "The echo ends while its client still talks: a server that answers once, or a limit on the "
+    "bytes or the time of a connection, there or on the way."
 )
 TIMES = 5
 TRIED = 3
