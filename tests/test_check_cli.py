@@ -333,6 +333,15 @@ def test_a_server_of_one_connection_at_a_time_is_not_one_that_reads_bytes_as_tex
     assert found["bytes"]["meaning"].endswith("see what the probe connections says.")
 
 
+def test_a_connection_that_nobody_served_did_not_die_of_being_idle() -> None:
+    with serving("--frame=line", "--log-level=error") as running:
+        only = "--only=idle,keepalive"
+        found = check(running.addresses[0], "--quick", only, "--timeout=300ms")
+    for name in ("idle", "keepalive"):
+        assert found[name]["evidence"].startswith("before ")
+        assert found[name]["meaning"].startswith("What this looks for was not seen, because the")
+
+
 def test_a_connection_that_is_ended_while_it_is_filled_does_not_mean_unbounded_buffers() -> None:
     with serving("--frame=line", "--log-level=error") as running:
         found = check(running.addresses[0], "--quick", "--only=slow-reader", "--timeout=300ms")

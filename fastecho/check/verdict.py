@@ -15,6 +15,7 @@ __all__ = [
     "NOT_TESTABLE",
     "PASSED",
     "SPOILED",
+    "UNSERVED",
     "Cancelled",
     "Failed",
     "Finding",
@@ -34,6 +35,11 @@ SPOILED = (
     "probes echo and order say."
 )
 """The meaning of a failure that is another one's matter."""
+UNSERVED = (
+    "What this looks for was not seen, because the connection was not served before: see what the "
+    "probes connections, latency and echo say."
+)
+"""The same, of a probe whose first message got no echo."""
 
 
 class NotTestable(Exception):  # noqa: N818 (an outcome, no error)
