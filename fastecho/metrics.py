@@ -352,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, b"ok\n")
         elif path == "/readyz":
             ready = server.is_ready()
-            self._answer(200 if ready else 503, b"ready\n" if ready else b"not accepting\n")
+            self._answer(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
         else:
             self._answer(404, b"there are /metrics, /healthz and /readyz\n")
 

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from peers import has_ipv6, wait_until
 
 import fastecho
 from fastecho.check import catalog, probes
+from fastecho.check.pattern import Ruler
 
 BRIEF = ("--quick", "--only=tiny-writes,order", "--seed=1")
 
@@ -228,6 +230,7 @@ def test_a_name_that_does_not_resolve_fails_one_probe() -> None:
     assert found.code == 3
     assert found.of("failed") == {"reachable"}
     assert "cannot resolve no-such-host.invalid" in found["reachable"]["evidence"]
+    assert found["reachable"]["meaning"].startswith("The name has no address here: ")
 
 
 @pytest.mark.parametrize(
@@ -257,11 +260,107 @@ def test_a_peer_that_says_nothing_is_named() -> None:
     assert "nothing more came for 0.3 s when 0 of " in found["answer"]["evidence"]
 
 
+def test_a_server_that_echoes_once_is_told_from_one_that_never_does() -> None:
+    with answering(lambda sock: sock.sendall(sock.recv(1000))) as address:
+        found = check(address, "--quick")
+    assert found.of("failed") == {"answer"}
+    assert found["answer"]["evidence"].startswith("1 line came back, then a line of ")
+    assert found["answer"]["meaning"].startswith("The echo ends while its client still talks: ")
+
+
 def test_a_prefix_is_no_exact_echo() -> None:
     with serving("--prefix=you said: ", "--log-level=error") as running:
         found = check(running.addresses[0], "--quick", "--only=bytes", "--timeout=500ms")
     assert "the echo came with something more: 'you said: '" in found["answer"]["evidence"]
     assert "bytes" in found.of("failed")
+
+
+@pytest.mark.parametrize("frame", ["recv", "length"])
+def test_a_server_that_says_who_answers_is_no_echo_and_that_is_all_that_is_told(
+    make_server: MakeServer, frame: str
+) -> None:
+    server = make_server(identify=True, instance="pod-7", frame=frame)
+    found = check(server.address, "--quick")
+    assert found.of("failed") == {"answer"}
+    assert found.of("passed") == {"reachable"}
+    said = found["answer"]
+    assert said["evidence"].startswith("the server says who answers before it echoes: pod-7 (")
+    assert "--identify" in said["meaning"]
+
+
+def test_the_pause_before_unasked_data_counts_from_the_order_on() -> None:
+    """Its acknowledgement may come late; then less than the pause lies between it and the data."""
+
+    def serve(sock: socket.socket) -> None:
+        line = sock.recv(1000)
+        if not line.startswith(b"FASTECHO-PROBE/1 first "):
+            while line:
+                sock.sendall(line)
+                line = sock.recv(1 << 16)
+            return
+        pause_ms, size = map(int, line.split()[2:])
+        threading.Event().wait(pause_ms / 1e3)
+        sock.sendall(b"FASTECHO-PROBE/1 ok first\n")
+        sock.sendall(Ruler(size).take(0, size))
+        sock.recv(1)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=server-first")
+    assert found["server-first"]["verdict"] == "passed"
+    assert found["server-first"]["values"]["took_ms"] >= 300
+
+
+def test_an_order_that_does_not_get_through_is_not_what_the_probe_looks_for() -> None:
+    def serve(sock: socket.socket) -> None:
+        while line := sock.recv(1 << 16):
+            if line.startswith(b"FASTECHO-PROBE/1 "):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            sock.sendall(line)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=server-fin")
+    assert found.of("failed") == {"server-fin"}
+    said = found["server-fin"]
+    assert said["evidence"].startswith("the connection was reset (RST) in place of an answer")
+    assert said["meaning"].startswith("What this looks for was not seen, because the order")
+
+
+def test_a_server_of_one_connection_at_a_time_is_not_one_that_reads_bytes_as_text() -> None:
+    with serving("--model=blocking", "--log-level=error") as running:
+        found = check(running.addresses[0], "--quick", "--only=bytes", "--timeout=300ms")
+    assert found.of("failed") == {"bytes"}
+    assert found["bytes"]["meaning"].endswith("see what the probe connections says.")
+
+
+def test_a_connection_that_nobody_served_did_not_die_of_being_idle() -> None:
+    with serving("--frame=line", "--log-level=error") as running:
+        only = "--only=idle,keepalive"
+        found = check(running.addresses[0], "--quick", only, "--timeout=300ms")
+    for name in ("idle", "keepalive"):
+        assert found[name]["evidence"].startswith("before ")
+        assert found[name]["meaning"].startswith("What this looks for was not seen, because the")
+
+
+def test_a_connection_that_is_ended_while_it_is_filled_does_not_mean_unbounded_buffers() -> None:
+    with serving("--frame=line", "--log-level=error") as running:
+        found = check(running.addresses[0], "--quick", "--only=slow-reader", "--timeout=300ms")
+    assert "slow-reader" in found.of("failed")
+    said = found["slow-reader"]
+    assert said["evidence"].startswith("the connection was ended when ")
+    assert said["meaning"].startswith("Whether something pushes back was not seen")
+
+
+def test_what_only_meets_a_suffix_does_not_mean_loss() -> None:
+    with serving("--suffix=!", "--log-level=error") as running:
+        found = check(
+            running.addresses[0], "--quick", "--only=ipv4,latency,tcp-info", "--timeout=300ms"
+        )
+    meanings = {name: found[name]["meaning"] for name in ("ipv4", "tcp-info", "path-mtu")}
+    assert set(meanings) < found.of("failed")
+    assert "see what the probes echo and order say" in meanings["ipv4"]
+    assert meanings["tcp-info"].startswith("The kernel was not asked, because a small message")
+    assert meanings["path-mtu"].startswith("Whole segments were not tried")
 
 
 def test_a_unix_socket_is_checked_but_for_tcp(make_server: MakeServer, tmp_path: Path) -> None:
@@ -321,6 +420,10 @@ def test_ctrl_c_prints_what_was_found_so_far(server: fastecho.Server, tmp_path: 
         out, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert said == ""
+    # Those behind the one that was left idle are told as well.
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("  ")] == [
+        "path-mtu", "mss",
+    ]  # fmt: skip
     assert "interrupted: 4 of 5 probes had ended" in out
     found = json.loads(report.read_text())
     assert found["interrupted"] is True

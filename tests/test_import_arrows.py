@@ -51,10 +51,11 @@ ARROWS: dict[str, set[str]] = {
     "check.path": {"address", "check.verdict", "dial"},
     "check.pattern": set(),
     "check.pings": {"check.path", "check.pattern", "check.talk"},
-    "check.pressure": {"check.path", "check.pattern", "check.tcp"},
+    "check.pressure": {"check.path", "check.pattern", "check.tcp", "check.verdict"},
     "check.probes": {
         "check.families", "check.orders", "check.path", "check.pattern", "check.pings",
         "check.pressure", "check.samples", "check.talk", "check.tcp", "check.verdict", "dial",
+        "identity",
     },
     "check.report": {
         "_version", "check.catalog", "check.path", "check.runner", "check.verdict",

@@ -380,7 +380,7 @@ def test_readiness_follows_the_server(make_server: MakeServer, join: Join) -> No
     server = fastecho.Server(drain_idle=20)
     with exporting(server) as metrics:
         (where,) = metrics.addresses
-        assert ask(where, "/readyz")[::2] == (503, "not accepting\n")
+        assert ask(where, "/readyz")[::2] == (503, "not ready\n")
         server.start()
         assert ask(where, "/readyz")[0] == 200
         server.refuse()

@@ -7,7 +7,7 @@ import socket
 from fastecho.check.path import Stream, no_route
 from fastecho.check.pattern import Plain
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import SPOILED, NotTestable, failed, passed
 from fastecho.dial import reason, text_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -48,18 +48,20 @@ def _verdict(
     line = Plain(b"fastecho check %d\n" % path.seed)
     talks = {i: Talk(one, line) for i, one in enumerate(streams) if isinstance(one, Stream)}
     converse(path, list(talks.values()))
-    good, bad = [], []
+    good, bad, spoiled = [], [], True
     for i, (place, stream) in enumerate(zip(places, streams, strict=True)):
         where = text_of(*place)
         if isinstance(stream, OSError):
             bad.append(f"{where}: {reason(stream)}")
+            spoiled = False
         elif talks[i].is_whole:
             good.append(f"{where} in {stream.connect_s * 1e3:.3f} ms")
         else:
             bad.append(f"{where}: {talks[i].story()}")
+            spoiled = spoiled and talks[i].difference() is not None
     values = {"addresses": len(places), "addresses_reached": len(good)}
     if bad:
-        return failed("; ".join(bad), **values)
+        return failed("; ".join(bad), SPOILED if spoiled else "", **values)
     return passed(f"connected to {', '.join(good)}", **values)
 
 

@@ -9,6 +9,7 @@ import select
 from time import monotonic
 
 from fastecho.check.tcp import unsent
+from fastecho.check.verdict import Failed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ MOVED_BYTES = 4096
 """Less is no progress: a full receiver takes some bytes of the probes that ask it for room."""
 LOOK_SECONDS = 0.05
 CHUNK = 1 << 16
+CUT = (
+    "Whether something pushes back was not seen, because the connection was ended before: a server "
+    "or proxy that ends who does not read, or a limit on the bytes or the time of a connection."
+)
 
 
 class Filled:
@@ -54,7 +59,10 @@ def stall_seconds(path: Path) -> float:
 def fill(path: Path, stream: Stream, source: Source, until: float) -> Filled:
     """Send until the path takes no more, the source is at its end, or the time is over.
 
-    Nothing is read. Raises OSError if the connection ends.
+    Nothing is read.
+
+    Raises:
+        Failed: the connection ended, which is not what the probes of this look for.
     """
     stall, sock = stall_seconds(path), stream.sock
     poller = path.poller()
@@ -68,6 +76,9 @@ def fill(path: Path, stream: Stream, source: Source, until: float) -> Filled:
                 sent += sock.send(source.take(sent, CHUNK))
             except BlockingIOError:
                 pass
+            except ConnectionError:
+                words = f"the connection was ended when {sent:,} bytes had been sent, none read"
+                raise Failed(words, CUT) from None
         elif events:  # all is sent, and it would be told for ever
             path.sleep(LOOK_SECONDS / 10)
         now, took = monotonic(), sent - unsent(sock)

@@ -58,7 +58,7 @@ class Run:
         path: where to.
         chosen: the probes to run, in the order of the list.
         found: called with each finding as soon as it and all before it in the list are there, in
-            the thread that runs.
+            the thread that runs; when it is interrupted, with what is there of the others.
     Attributes:
         findings: in the order of the list; of a run that was interrupted, those that are there.
         interrupted: whether it was.
@@ -100,6 +100,7 @@ class Run:
             self._one_by_one(rest, end)
         except KeyboardInterrupt:
             self.interrupted = True
+            self._tell_the_rest()
         self.elapsed = monotonic() - began
 
     def _one_by_one(self, probes: Sequence[Probe], end: float | None) -> None:
@@ -178,7 +179,7 @@ class Run:
         except NotTestable as reason:
             return not_testable(str(reason))
         except Failed as reason:
-            return failed(str(reason))
+            return failed(str(reason), reason.meaning)
         except OutOfTime:
             seconds = QUICK_SECONDS if path.quick else PROBE_SECONDS
             return not_testable((LATE if path.quick else TOO_LONG).format(seconds))
@@ -206,3 +207,10 @@ class Run:
                 return
             self._tell(self._found[name])
             self._told += 1
+
+    def _tell_the_rest(self) -> None:
+        """Tell of what was found behind a probe that will not end any more."""
+        for probe in self._chosen[self._told :]:
+            if probe.name in self._found:
+                self._tell(self._found[probe.name])
+        self._told = len(self._chosen)

@@ -18,10 +18,21 @@ __all__ = ["come_back"]
 
 DESCRIBED = 3
 """So many that failed are described, the others only named."""
+UNSERVED = (
+    "Or it has nothing to do with these bytes, and so many connections at a time are not served: "
+    "see what the probe connections says."
+)
 
 
-def come_back(path: Path, samples: Mapping[str, bytes], what: str) -> Finding:
-    """Send all samples at once and compare; `what` they are, in words."""
+def come_back(path: Path, samples: Mapping[str, bytes], what: str, meaning: str) -> Finding:
+    """Send all samples at once and compare.
+
+    Args:
+        path: where to.
+        samples: by name.
+        what: they are, in words.
+        meaning: of a failure.
+    """
     streams = streams_of(path.open_all(len(samples)))
     talks = {
         name: Talk(stream, Plain(data), keep=True)
@@ -38,7 +49,9 @@ def come_back(path: Path, samples: Mapping[str, bytes], what: str) -> Finding:
     told = [f"{name}: {words}" for name, words in list(wrong.items())[:DESCRIBED]]
     if rest := list(wrong)[DESCRIBED:]:
         told.append(f"also {', '.join(rest)}")
-    return failed("; ".join(told), samples=len(samples), wrong=list(wrong))
+    if not any(talks[name].received for name in wrong):
+        meaning = f"{meaning} {UNSERVED}"
+    return failed("; ".join(told), meaning, samples=len(samples), wrong=list(wrong))
 
 
 def _words(talk: Talk) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "NOT_TESTABLE",
     "PASSED",
     "SPOILED",
+    "UNSERVED",
     "Cancelled",
     "Failed",
     "Finding",
@@ -34,6 +35,11 @@ SPOILED = (
     "probes echo and order say."
 )
 """The meaning of a failure that is another one's matter."""
+UNSERVED = (
+    "What this looks for was not seen, because the connection was not served before: see what the "
+    "probes connections, latency and echo say."
+)
+"""The same, of a probe whose first message got no echo."""
 
 
 class NotTestable(Exception):  # noqa: N818 (an outcome, no error)
@@ -41,7 +47,15 @@ class NotTestable(Exception):  # noqa: N818 (an outcome, no error)
 
 
 class Failed(Exception):  # noqa: N818 (an outcome, no error)
-    """A probe failed; the text is the evidence, a sentence without its full stop."""
+    """A probe failed; the text is the evidence, a sentence without its full stop.
+
+    Attributes:
+        meaning: as of a Finding; "" for the probe's own.
+    """
+
+    def __init__(self, evidence: str, meaning: str = "") -> None:
+        super().__init__(evidence)
+        self.meaning = meaning
 
 
 class OutOfTime(Exception):  # noqa: N818 (an outcome, no error)
@@ -113,9 +127,9 @@ def failed(evidence: str, meaning: str = "", /, **values: Any) -> Finding:
     return Finding(FAILED, evidence, meaning, values=values)
 
 
-def hopeless(evidence: str, /, **values: Any) -> Finding:
+def hopeless(evidence: str, meaning: str = "", /, **values: Any) -> Finding:
     """Return the finding of a gate that failed: no other probe could tell anything."""
-    return Finding(FAILED, evidence, ends_all=True, values=values)
+    return Finding(FAILED, evidence, meaning, ends_all=True, values=values)
 
 
 def not_testable(reason: str) -> Finding:

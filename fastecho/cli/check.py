@@ -73,21 +73,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--idle",
         metavar="TIMES",
         help="for how long connections are left idle, with commas: the first that dies is told "
-        "(default: 2, full profile 10,30)",
+        "(default: 10,30, with --quick 2)",
     )
     add(
         "--only",
         action="append",
         default=[],
         metavar="NAMES",
-        help="only these probes or groups, with commas; may be repeated",
+        help="only these probes or groups, with commas; may be repeated; reachable, answer and "
+        "path-mtu always run",
     )
     add(
         "--skip",
         action="append",
         default=[],
         metavar="NAMES",
-        help="all but these probes or groups, with commas; may be repeated",
+        help="all but these probes or groups, with commas; may be repeated; reachable, answer and "
+        "path-mtu always run",
     )
     add("--list", action="store_true", help="list the probes, and end")
     add(
@@ -99,12 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="TIME",
         help="silence after which something counts as lost; never less than 30 round trips "
-        "(default: 3, full profile 5)",
+        "(default: 5, with --quick 3)",
     )
     add(
         "--connections",
         metavar="N",
-        help="so many are opened at a time (default: 50, full profile 200)",
+        help="so many are opened at a time (default: 200, with --quick 50)",
     )
     add(
         "--json",

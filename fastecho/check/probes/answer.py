@@ -8,11 +8,13 @@ from fastecho.check.path import Stream
 from fastecho.check.pattern import Plain, what_is
 from fastecho.check.talk import Talk, converse
 from fastecho.check.verdict import failed, hopeless, passed
+from fastecho.identity import Greeting, NotIdentifiedError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from fastecho.check.path import Path
     from fastecho.check.verdict import Finding
+    from fastecho.identity import Identity
 
 TITLE = "what answers is an echo"
 GROUP, ORDER, QUICK, PHASE, NEEDS = "reach", 1, True, "first", ()
@@ -20,6 +22,13 @@ PASSED = "What was sent came back: an echo server answers."
 FAILED = (
     "Something else than an echo server answers, or something between answers in its place: "
     "another service has the port, or a proxy sends its own error."
+)
+IDENTIFIES = (
+    "A server with --identify speaks first, so it is no echo: check one that was started without."
+)
+STOPPED = (
+    "The echo ends while its client still talks: a server that answers once, or a limit on the "
+    "bytes or the time of a connection, there or on the way."
 )
 TIMES = 5
 TRIED = 3
@@ -45,7 +54,7 @@ def run(path: Path) -> Finding:
             talk = Talk(good.stream, line, keep=True)
             converse(path, [talk])
             if not talk.is_whole:
-                return _wrong(talk, line.data)
+                return _wrong(talk, line.data, number + 1)
             times.append(talk.ended - talk.began)
     finally:
         for stream in streams:
@@ -55,11 +64,18 @@ def run(path: Path) -> Finding:
     return passed(f"{TIMES + 1} lines came back, at the median in {ms:.3f} ms", rtt_ms=ms)
 
 
-def _wrong(talk: Talk, line: bytes) -> Finding:
+def _wrong(talk: Talk, line: bytes, before: int = 0) -> Finding:
+    """Return what is wrong with the echo of a line; so many before it were well."""
     came = bytes(talk.data)
     found = talk.difference()
+    if (who := _who_answers(came)) is not None:
+        return hopeless(f"the server says who answers before it echoes: {who}", IDENTIFIES)
     if found is None:
-        return hopeless(f"a line of {len(line)} bytes was sent: {talk.story()}")
+        words = f"a line of {len(line)} bytes was sent: {talk.story()}"
+        if not before:
+            return hopeless(words)
+        lines = "1 line" if before == 1 else f"{before} lines"
+        return hopeless(f"{lines} came back, then {words}", STOPPED)
     if line in came:
         extra = what_is(came.replace(line, b"", 1))
         return failed(f"the echo came with something more: {extra}", difference=found.to_json())
@@ -71,3 +87,13 @@ def _wrong(talk: Talk, line: bytes) -> Finding:
 
 def _likeness(line: bytes, came: bytes) -> float:
     return sum(one == other for one, other in zip(line, came, strict=False)) / len(line)
+
+
+def _who_answers(came: bytes) -> Identity | None:
+    """Return what a server with --identify says first; None if it is none."""
+    greeting = Greeting()
+    greeting.feed(came)
+    try:
+        return greeting.identity("")
+    except NotIdentifiedError:
+        return None

@@ -56,7 +56,10 @@ def run(path: Path) -> Finding:
     if good == number:
         return passed(f"{number:,} connections at a time, each got its own bytes back", **values)
     told = [f"{count:,} not connected: {why}" for why, count in refused.most_common(DESCRIBED)]
-    told += [f"{count:,} times {why}" for why, count in broken.most_common(DESCRIBED)]
+    told += [
+        f"{'once' if count == 1 else f'{count:,} times'} {why}"
+        for why, count in broken.most_common(DESCRIBED)
+    ]
     return failed(f"{good:,} of {number:,} connections echoed; {'; '.join(told)}", **values)
 
 

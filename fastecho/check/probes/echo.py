@@ -45,7 +45,8 @@ def run(path: Path) -> Finding:
                 part = talk.received
                 break
             if not talk.is_whole:
-                words, found = f"{size:,} bytes: {talk.story()}", talk.difference()
+                what = "1 byte" if size == 1 else f"{size:,} bytes"
+                words, found = f"{what}: {talk.story()}", talk.difference()
                 more = {} if found is None else {"difference": found.to_json()}
                 return failed(words, size_bytes=size, exact_up_to_bytes=largest, **more)
             largest, total = size, total + size

@@ -45,4 +45,4 @@ def run(path: Path) -> Finding:
         "SIP": b"OPTIONS sip:echo.invalid SIP/2.0\r\nMax-Forwards: 70\r\n\r\n",
         "a BitTorrent handshake": b"\x13BitTorrent protocol" + bytes(48),
     }
-    return come_back(path, samples, "beginnings of other protocols")
+    return come_back(path, samples, "beginnings of other protocols", FAILED)

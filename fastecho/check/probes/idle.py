@@ -7,7 +7,7 @@ from time import monotonic
 from fastecho.check.path import streams_of
 from fastecho.check.pattern import Pattern
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import UNSERVED, NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(path: Path) -> Finding:
         converse(path, first)
         for rung, talk in zip(rungs, first, strict=True):
             if not talk.is_whole:
-                return failed(f"before it was idle for {rung:g} s: {talk.story()}")
+                return failed(f"before it was idle for {rung:g} s: {talk.story()}", UNSERVED)
         began = monotonic()
         alive: list[float] = []
         for i, (rung, stream) in enumerate(zip(rungs, streams, strict=True)):

@@ -7,7 +7,7 @@ import socket
 from fastecho.check.pattern import Pattern
 from fastecho.check.talk import Talk, converse
 from fastecho.check.tcp import tcp_info
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import UNSERVED, NotTestable, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(path: Path) -> Finding:
         first = Talk(stream, Pattern(path.seed, 110, 64), check=False)
         converse(path, [first])
         if not first.is_whole:
-            return failed(f"before: {first.story()}")
+            return failed(f"before keepalives were sent: {first.story()}", UNSERVED)
         sock = stream.sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (("KEEPIDLE", 1), ("KEEPINTVL", 1), ("KEEPCNT", 20)):

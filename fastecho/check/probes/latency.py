@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TITLE = "time of a small message"
 GROUP, QUICK, PHASE, NEEDS = "flow", True, "alone", ()
 PASSED = "For information: no time is wrong by itself."
-FAILED = "A connection that only exchanges small messages broke."
+FAILED = "A small message did not come back as it was sent."
 
 
 def run(path: Path) -> Finding:

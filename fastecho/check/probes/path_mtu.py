@@ -37,6 +37,7 @@ TIMESTAMPS = 12
 TRIED_AT_ONCE = 3
 TRIED = 32
 """Sizes at a time."""
+UNTRIED = "Whole segments were not tried: not even 40 bytes came back as they were sent."
 UNKNOWN = (
     "Whole segments are lost, and none of any other size was seen to pass in time: a path-MTU "
     "black hole, or a path that loses nearly all."
@@ -52,7 +53,7 @@ def run(path: Path) -> Finding:
         small = Talk(stream, Pattern(path.seed, 140, 40))
         converse(path, [small])
         if not small.is_whole:
-            return failed(f"40 bytes: {small.story()}", "Not even small segments pass.")
+            return failed(f"40 bytes: {small.story()}", UNTRIED)
         info = tcp_info(stream.sock)
         if info is None:
             raise NotTestable("the kernel does not tell the segment size (no TCP_INFO)")

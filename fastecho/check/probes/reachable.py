@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from fastecho.check.path import Stream
 from fastecho.check.verdict import hopeless, passed
 from fastecho.dial import connect_error, text_of
@@ -18,6 +20,10 @@ FAILED = (
     "Nobody can connect: the server does not run, listens elsewhere, or a firewall drops or "
     "refuses what is sent to it."
 )
+UNRESOLVED = (
+    "The name has no address here: it is misspelt, or the resolver does not know it or cannot be "
+    "asked. Nothing was tried on the way to the server."
+)
 TRIED = 3
 
 
@@ -27,7 +33,8 @@ def run(path: Path) -> Finding:
     try:
         places = path.places()
     except OSError as error:
-        return hopeless(error.strerror or str(error))
+        meaning = UNRESOLVED if isinstance(error, socket.gaierror) else ""
+        return hopeless(error.strerror or str(error), meaning)
     for family, place in places:
         # More than one: a single one may go over the one bad link of a bundle.
         found = path.connect_all([(family, place)] * TRIED, enough=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from time import monotonic
 
-from fastecho.check.orders import order, read_line
+from fastecho.check.orders import UNORDERED, order, read_line
 from fastecho.check.pattern import Pattern, Ruler
 from fastecho.check.talk import Talk, converse
 from fastecho.check.verdict import Failed, failed, passed
@@ -68,5 +68,6 @@ def _ask(path: Path, token: str) -> dict[str, Any]:
                 int(got["bytes"])
                 return dict(got)
         except (ValueError, TypeError, KeyError):
-            raise Failed(f"the server's report cannot be read: {line[:60]!r}") from None
+            words = f"the server's report cannot be read: {line[:60]!r}"
+            raise Failed(words, UNORDERED) from None
         path.sleep(max(ASK_SECONDS, path.rtt))

@@ -18,6 +18,10 @@ FAILED = (
     "Most of what is sent has to be sent again: a path that loses nearly all, or answers too late "
     "to be believed."
 )
+UNECHOED = (
+    "The kernel was not asked, because a small message did not come back as it was sent: see what "
+    "the probes latency and echo say."
+)
 LEAST_SEGMENTS = 10
 
 
@@ -28,7 +32,7 @@ def run(path: Path) -> Finding:
         for i in range(number):
             took = ping(path, stream, i)
             if isinstance(took, str):
-                return failed(f"message {i + 1}: {took}")
+                return failed(f"message {i + 1}: {took}", UNECHOED)
         info = tcp_info(stream.sock)
     if info is None:
         raise NotTestable("the kernel does not tell (no TCP_INFO)")
