@@ -338,6 +338,17 @@ def test_a_buffer_that_the_kernel_cuts_is_a_warning(name: str, limit: str) -> No
         assert [line for line in said if "warning" in line] == expected
 
 
+def test_more_connections_than_descriptors_is_a_warning() -> None:
+    program = ["sh", "-c", 'ulimit -n 300; exec "$@"', "sh", *COMMAND]
+    words = (
+        "fastecho: warning: max_connections 300 needs more than the 300 descriptors of ulimit -n"
+    )
+    for most, expected in ((300, [words]), (299, [])):
+        with serving(f"--max-connections={most}", program=program) as server:
+            _, said = server.end(signal.SIGTERM)
+        assert [line for line in said if "warning" in line] == expected
+
+
 def test_the_log_level_chooses_what_is_said() -> None:
     said = {}
     for level in ("info", "warning", "error"):

@@ -487,6 +487,12 @@ def _without_effect(config: Config) -> Iterator[str]:
             continue  # other namespaces of the network may not show it
         if asked is not None and asked > most:
             yield f"{name} {asked} is cut to {most} by the kernel (net.core.{limit})"
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = config.max_connections
+    if wanted is not None and most != resource.RLIM_INFINITY and wanted >= most:
+        yield f"max_connections {wanted} needs more than the {most} descriptors of ulimit -n"
 
 
 def _start_error(what: str, error: OSError) -> StartError:
