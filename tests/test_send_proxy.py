@@ -19,7 +19,7 @@ from commands import COMMAND, DEADLINE, assert_refused, environment, run
 from conftest import MakeServer
 from driven import DrivenServer
 from load_servers import exact, serving
-from peers import has_ipv6, recv_exactly
+from peers import has_ipv6, is_reset, recv_exactly, reset
 from scripted import message, scripted
 
 from fastecho import Client, ConfigError
@@ -76,11 +76,23 @@ def test_there_is_no_other_version() -> None:
         header_of(one, "v3")
 
 
-def test_of_a_connection_that_was_reset_nothing_can_be_told(make_server: MakeServer) -> None:
+def test_of_a_connection_that_was_closed_nothing_can_be_told(make_server: MakeServer) -> None:
     client = Client(make_server().address)
     client.close()
     with pytest.raises(OSError, match="descriptor"):
         header_of(client)
+
+
+def test_of_a_connection_that_was_reset_it_is_said_that_it_was() -> None:
+    """And not, as the kernel has it, that it is not connected."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        reset(listener.accept()[0])
+        assert is_reset(sock)
+        with pytest.raises(ConnectionResetError, match=r"^\[Errno \d+\] Connection reset by peer$"):
+            header_of(sock)
 
 
 # --- connect and ping ------------------------------------------------------------------------
