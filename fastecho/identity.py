@@ -137,7 +137,7 @@ def identity_of(line: bytes) -> Identity | None:
     import json
 
     try:
-        told = json.loads(line.decode("ascii"))
+        told = json.loads(line.decode("ascii"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
@@ -153,6 +153,11 @@ def identity_of(line: bytes) -> Identity | None:
         seen if isinstance(seen, str) else None,
         claimed if isinstance(claimed, str) else None,
     )
+
+
+def _refuse(word: str) -> object:
+    """NaN and Infinity are Python's, and no JSON: a load does not take them either."""
+    raise ValueError(word)
 
 
 def read_identity(connection: HasDescriptor, peer: str, patience: float) -> Identity:

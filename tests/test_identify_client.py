@@ -40,6 +40,7 @@ MEND = "start it with --identify"
 WRONG = {
     "an echo": (b"hello\n", "b'hello\\n'"),
     "no JSON": (b"{hello}\n", "b'{hello}\\n'"),
+    "Python's NaN": (b'{"instance":"a","x":NaN}\n', "b'{\"instance\":\"a\",\"x\":NaN}\\n'"),
     "no object": (b"{} 1\n", "b'{} 1\\n'"),
     "no name": (b'{"host":"a"}\n', "b'{\"host\":\"a\"}\\n'"),
     "an empty name": (b'{"instance":""}\n', "b'{\"instance\":\"\"}\\n'"),
