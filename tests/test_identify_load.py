@@ -242,6 +242,38 @@ def test_which_target_it_was_is_known() -> None:
             assert load.unidentified == (1, b"x")
 
 
+def test_of_two_that_are_wrong_the_first_is_told() -> None:
+    """What came first is in front of the load, too, when it looks at both."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        Load([(one.family, sock.getsockname()) for sock in (one, other)],
+             identify=True, connections=2) as load,
+    ):  # fmt: skip
+        load.connect()
+        with one.accept()[0] as first, other.accept()[0] as second:
+            first.sendall(b"first")
+            second.sendall(b"second")
+            load.run(DEADLINE)
+            assert load.unidentified == (0, b"first")
+
+
+def test_the_line_shows_that_the_server_is_there() -> None:
+    """A reply that comes in time behind it is late, and the connection is not given up."""
+
+    def slowly(sock: socket.socket) -> None:
+        time.sleep(0.5)  # less than the timeout, twice
+        sock.sendall(LINE)
+        data = sock.recv(64)
+        time.sleep(0.5)
+        sock.sendall(data)
+
+    with serving(slowly) as server, server.load(identify=True, timeout=0.8) as load:
+        load.connect()
+        result = load.run(DEADLINE, messages=1)
+    assert (result["late"], result["timed_out"]) == (1, 0)
+
+
 # --- bench -----------------------------------------------------------------------------------
 
 
