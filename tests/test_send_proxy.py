@@ -235,6 +235,20 @@ def test_nor_does_a_connection_that_a_run_opens_wait() -> None:
     assert len(handler.right) == 4 and handler.segments.count(1) >= 4
 
 
+@pytest.mark.parametrize("name", ["closed", "open", "idle"])
+def test_a_header_that_no_message_follows_is_sent_at_once(name: str) -> None:
+    """The kernel holds a segment that is to become longer back for 200 ms."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Load([(listener.family, listener.getsockname())], proxy=2, **MODES[name]) as load,
+    ):
+        load.connect()
+        sock, peer = listener.accept()
+        with sock:
+            sock.settimeout(0.1)
+            assert sock.recv(100) == headers.v2(peer, listener.getsockname())
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bench_tells_of_it_and_names_it_in_its_result(version: str) -> None:
     done = run("bench", "--server", "-c2", "-n20", "--idle-connections=2", "--json",
