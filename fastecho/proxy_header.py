@@ -70,8 +70,8 @@ def header_of(connection: HasDescriptor, version: str = "v2") -> bytes:
     if family not in FAMILIES:
         return b"PROXY UNKNOWN\r\n" if version == "v1" else SIGNATURE + pack("!BBH", LOCAL, 0, 0)
     word, number = FAMILIES[family]
-    # An IPv6 address may carry a zone, which is nobody's but this machine's.
-    hosts = [place[0].partition("%")[0] for place in (source, destination)]
+    # Without a link-local address's link, which is nobody's but this machine's: it stands apart.
+    hosts = source[0], destination[0]
     ports = source[1], destination[1]
     if version == "v1":
         return f"PROXY {word} {hosts[0]} {hosts[1]} {ports[0]} {ports[1]}\r\n".encode()

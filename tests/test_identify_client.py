@@ -76,6 +76,21 @@ def test_the_line_may_come_in_pieces_and_with_more_behind_it(data: bytes, step: 
     assert str(told) == "web-1 (node7) answers, connection 17, sees [::1]:7"
 
 
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("step", [1, 5000])
+@pytest.mark.parametrize("frame", [False, True])
+def test_it_is_no_longer_than_so_many_bytes(frame: bool, step: int, more: int) -> None:
+    line = b'{"instance":"a"}'.ljust(LINE_BYTES + more - 1) + b"\n"
+    greeting, rest = Greeting(), framed(line) if frame else line
+    while not greeting.is_whole:
+        rest = rest[greeting.feed(rest[:step]) :]
+    if not more:
+        assert greeting.identity("here:7").instance == "a" and not rest
+        return
+    with pytest.raises(NotIdentifiedError):
+        greeting.identity("here:7")
+
+
 @given(data=st.binary(max_size=200), step=st.integers(1, 100), begin=st.sampled_from([b"", b"{"]))
 def test_no_bytes_do_harm(data: bytes, step: int, begin: bytes) -> None:
     greeting, rest = Greeting(), begin + data + bytes(LINE_BYTES + 4)

@@ -52,6 +52,29 @@ def test_it_has_both_addresses_of_the_connection(family: int, version: str) -> N
         assert sock.gettimeout() is None
 
 
+def link_local() -> tuple[str, int] | None:
+    """Return an address of this machine that counts on one link only, and the link's number."""
+    table = Path("/proc/net/if_inet6")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        packed, link, _, scope, _, _ = line.split()
+        if scope == "20":  # include/net/ipv6.h
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)), int(link, 16)
+    return None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_link_of_an_address_is_nobody_elses_business(version: str) -> None:
+    if (found := link_local()) is None:
+        pytest.skip("this machine has no link-local address")
+    host, link = found
+    with socket.socket(socket.AF_INET6) as listener, socket.socket(socket.AF_INET6) as sock:
+        listener.bind((host, 0, 0, link))
+        listener.listen()
+        sock.connect((host, listener.getsockname()[1], 0, link))
+        ports = [one.getsockname()[1] for one in (sock, listener)]
+        assert header_of(sock, version) == MAKE[version]((host, ports[0]), (host, ports[1]))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_unix_socket_has_none_to_tell(version: str) -> None:
     one, other = socket.socketpair()
