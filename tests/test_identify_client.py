@@ -101,6 +101,11 @@ def test_no_bytes_do_harm(data: bytes, step: int, begin: bytes) -> None:
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
+def test_of_what_has_another_type_nothing_is_told() -> None:
+    told = identity_of(b'{"instance":"a","host":1,"connection":true,"seen":[],"claimed":{}}')
+    assert str(told) == "a answers"
+
+
 @given(st.text(min_size=1, max_size=30))
 @settings(max_examples=50)
 def test_nothing_of_it_acts_on_a_terminal(name: str) -> None:
