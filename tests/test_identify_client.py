@@ -218,6 +218,23 @@ def test_ping_counts_by_instance(make_server: MakeServer) -> None:
     assert "seq=3 instance=a b connect=" in done.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--new-connection",)], ids=["one", "several"])
+def test_nothing_that_ping_shows_of_a_name_acts_on_a_terminal(more: tuple[str, ...]) -> None:
+    def named(connection: socket.socket) -> None:
+        connection.sendall(rb'{"instance":"\u001b[2J\n\u202e\ud800","host":"\u009b2J"}' + b"\n")
+        echo(connection)
+
+    with scripted(named) as server:
+        done = run("ping", server.address, "-i0", "-c1", "--identify", *more)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(line.isprintable() for line in lines)
+    name = r"\x1b[2J\n\u202e\ud800"
+    assert lines[1] == rf"{name} (\x9b2J) answers"
+    assert f"{name} answered 1 probe on 1 connection" in lines
+    assert (f" instance={name} " in done.stdout) == bool(more)
+
+
 def test_without_the_option_nobody_is_counted(make_server: MakeServer) -> None:
     pinger = Pinger(make_server().address, count=1, interval=0)
     list(pinger)
