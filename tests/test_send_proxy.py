@@ -247,7 +247,7 @@ def test_a_load_sends_it_on_each_connection(
 def test_in_reconnect_mode_header_and_message_are_one_segment() -> None:
     handler = Expecting(2)
     with serving(handler) as server, server.load(mode="reconnect", proxy=2) as load:
-        load.run(1, messages=20)
+        load.run(DEADLINE, messages=20)
     assert handler.segments == [1] * 20
 
 
