@@ -46,9 +46,9 @@ WRONG = {
     "an empty name": (b'{"instance":""}\n', "b'{\"instance\":\"\"}\\n'"),
     "a name that is a number": (b'{"instance":1}\n', "b'{\"instance\":1}\\n'"),
     "no ASCII": (b'{"instance":"\xff"}\n', "b'{\"instance\":\"\\xff\"}\\n'"),
-    "one that is too long": (b'{"instance":"' + b"a" * 4096 + b'"}\n', "b'{\"instance\":\"aaaaa"),
+    "one that is too long": (b'{"instance":"' + b"a" * 8192 + b'"}\n', "b'{\"instance\":\"aaaaa"),
     "the depth of a well": (b'{"a":' + b"[" * 4000 + b"\n", "b'{\"a\":[[["),
-    "a frame too long": (b"\0\0\x10\x01" + b"a" * 4097, "b'\\x00\\x00\\x10\\x01aaa"),
+    "a frame too long": (b"\0\0\x20\x01" + b"a" * 8193, "b'\\x00\\x00 \\x01aaa"),
     "an empty frame": (b"\0\0\0\0", "b'\\x00\\x00\\x00\\x00'"),
     "escapes": (b"\x1b[2J\n", "b'\\x1b[2J\\n'"),
 }  # fmt: skip

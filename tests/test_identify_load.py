@@ -18,8 +18,11 @@ import pytest
 from commands import DEADLINE, assert_refused, run
 from conftest import MakeServer
 from load_servers import Handler, echo, exact, hold, serving
+from peers import connect
+from proxy_headers import AUTHORITY, CRC32C, UNIQUE_ID, binary, crc32c, tlv
 
 from fastecho._load import Load
+from fastecho.identity import LINE_BYTES, identity_of
 from fastecho.measure import Plan, Result
 from fastecho.measure import run as measure
 from fastecho.measure.instances import MOST_NAMES, add_up, from_json, of_load
@@ -208,9 +211,9 @@ WRONG = {
     "no JSON": b"{hello}\n",
     "no name": b'{"host":"a"}\n',
     "no ASCII": b'{"instance":"\xff"}\n',
-    "too long": b"{" + b" " * 4096 + b"\n",
+    "too long": b"{" + b" " * 8192 + b"\n",
     "an empty frame": b"\0\0\0\0",
-    "a frame too long": b"\0\0\x10\x01",
+    "a frame too long": b"\0\0\x20\x01",
     "a frame of something": b"\0\0\0\x05hello",
 }
 
@@ -272,6 +275,28 @@ def test_the_line_shows_that_the_server_is_there() -> None:
         load.connect()
         result = load.run(DEADLINE, messages=1)
     assert (result["late"], result["timed_out"]) == (1, 0)
+
+
+def test_the_longest_line_of_a_server_of_ours_is_one(make_server: MakeServer) -> None:
+    name, path = "\U0001f600" * 255, b"\xff" * 108
+    server = make_server(identify=True, instance=name, proxy_protocol="required")
+    tlvs = tlv(AUTHORITY, b"\xff" * 255) + tlv(UNIQUE_ID, bytes(128)) + tlv(CRC32C, bytes(4))
+    blank = binary(0x21, 0x31, path + path + tlvs)
+    with connect(server) as peer:
+        peer.sendall(blank[:-4] + crc32c(blank).to_bytes(4, "big"))
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            line += peer.recv(1 << 16)
+    assert identity_of(bytes(line)) is not None and LINE_BYTES * 3 // 4 < len(line) <= LINE_BYTES
+
+    def say(sock: socket.socket) -> None:
+        sock.sendall(line)
+        echo(sock)
+
+    with serving(say) as other, other.load(identify=True) as load:
+        load.connect()
+        load.run(DEADLINE, messages=1)
+        assert load.unidentified is None and list(of_load(load)) == [name]
 
 
 # --- bench -----------------------------------------------------------------------------------
