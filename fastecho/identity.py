@@ -5,7 +5,7 @@ here: when it is read (cli/connect.py, measure/pinger.py, measure/runner.py), wh
 into it (src_c/identify.h; docs/reference/proxy.md lists the keys).
 
 A server that frames by length sends it as a frame. Which of the two comes is told by the first
-byte: a line begins with `{`, the length of a frame with 0, as it is below 4,096.
+byte: a line begins with `{`, the length of a frame with 0, as it is below 65,536.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ __all__ = [
     "read_identity", "silent", "wrong",
 ]  # fmt: skip
 
-LINE_BYTES = 4096
-"""The line, with its newline or without the length before it, is no longer."""
+LINE_BYTES = 8192
+"""The line, with its newline or without the length before it, is no longer. (Ours has 6,600 bytes
+at the most: a name of 255 characters outside ASCII, and all that a PROXY header can tell.)"""
 
 PATIENCE = 5.0
 """Seconds to wait for it where the user has named no timeout."""
@@ -137,7 +138,7 @@ def identity_of(line: bytes) -> Identity | None:
     import json
 
     try:
-        told = json.loads(line.decode("ascii"))
+        told = json.loads(line.decode("ascii"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
@@ -153,6 +154,11 @@ def identity_of(line: bytes) -> Identity | None:
         seen if isinstance(seen, str) else None,
         claimed if isinstance(claimed, str) else None,
     )
+
+
+def _refuse(word: str) -> object:
+    """NaN and Infinity are Python's, and no JSON: a load does not take them either."""
+    raise ValueError(word)
 
 
 def read_identity(connection: HasDescriptor, peer: str, patience: float) -> Identity:

@@ -7,6 +7,8 @@ it is sent (cli/connect.py, measure/route.py), reading one (src_c/proxy.h), what
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from struct import pack
 
@@ -52,18 +54,24 @@ def header_of(connection: HasDescriptor, version: str = "v2") -> bytes:
         bytes: 15 to 116 of them.
     Raises:
         ConfigError: there is no such version.
-        OSError: errno kept (ENOTCONN when the peer has reset; EBADF once closed).
+        OSError: errno kept: ECONNRESET when the peer has reset it meanwhile; EBADF once closed.
     Thread: any.   Cost: four system calls.
     Source: proxy-protocol.txt of HAProxy; getsockname(2), getpeername(2).
     """
     checked_version(version)
     with socket.socket(fileno=socket.dup(connection.fileno())) as sock:
-        family, source, destination = sock.family, sock.getsockname(), sock.getpeername()
+        family, source = sock.family, sock.getsockname()
+        try:
+            destination = sock.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from None
     if family not in FAMILIES:
         return b"PROXY UNKNOWN\r\n" if version == "v1" else SIGNATURE + pack("!BBH", LOCAL, 0, 0)
     word, number = FAMILIES[family]
-    # An IPv6 address may carry a zone, which is nobody's but this machine's.
-    hosts = [place[0].partition("%")[0] for place in (source, destination)]
+    # Without a link-local address's link, which is nobody's but this machine's: it stands apart.
+    hosts = source[0], destination[0]
     ports = source[1], destination[1]
     if version == "v1":
         return f"PROXY {word} {hosts[0]} {hosts[1]} {ports[0]} {ports[1]}\r\n".encode()

@@ -18,7 +18,7 @@
 
 enum {
     /* Bytes of the line, with its newline or without the length before it, at the most. */
-    FE_GREETING_LINE_MAX = 4096,
+    FE_GREETING_LINE_MAX = 8192,
     FE_GREETING_MAX = FE_GREETING_LINE_MAX + 4,
     /* Objects and arrays in one another, at the most. */
     FE_GREETING_DEPTH = 16,

@@ -94,6 +94,34 @@ def test_without_a_thread_for_the_delay_it_drains_at_once() -> None:
         assert program.end() == 0
 
 
+ENDED_BEFORE = """
+import threading
+import fastecho
+
+server = fastecho.Server(drain_delay=1000)
+server.start()
+print(server.address, flush=True)
+server.serve_forever()
+left = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+for thread in left:
+    thread.join(10)
+print(any(thread.is_alive() for thread in left), flush=True)
+"""
+
+
+def test_no_thread_waits_for_a_delay_that_is_over_before_its_time() -> None:
+    with Program(ENDED_BEFORE) as program:
+        program.line()
+        wait_until(lambda: program.catches(signal.SIGTERM))
+        threads = Path(f"/proc/{program.pid}/task")
+        before = len(list(threads.iterdir()))
+        program.send(signal.SIGTERM)
+        wait_until(lambda: len(list(threads.iterdir())) > before)
+        program.send(signal.SIGTERM)
+        assert program.line() == "False"
+        assert program.end() == 0
+
+
 def test_a_wrong_delay_is_named() -> None:
     done = run("serve", "--drain-delay=-1")
     assert done.returncode == 2

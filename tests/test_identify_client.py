@@ -40,14 +40,15 @@ MEND = "start it with --identify"
 WRONG = {
     "an echo": (b"hello\n", "b'hello\\n'"),
     "no JSON": (b"{hello}\n", "b'{hello}\\n'"),
+    "Python's NaN": (b'{"instance":"a","x":NaN}\n', "b'{\"instance\":\"a\",\"x\":NaN}\\n'"),
     "no object": (b"{} 1\n", "b'{} 1\\n'"),
     "no name": (b'{"host":"a"}\n', "b'{\"host\":\"a\"}\\n'"),
     "an empty name": (b'{"instance":""}\n', "b'{\"instance\":\"\"}\\n'"),
     "a name that is a number": (b'{"instance":1}\n', "b'{\"instance\":1}\\n'"),
     "no ASCII": (b'{"instance":"\xff"}\n', "b'{\"instance\":\"\\xff\"}\\n'"),
-    "one that is too long": (b'{"instance":"' + b"a" * 4096 + b'"}\n', "b'{\"instance\":\"aaaaa"),
+    "one that is too long": (b'{"instance":"' + b"a" * 8192 + b'"}\n', "b'{\"instance\":\"aaaaa"),
     "the depth of a well": (b'{"a":' + b"[" * 4000 + b"\n", "b'{\"a\":[[["),
-    "a frame too long": (b"\0\0\x10\x01" + b"a" * 4097, "b'\\x00\\x00\\x10\\x01aaa"),
+    "a frame too long": (b"\0\0\x20\x01" + b"a" * 8193, "b'\\x00\\x00 \\x01aaa"),
     "an empty frame": (b"\0\0\0\0", "b'\\x00\\x00\\x00\\x00'"),
     "escapes": (b"\x1b[2J\n", "b'\\x1b[2J\\n'"),
 }  # fmt: skip
@@ -75,6 +76,21 @@ def test_the_line_may_come_in_pieces_and_with_more_behind_it(data: bytes, step: 
     assert str(told) == "web-1 (node7) answers, connection 17, sees [::1]:7"
 
 
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("step", [1, 5000])
+@pytest.mark.parametrize("frame", [False, True])
+def test_it_is_no_longer_than_so_many_bytes(frame: bool, step: int, more: int) -> None:
+    line = b'{"instance":"a"}'.ljust(LINE_BYTES + more - 1) + b"\n"
+    greeting, rest = Greeting(), framed(line) if frame else line
+    while not greeting.is_whole:
+        rest = rest[greeting.feed(rest[:step]) :]
+    if not more:
+        assert greeting.identity("here:7").instance == "a" and not rest
+        return
+    with pytest.raises(NotIdentifiedError):
+        greeting.identity("here:7")
+
+
 @given(data=st.binary(max_size=200), step=st.integers(1, 100), begin=st.sampled_from([b"", b"{"]))
 def test_no_bytes_do_harm(data: bytes, step: int, begin: bytes) -> None:
     greeting, rest = Greeting(), begin + data + bytes(LINE_BYTES + 4)
@@ -83,6 +99,11 @@ def test_no_bytes_do_harm(data: bytes, step: int, begin: bytes) -> None:
     with pytest.raises(NotIdentifiedError, match="did not say who answers") as caught:
         greeting.identity("here:7")
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+def test_of_what_has_another_type_nothing_is_told() -> None:
+    told = identity_of(b'{"instance":"a","host":1,"connection":true,"seen":[],"claimed":{}}')
+    assert str(told) == "a answers"
 
 
 @given(st.text(min_size=1, max_size=30))
@@ -195,6 +216,23 @@ def test_ping_counts_by_instance(make_server: MakeServer) -> None:
     assert told["plan"]["identify"] is True
     assert told["instances"] == {"a b": {"connections": 3, "received": 3}}
     assert "seq=3 instance=a b connect=" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--new-connection",)], ids=["one", "several"])
+def test_nothing_that_ping_shows_of_a_name_acts_on_a_terminal(more: tuple[str, ...]) -> None:
+    def named(connection: socket.socket) -> None:
+        connection.sendall(rb'{"instance":"\u001b[2J\n\u202e\ud800","host":"\u009b2J"}' + b"\n")
+        echo(connection)
+
+    with scripted(named) as server:
+        done = run("ping", server.address, "-i0", "-c1", "--identify", *more)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(line.isprintable() for line in lines)
+    name = r"\x1b[2J\n\u202e\ud800"
+    assert lines[1] == rf"{name} (\x9b2J) answers"
+    assert f"{name} answered 1 probe on 1 connection" in lines
+    assert (f" instance={name} " in done.stdout) == bool(more)
 
 
 def test_without_the_option_nobody_is_counted(make_server: MakeServer) -> None:

@@ -18,8 +18,11 @@ import pytest
 from commands import DEADLINE, assert_refused, run
 from conftest import MakeServer
 from load_servers import Handler, echo, exact, hold, serving
+from peers import connect
+from proxy_headers import AUTHORITY, CRC32C, UNIQUE_ID, binary, crc32c, tlv
 
 from fastecho._load import Load
+from fastecho.identity import LINE_BYTES, identity_of
 from fastecho.measure import Plan, Result
 from fastecho.measure import run as measure
 from fastecho.measure.instances import MOST_NAMES, add_up, from_json, of_load
@@ -208,9 +211,9 @@ WRONG = {
     "no JSON": b"{hello}\n",
     "no name": b'{"host":"a"}\n',
     "no ASCII": b'{"instance":"\xff"}\n',
-    "too long": b"{" + b" " * 4096 + b"\n",
+    "too long": b"{" + b" " * 8192 + b"\n",
     "an empty frame": b"\0\0\0\0",
-    "a frame too long": b"\0\0\x10\x01",
+    "a frame too long": b"\0\0\x20\x01",
     "a frame of something": b"\0\0\0\x05hello",
 }
 
@@ -240,6 +243,60 @@ def test_which_target_it_was_is_known() -> None:
             load.connect()
             load.run(DEADLINE)
             assert load.unidentified == (1, b"x")
+
+
+def test_of_two_that_are_wrong_the_first_is_told() -> None:
+    """What came first is in front of the load, too, when it looks at both."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        Load([(one.family, sock.getsockname()) for sock in (one, other)],
+             identify=True, connections=2) as load,
+    ):  # fmt: skip
+        load.connect()
+        with one.accept()[0] as first, other.accept()[0] as second:
+            first.sendall(b"first")
+            second.sendall(b"second")
+            load.run(DEADLINE)
+            assert load.unidentified == (0, b"first")
+
+
+def test_the_line_shows_that_the_server_is_there() -> None:
+    """A reply that comes in time behind it is late, and the connection is not given up."""
+
+    def slowly(sock: socket.socket) -> None:
+        time.sleep(0.5)  # less than the timeout, twice
+        sock.sendall(LINE)
+        data = sock.recv(64)
+        time.sleep(0.5)
+        sock.sendall(data)
+
+    with serving(slowly) as server, server.load(identify=True, timeout=0.8) as load:
+        load.connect()
+        result = load.run(DEADLINE, messages=1)
+    assert (result["late"], result["timed_out"]) == (1, 0)
+
+
+def test_the_longest_line_of_a_server_of_ours_is_one(make_server: MakeServer) -> None:
+    name, path = "\U0001f600" * 255, b"\xff" * 108
+    server = make_server(identify=True, instance=name, proxy_protocol="required")
+    tlvs = tlv(AUTHORITY, b"\xff" * 255) + tlv(UNIQUE_ID, bytes(128)) + tlv(CRC32C, bytes(4))
+    blank = binary(0x21, 0x31, path + path + tlvs)
+    with connect(server) as peer:
+        peer.sendall(blank[:-4] + crc32c(blank).to_bytes(4, "big"))
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            line += peer.recv(1 << 16)
+    assert identity_of(bytes(line)) is not None and LINE_BYTES * 3 // 4 < len(line) <= LINE_BYTES
+
+    def say(sock: socket.socket) -> None:
+        sock.sendall(line)
+        echo(sock)
+
+    with serving(say) as other, other.load(identify=True) as load:
+        load.connect()
+        load.run(DEADLINE, messages=1)
+        assert load.unidentified is None and list(of_load(load)) == [name]
 
 
 # --- bench -----------------------------------------------------------------------------------
@@ -294,11 +351,14 @@ def assert_refused_last(done: Any, code: int, sentence: str) -> None:
     assert_refused(done, code, sentence)
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_a_server_that_does_not_say_it_is_named(make_server: MakeServer, threads: str) -> None:
-    """At once: the other threads do not go on to the end."""
+@pytest.mark.parametrize(("threads", "connections"), [(1, 4), (2, 4), (2, 2)])
+def test_a_server_that_does_not_say_it_is_named(
+    make_server: MakeServer, threads: int, connections: int
+) -> None:
+    """At once: the other threads, which may not see it, do not go on to the end."""
     good, bad = make_server(identify=True), make_server()
-    done = run("bench", good.address, bad.address, "--identify", "-c4", "-d30s", f"-t{threads}")
+    done = run("bench", good.address, bad.address, "--identify", "-d600s", f"-t{threads}",
+               f"-c{connections}")  # fmt: skip
     sentence = f"--identify: {bad.address} did not say who answers, but sent b"
     assert_refused_last(done, 1, sentence)
     assert done.stderr.endswith(f" first: {MEND}\n")

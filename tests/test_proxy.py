@@ -506,6 +506,8 @@ def test_a_unix_sockets_peers_are_always_believed(
         ({"proxy_trusted": "10.0.0.1/8"}, "10.0.0.0/8 is the range"),
         ({"proxy_trusted": "10.0.0.0/33"}, "must have a number from 0 to 32 behind the /"),
         ({"proxy_trusted": "proxy.example"}, "proxy_trusted 'proxy.example' is no IP address"),
+        ({"proxy_trusted": f"::/{'1' * 5000}"}, "must have a number from 0 to 128 behind the /"),
+        ({"proxy_trusted": "10.0.0.0\0"}, "is no IP address"),
         ({"proxy_trusted": ["::1", 7]}, "must be addresses"),
         ({"proxy_timeout": 0}, "proxy_timeout 0 must be seconds from 0.001 to 3600"),
         ({"instance": "a\nb"}, "must be 1 to 255 printable characters"),
@@ -520,5 +522,6 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:
 def test_ranges_are_read_from_text_and_lists() -> None:
     config = Config(proxy_trusted="10.0.0.0/8, ::1,10.0.0.0/8")
     assert [str(one) for one in config.proxy_trusted] == ["10.0.0.0/8", "::1/128"]
+    assert Config(proxy_trusted="10.0.0.0/9").proxy_trusted != (config.proxy_trusted[0],)
     assert Config(proxy_trusted=[]).proxy_trusted == ()
     assert Config(**config.keywords()) == config

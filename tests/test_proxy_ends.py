@@ -116,7 +116,8 @@ def test_each_waits_for_its_own_time_whoever_leaves_before(
     server = make_server(proxy_protocol="required", proxy_timeout=0.3)
     connected, lasted = {}, []
     for number in range(7):
-        connected[number] = join(server), time.monotonic()
+        began = time.monotonic()
+        connected[number] = join(server), began
         wait_until(lambda number=number: server.stats().connections_open == number + 1)  # type: ignore[misc]
         threading.Event().wait(0.03)
     for number in (0, 3, 6):  # the first, one in the middle, the last

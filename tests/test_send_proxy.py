@@ -19,7 +19,7 @@ from commands import COMMAND, DEADLINE, assert_refused, environment, run
 from conftest import MakeServer
 from driven import DrivenServer
 from load_servers import exact, serving
-from peers import has_ipv6, recv_exactly
+from peers import has_ipv6, is_reset, recv_exactly, reset
 from scripted import message, scripted
 
 from fastecho import Client, ConfigError
@@ -52,6 +52,29 @@ def test_it_has_both_addresses_of_the_connection(family: int, version: str) -> N
         assert sock.gettimeout() is None
 
 
+def link_local() -> tuple[str, int] | None:
+    """Return an address of this machine that counts on one link only, and the link's number."""
+    table = Path("/proc/net/if_inet6")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        packed, link, _, scope, _, _ = line.split()
+        if scope == "20":  # include/net/ipv6.h
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)), int(link, 16)
+    return None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_link_of_an_address_is_nobody_elses_business(version: str) -> None:
+    if (found := link_local()) is None:
+        pytest.skip("this machine has no link-local address")
+    host, link = found
+    with socket.socket(socket.AF_INET6) as listener, socket.socket(socket.AF_INET6) as sock:
+        listener.bind((host, 0, 0, link))
+        listener.listen()
+        sock.connect((host, listener.getsockname()[1], 0, link))
+        ports = [one.getsockname()[1] for one in (sock, listener)]
+        assert header_of(sock, version) == MAKE[version]((host, ports[0]), (host, ports[1]))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_unix_socket_has_none_to_tell(version: str) -> None:
     one, other = socket.socketpair()
@@ -76,11 +99,23 @@ def test_there_is_no_other_version() -> None:
         header_of(one, "v3")
 
 
-def test_of_a_connection_that_was_reset_nothing_can_be_told(make_server: MakeServer) -> None:
+def test_of_a_connection_that_was_closed_nothing_can_be_told(make_server: MakeServer) -> None:
     client = Client(make_server().address)
     client.close()
     with pytest.raises(OSError, match="descriptor"):
         header_of(client)
+
+
+def test_of_a_connection_that_was_reset_it_is_said_that_it_was() -> None:
+    """And not, as the kernel has it, that it is not connected."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        reset(listener.accept()[0])
+        assert is_reset(sock)
+        with pytest.raises(ConnectionResetError, match=r"^\[Errno \d+\] Connection reset by peer$"):
+            header_of(sock)
 
 
 # --- connect and ping ------------------------------------------------------------------------
@@ -212,7 +247,7 @@ def test_a_load_sends_it_on_each_connection(
 def test_in_reconnect_mode_header_and_message_are_one_segment() -> None:
     handler = Expecting(2)
     with serving(handler) as server, server.load(mode="reconnect", proxy=2) as load:
-        load.run(1, messages=20)
+        load.run(DEADLINE, messages=20)
     assert handler.segments == [1] * 20
 
 
@@ -221,6 +256,20 @@ def test_nor_does_a_connection_that_a_run_opens_wait() -> None:
     with serving(handler) as server, server.load(connections=4, proxy=1, reopen=True) as load:
         load.run(0.02)
     assert len(handler.right) == 4 and handler.segments.count(1) >= 4
+
+
+@pytest.mark.parametrize("name", ["closed", "open", "idle"])
+def test_a_header_that_no_message_follows_is_sent_at_once(name: str) -> None:
+    """The kernel holds a segment that is to become longer back for 200 ms."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        Load([(listener.family, listener.getsockname())], proxy=2, **MODES[name]) as load,
+    ):
+        load.connect()
+        sock, peer = listener.accept()
+        with sock:
+            sock.settimeout(0.1)
+            assert sock.recv(100) == headers.v2(peer, listener.getsockname())
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -146,6 +146,14 @@ def test_run_without_replies_is_shown() -> None:
     assert "p99" not in text
 
 
+def test_who_answered_has_a_line_each_and_the_others_one() -> None:
+    counts = {"connections": 1, "messages": 2000}
+    text = text_of(made(1, instances={"": counts, "b": counts, "a": counts}))
+    assert "answered   a: 2,000 messages on 1 connection\n           b: 2,000" in text
+    assert "\n           others: 2,000 messages on 1 connection\n" in text
+    assert "answered" not in text_of(made(1))
+
+
 def test_text_from_a_file_cannot_act_on_the_terminal() -> None:
     strange = "\x1b[2Jx\u202e"
     data = made(1, label="x").to_json()
@@ -153,6 +161,7 @@ def test_text_from_a_file_cannot_act_on_the_terminal() -> None:
     data["described"] = [strange]
     data["failures"][strange] = 1
     data["plan"] = dict.fromkeys(("targets", "loop", "size", "frame"), strange)
+    data["instances"] = {strange: {"connections": 1, "messages": 1}}
     assert text_of(data, width=200).replace("\n", "").isprintable()
 
 

@@ -94,7 +94,20 @@ static void a_path_is_written_up_to_its_end(void)
     memset(p.source, 'x', sizeof(p.source));
     n = fe_identify_write(&of, out);
     out[n - 1] = 0;
-    assert(strstr((char *)out, "xxx\",\"proxy\"") != NULL);
+    assert(strspn(strstr((char *)out, "unix:") + 5, "x") == sizeof(p.source));
+}
+
+/* How often the escape of one byte stands in a line that a zero ends. */
+static int escapes(const unsigned char *line, const char *escape)
+{
+    const char *p = (const char *)line;
+    int n = 0;
+
+    while ((p = strstr(p, escape)) != NULL) {
+        p += strlen(escape);
+        n++;
+    }
+    return n;
 }
 
 /* All of it at its longest fits the room that is promised. */
@@ -122,6 +135,8 @@ static void the_longest_line_fits(void)
     n = fe_identify_write(&of, out);
     assert(n <= FE_IDENTIFY_MAX && n > 6 * (2 * 108 + 255) + 256);
     assert(out[n - 1] == '\n');
+    out[n - 1] = 0;
+    assert(escapes(out, "\\u00ff") == 2 * 108 && escapes(out, "\\u0022") == 255);
     free(out);
 }
 

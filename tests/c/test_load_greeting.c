@@ -53,7 +53,7 @@ static void a_line_ends_at_its_newline(void)
 
 static void a_frame_ends_by_its_length(void)
 {
-    static char frame[FE_GREETING_MAX + 1] = {0, 0, 0x10, 0};
+    static char frame[FE_GREETING_MAX + 1] = {0, 0, 0x20, 0};
 
     assert(size_of("\0\0\0", 3) == 0);
     assert(size_of("\0\0\0\1{", 5) == -1);
@@ -61,7 +61,7 @@ static void a_frame_ends_by_its_length(void)
     assert(size_of("\0\0\0\2{", 5) == 0);
     assert(size_of("\0\0\0\2{}more", 10) == 6);
     assert(size_of("\0\1\0\0{", 5) == -1);
-    assert(size_of("\0\0\x10\1{", 5) == -1);
+    assert(size_of("\0\0\x20\1{", 5) == -1);
     assert(size_of(frame, FE_GREETING_MAX - 1) == 0);
     assert(size_of(frame, sizeof(frame)) == FE_GREETING_MAX);
     assert(fe_greeting_name((const unsigned char *)"\0\0\0\x10{\"instance\":\"a\"}", 20, &name));
