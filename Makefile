@@ -124,11 +124,12 @@ sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread,
 	done
 
 # What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
+FUZZED := frame buffer timers histogram_v2 proxy identify load_greeting address_text networks
 CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz: .libfuzzer $(COMPILED) $(VENV)/.test ## random input to src_c and a server; FUZZ_SECONDS=60
-	@set -e; for target in frame buffer timers histogram_v2 proxy; do \
+	@set -e; for target in $(FUZZED); do \
 	    mkdir -p build/fuzz/corpus/$$target; \
 	    $(CLANG) $(FUZZ) tests/fuzz/$$target.c -o build/fuzz/$$target; \
 	    echo "fuzz: $$target"; \

@@ -116,20 +116,23 @@ static inline int fe_json_word(fe_json *j, const char *word)
 
 static inline int fe_json_members(fe_json *j, int depth, fe_json_text *instance);
 
-/* Any value, and the space before it; depth: how many more may stand in one another. */
+/* Any value, and the space before it; depth: how many more objects and arrays may stand in one
+ * another. */
 static inline int fe_json_value(fe_json *j, int depth)
 {
     fe_json_text text;
 
     fe_json_space(j);
-    if (j->at == j->end || depth == 0)
+    if (j->at == j->end)
         return 0;
     switch (*j->at) {
     case '"':
         return fe_json_string(j, &text);
     case '{':
-        return fe_json_members(j, depth, NULL);
+        return depth > 0 && fe_json_members(j, depth, NULL);
     case '[':
+        if (depth == 0)
+            return 0;
         j->at++;
         fe_json_space(j);
         if (fe_json_take(j, ']'))

@@ -13,7 +13,8 @@ import subprocess
 from pathlib import Path
 
 SOURCES = [
-    Path(__file__).resolve().parent / "shim" / name for name in ("shim.c", "campaign.c", "memory.c")
+    Path(__file__).resolve().parent / "shim" / name
+    for name in ("shim.c", "campaign.c", "memory.c", "blocks.c")
 ]
 
 

@@ -39,9 +39,9 @@ def replay(target: str, headers: Path, folder: Path) -> subprocess.CompletedProc
 
 def test_targets_are_those_of_make_fuzz() -> None:
     (line,) = [
-        line for line in (ROOT / "Makefile").read_text().splitlines() if "for target in" in line
+        line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("FUZZED")
     ]
-    assert sorted(line.split(" in ")[1].split(";")[0].split()) == TARGETS
+    assert sorted(line.split(":= ")[1].split()) == TARGETS
     assert sorted(path.name for path in (FUZZ / "corpus").iterdir()) == TARGETS
 
 
@@ -83,6 +83,30 @@ def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
         ("proxy", "            if (size > FE_PROXY_UNIQUE_ID_MAX)", "            if (size > 255)"),
         ("proxy", "zeros[4] = {0}", "zeros[4] = {1}"),
         ("proxy", "if (p->is_local || p->is_datagram ||", "if (p->is_local ||"),
+        ("identify", "bytes[i] < 0x20 || bytes[i] > 0x7e", "bytes[i] < 0x20 || bytes[i] > 0x7f"),
+        ("identify", "2 * 6 * FE_PROXY_PATH_MAX", "2 * 4 * FE_PROXY_PATH_MAX"),
+        ("identify", "FE_IDENTIFY_AUTHORITY_MAX = 255", "FE_IDENTIFY_AUTHORITY_MAX = 256"),
+        ("identify", "is_ipv6 ? address + sizeof(mapped) : address", "address"),
+        ("identify", "address) : FE_PROXY_PATH_MAX", "address) : FE_PROXY_PATH_MAX - 1"),
+        (
+            "load_greeting",
+            "n < FE_GREETING_LINE_MAX ? 0 : -1",
+            "n <= FE_GREETING_LINE_MAX ? 0 : -1",
+        ),
+        (
+            "load_greeting",
+            "   if (!fe_json_value(j, depth - 1))",
+            "   if (!fe_json_value(j, depth))",
+        ),
+        ("load_greeting", "return depth > 0 && fe", "return depth > 1 && fe"),
+        ("load_greeting", "        into->size = 0;\n", ""),
+        ("load_greeting", "all->each[i].size == name->size &&", "all->each[i].size &&"),
+        ("address_text", "n == 0 || n > 5", "n > 5"),
+        ("address_text", "if (at > 12 || ", "if (at > 14 || "),
+        ("address_text", "if (gap == none || at == 16)", "if (gap == none)"),
+        ("networks", "bits >= 96 && ", "bits >= 95 && "),
+        ("networks", "rest == 0 || (a[bytes]", "rest < 2 || (a[bytes]"),
+        ("networks", "bits <= (is_ipv6 ? 128u : 32u)", "bits <= 128u"),
     ],
 )
 def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:

@@ -126,8 +126,7 @@ static int is_deep(int depth, char open, char close)
             at += 4;
         }
     }
-    if (open == '{')
-        text[at++] = '1';
+    text[at++] = '1';
     for (int i = 0; i < depth; i++)
         text[at++] = close;
     text[at++] = '}';
@@ -138,8 +137,8 @@ static void there_is_a_bound_to_the_depth(void)
 {
     assert(is_deep(FE_GREETING_DEPTH - 1, '[', ']'));
     assert(!is_deep(FE_GREETING_DEPTH, '[', ']'));
-    assert(is_deep(FE_GREETING_DEPTH - 2, '{', '}'));
-    assert(!is_deep(FE_GREETING_DEPTH - 1, '{', '}'));
+    assert(is_deep(FE_GREETING_DEPTH - 1, '{', '}'));
+    assert(!is_deep(FE_GREETING_DEPTH, '{', '}'));
     assert(!is_deep(100, '[', ']'));
 }
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from served import ANSWER, Program
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 CALLS = 12
 """Functions that the shim counts: SHIM_CALLS of shim/shim.h."""
+
+GATHERING = 0.3
+"""Seconds until peers that are to gather must be there, or are not waited for."""
 
 Numbers = ctypes.c_int * CALLS
 Counts = ctypes.c_int64 * CALLS
@@ -65,6 +70,31 @@ class AccessLog(logging.Handler):
         return ""
 
 
+class Doorman:
+    """An accept callback: sends one host away; once, it lets many gather before it answers.
+
+    Args:
+        lifer: whose server it belongs to.
+        denied: the host.
+        gathers: connections that came through a proxy before the first answer.
+    """
+
+    def __init__(self, lifer: Lifer, denied: str, gathers: int) -> None:
+        self._lifer = lifer
+        self._denied = denied
+        self._gathers = gathers
+
+    def __call__(self, peer: fastecho.Peer) -> bool:
+        """Answer for a peer."""
+        until = time.monotonic() + GATHERING
+        while self._gathers and time.monotonic() < until:
+            time.sleep(0.001)
+            if self._lifer.server.stats().connections_proxied >= self._gathers:
+                break
+        self._gathers = 0
+        return peer.host != self._denied
+
+
 class Lifer(Program):
     """Starts a server when it is told to, and another one when that has ended."""
 
@@ -86,6 +116,7 @@ class Lifer(Program):
             client.echo(b"warm")
         first.stop()
         self.shim = ctypes.CDLL(None)
+        self.shim.shim_blocks.restype = ctypes.c_int64
         self.shim.shim_plan_seed.argtypes = [ctypes.c_uint64, Numbers]
         self.shim.shim_plan_number.argtypes = [
             ctypes.c_int,
@@ -99,6 +130,8 @@ class Lifer(Program):
         config = order["config"]
         if config.pop("asks", False):
             config["on_accept"] = lambda peer: True
+        if "denies" in config:
+            config["on_accept"] = Doorman(self, config.pop("denies"), config.pop("gathers", 0))
         server = self.Server(f"{own_host()}:0", **config)
         self.access_log.begin()
         try:
@@ -119,17 +152,25 @@ class Lifer(Program):
         wrong = self.access_log.complaint(server.stats()) if server.config.access_log else ""
         if ended and wrong:
             raise RuntimeError(f"the access log does not sum up: {wrong}")
-        return {"ended": ended, **self.stats(order)}
+        answer = {"ended": ended, **self.stats(order)}
+        del self.server
+        return answer
 
     def belongings(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Tell what the process holds open, and its threads by id."""
+        """Tell what the process holds open, its threads by id, and what memory the core holds."""
         found = []
+        gc.collect()
+        blocks = self.shim.shim_blocks()
         for name in os.listdir("/proc/self/fd"):
             try:
                 found.append([int(name), os.readlink(f"/proc/self/fd/{name}")])
             except FileNotFoundError:
                 pass  # the listing's own
-        return {"descriptors": found, "threads": os.listdir("/proc/self/task")}
+        return {
+            "descriptors": found,
+            "threads": os.listdir("/proc/self/task"),
+            "blocks": [f"{blocks} blocks"] if blocks else [],
+        }
 
     def plan(self, order: dict[str, Any]) -> dict[str, Any]:
         """Take a plan by seed (seed, per_mille) or by number; it does not run yet."""

@@ -114,18 +114,19 @@ class Lives(Served):
     def left_behind(self) -> str:
         """Return what is there and was not there before the first life; '' for nothing.
 
+        That is descriptors, threads, and memory of the extensions once the server is forgotten.
+        Where malloc serves Python as well, memory is a sanitizer's to look at.
+
         A thread that was joined may be seen for a moment.
         """
         left: list[Any] = []
+        kinds = ["descriptors", "threads"]
+        if "PYTHONMALLOC" not in os.environ:
+            kinds.append("blocks")
 
         def is_settled() -> bool:
             now = self.ask("belongings")
-            left[:] = [
-                one
-                for kind in ("descriptors", "threads")
-                for one in now[kind]
-                if one not in self._before[kind]
-            ]
+            left[:] = [one for kind in kinds for one in now[kind] if one not in self._before[kind]]
             return not left
 
         try:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from conftest import check_books
 from lives import Counts, Fault, Lives
 from peers import wait_until
+from proxied import Front, census, check_counters, put_behind_proxy, refused, unnamed
 from rounds import KINDS, PREFIX, Account, Kind, judge, segments
 from workload import Conversation, End, Manner, converse
 
@@ -25,6 +25,11 @@ MANY = 1 << 40
 """More calls than there are: a plan that only counts."""
 RAW, ASKED, CROWD = KINDS[0], KINDS[3], KINDS[5]
 LINES = Kind("lines", {"frame": "line", "prefix": PREFIX}, PREFIX.encode())
+PROXIED = Kind("proxied", {"access_log": True}, front=Front("required", 12, asks=True))
+PROXIED_OR_NOT = Kind("proxied or not", {}, front=Front("optional", 12))
+PROXIED_CROWD = Kind(
+    "proxied crowd", {}, is_crowd=True, front=Front("required", 80, asks=True, gathers=50)
+)
 
 ONCE = {
     ("recv", "EINTR"): 0,
@@ -94,9 +99,38 @@ def kind_for(fault: Fault) -> Kind:
     return RAW if fault.function in ("recv", "accept4", "epoll_wait", "close") else LINES
 
 
+def kind_behind_proxy(fault: Fault) -> Kind:
+    """Return the server behind a proxy under which the function is called often enough."""
+    if fault.function == "realloc":
+        return PROXIED_CROWD
+    return PROXIED_OR_NOT if fault.function in ("recv", "close") else PROXIED
+
+
+PAIRS = [(kind(fault), fault) for kind in (kind_for, kind_behind_proxy) for fault in FAULTS]
+"""Each fault, and the server that it meets."""
+
+
+def proxied_conversations(dice: random.Random, kind: Kind, front: Front) -> list[Conversation]:
+    """Return peers with headers, whole and in pieces, and some who are refused."""
+    talk = [
+        Conversation([]),
+        Conversation(segments(dice, kind, [100] * 3), Manner.TURNS),
+        Conversation(segments(dice, kind, [1000] * 2)),
+        Conversation(segments(dice, kind, [3000] * 4), Manner.RESET),
+        Conversation(segments(dice, kind, [8000] * 4), Manner.LATE),
+    ]
+    if kind.is_crowd:
+        talk = [Conversation(segments(dice, kind, [20]), Manner.TOGETHER) for _ in range(70)]
+    put_behind_proxy(dice, front, talk)
+    talk += unnamed(dice, front, spared=False, late=False)
+    return talk + refused(dice, front, spared=False, late=False)
+
+
 def conversations(kind: Kind) -> list[Conversation]:
     """Return the same peers every time."""
     dice = random.Random(1)
+    if kind.front:
+        return proxied_conversations(dice, kind, kind.front)
     if kind is CROWD:
         return [Conversation(segments(dice, kind, [20]), Manner.TOGETHER) for _ in range(70)]
     tail = (kind.prefix or b"") + b"no end"
@@ -131,13 +165,11 @@ class Rest:
         assert accepts <= most, f"{accepts} calls of accept4 that could not succeed: a busy loop"
 
 
-def live_through(lives: Lives, fault: Fault, number: int, account: Account) -> Counts:
+def live_through(lives: Lives, kind: Kind, fault: Fault, number: int, account: Account) -> Counts:
     """Live with the fault at that call; what was called and hit. Fails when anything is wrong."""
-    kind = kind_for(fault)
     lives.plan_number(fault, number)
     lives.play(True)
-    config: dict[str, Any] = dict(kind.config)
-    address = lives.begin(**config)
+    address = lives.begin(**kind.keywords())
     if address is None:
         lives.play(False)
         counts = lives.counts()
@@ -165,33 +197,39 @@ def serve(lives: Lives, fault: Fault, kind: Kind, address: str, account: Account
     account.add_conversations(talk)
 
     lives.play(False)
-    newcomer = Conversation(segments(random.Random(2), kind, [5000]))
-    converse(address, [newcomer])
     # The one fault that ends a worker: nobody listens any more.
     is_over = fault.function == "epoll_wait" and fault.is_lasting and hits > 0
-    assert newcomer.end is (End.RESET if is_over else End.FIN), newcomer
-    account.add_conversations([] if is_over else [newcomer])
+    newcomers = [Conversation(segments(random.Random(2), kind, [5000]))]
+    if kind.front and not is_over:
+        check_counters(lives.stats(), talk, hits)
+        newcomers = census(lives, address, kind.front, segments(random.Random(2), kind, [50]))
+    else:
+        converse(address, newcomers)
+        assert newcomers[0].end is (End.RESET if is_over else End.FIN), newcomers
+    account.add_conversations([] if is_over else newcomers)
 
     # An end in order takes a loop; a loop that cannot wait ends at once.
     lives.play(True)
     stats = lives.finish(in_order=True)
     lives.play(False)
     check_books(stats)
-    received = sum(len(one.received) for one in [*talk, newcomer])
+    received = sum(len(one.received) for one in [*talk, *newcomers])
     assert received <= stats.bytes_out - stats.bytes_dropped, (received, stats)
     return lives.counts()
 
 
-def walk(lives: Lives, fault: Fault, account: Account, step: int = 1) -> Iterator[int]:
+def walk(lives: Lives, kind: Kind, fault: Fault, account: Account, step: int = 1) -> Iterator[int]:
     """Live with the fault at every step-th call in turn; yield the numbers that were reached."""
-    count = live_through(lives, fault, MANY, account).calls[fault.function]
+    count = live_through(lives, kind, fault, MANY, account).calls[fault.function]
     assert count > 0, f"{fault.function} is never called"
     for number in range(1, count + 1, step):
         try:
-            counts = live_through(lives, fault, number, account)
+            counts = live_through(lives, kind, fault, number, account)
             assert (counts.hits[fault.function] > 0) == (counts.calls[fault.function] >= number)
         except BaseException as error:
-            error.add_note(f"{fault}, call {number} of {count}: {lives.errors()[-2000:]}")
+            error.add_note(
+                f"{kind.name}: {fault}, call {number} of {count}: {lives.errors()[-2000:]}"
+            )
             raise
         if counts.hits[fault.function]:
             yield number

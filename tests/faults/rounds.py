@@ -15,8 +15,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import proxied
 from conftest import check_books
 from lives import FUNCTIONS, Counts, Lives
+from proxied import Front
 from workload import Conversation, End, Manner, converse
 
 PER_MILLE = 300
@@ -33,6 +35,12 @@ class Kind(NamedTuple):
     """What stands before each line; None: raw echo."""
     is_crowd: bool = False
     """Many short conversations, with a timer for each: lists and heaps have to grow."""
+    front: Front | None = None
+    """Who connects comes through a proxy."""
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what its server is made of."""
+        return {**self.config, **(self.front.config() if self.front else {})}
 
 
 CROWD = 90
@@ -50,7 +58,22 @@ KINDS = [
         PREFIX.encode(),
     ),
     Kind("crowd", {"idle_timeout": 60, "access_log": True}, is_crowd=True),
+    Kind("proxied", {"access_log": True}, front=Front("required", 40)),
+    Kind(
+        "proxied or not, asked, 2 threads",
+        {"threads": 2, "access_log": True},
+        front=Front("optional", 60, asks=True),
+    ),
+    Kind("proxied lines", LINES, PREFIX.encode(), front=Front("required", 60, False, asks=True)),
+    Kind(
+        "proxied crowd",
+        {"idle_timeout": 60},
+        is_crowd=True,
+        front=Front("required", CROWD + 20, asks=True, gathers=50),
+    ),
 ]
+LATE_ONE_IN = 8
+"""Rounds behind a proxy in which headers come late: each takes as long as they may."""
 
 
 @dataclass
@@ -143,43 +166,73 @@ def judge(talk: list[Conversation], excused: int, whom: str = "spared") -> None:
     assert len(hurt) <= excused, f"{whom} connections were hurt, {excused} excused: {hurt}"
 
 
+def through_proxy(
+    dice: random.Random, front: Front, talk: list[Conversation], *, late: bool
+) -> list[Conversation]:
+    """Return the peers of a round with headers, among others who come without or are refused."""
+    proxied.put_behind_proxy(dice, front, talk, late=late)
+    for spared in (True, False):
+        talk += proxied.refused(dice, front, spared=spared, late=late)
+        talk += proxied.unnamed(dice, front, spared=spared, late=late)
+    dice.shuffle(talk)
+    return talk
+
+
+def start(lives: Lives, kind: Kind, account: Account, **more: Any) -> str:
+    """Start a server while calls fail, or, if it cannot, while none does; its address."""
+    config = {**kind.keywords(), **more}
+    lives.play(True)
+    address = lives.begin(**config)
+    lives.play(False)
+    if address is not None:
+        return address
+    account.refused_starts += 1
+    left = lives.left_behind()
+    assert not left, f"a start that failed has left {left}"
+    address = lives.begin(**config)
+    assert address is not None, "without faults the server did not start"
+    return address
+
+
 def live_through(lives: Lives, seed: int, account: Account) -> None:
     """Live through the round of a seed; fails when anything does not hold."""
     dice = random.Random(seed)
     kind = KINDS[seed % len(KINDS)]
     with_memory = seed // len(KINDS) % 2 == 1
+    late = kind.front is not None and seed // len(KINDS) % (2 * LATE_ONE_IN) in (1, 2)
 
     lives.plan_seed(seed, PER_MILLE, memory=with_memory)
-    lives.play(True)
-    address = lives.begin(**kind.config)
-    lives.play(False)
-    if address is None:
-        account.refused_starts += 1
-        left = lives.left_behind()
-        assert not left, f"a start that failed has left {left}"
-        address = lives.begin(**kind.config)
-        assert address is not None, "without faults the server did not start"
+    patience = {"proxy_timeout": proxied.PATIENCE} if late else {}
+    address = start(lives, kind, account, **patience)
 
     at_start = lives.counts()
     talk = conversations(dice, kind)
+    if kind.front:
+        talk = through_proxy(dice, kind.front, talk, late=late)
     lives.play(True)
     converse(address, talk)
     lives.play(False)
     stats = lives.stats()
     refused = lives.counts().memory_hits - at_start.memory_hits
-    judge(talk, refused + stats.shed_no_descriptors)
+    excused = refused + stats.shed_no_descriptors
+    judge(talk, excused)
     account.add_conversations(talk)
+    if kind.front:
+        proxied.check_counters(stats, talk, excused)
 
-    newcomer = Conversation(segments(dice, kind, [5000]))
-    converse(address, [newcomer])
-    assert newcomer.end is End.FIN, newcomer
-    judge([newcomer], 0)
+    if kind.front:
+        newcomers = proxied.census(lives, address, kind.front, segments(dice, kind, [50]))
+    else:
+        newcomers = [Conversation(segments(dice, kind, [5000]))]
+        converse(address, newcomers)
+        assert newcomers[0].end is End.FIN, newcomers
+        judge(newcomers, 0)
 
     lives.play(True)
     stats = lives.finish(in_order=seed % 4 < 2)
     lives.play(False)
     check_books(stats)
-    received = sum(len(one.received) for one in [*talk, newcomer])
+    received = sum(len(one.received) for one in [*talk, *newcomers])
     assert received <= stats.bytes_out - stats.bytes_dropped, (received, stats)
     account.add_counts(lives.counts())
     account.rounds += 1

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lives import FUNCTIONS, Fault, Lives
-from one_call import FAULTS, walk
-from rounds import PER_MILLE, Account, campaign
+from one_call import PAIRS, walk
+from rounds import PER_MILLE, Account, Kind, campaign
 from shimmed import build_shim
 
-ROW = "{:<38} {:>6} {:>9} {:>7} {:>6} {:>12}  {}"
+ROW = "{:<48} {:>6} {:>9} {:>7} {:>6} {:>12}  {}"
 
 
 def attempt(shim: Path, name: str, work: Callable[[Lives, Account], int]) -> Account:
@@ -65,16 +65,17 @@ def random_faults(shim: Path, seeds: int) -> bool:
 
 
 def numbered_faults(shim: Path, step: int) -> bool:
-    """Fail every step-th call of every function; True if all held."""
+    """Fail every step-th call, without a proxy and behind one; True if all held."""
     held = True
-    for fault in FAULTS:
+    for kind, fault in PAIRS:
 
-        def work(lives: Lives, account: Account, fault: Fault = fault) -> int:
-            reached = sum(1 for _ in walk(lives, fault, account, step))
+        def work(lives: Lives, account: Account, kind: Kind = kind, fault: Fault = fault) -> int:
+            reached = sum(1 for _ in walk(lives, kind, fault, account, step))
             assert reached, "no call was reached"
             return reached
 
-        held = attempt(shim, str(fault), work).rounds > 0 and held
+        name = f"{fault}, proxied" if kind.front else str(fault)
+        held = attempt(shim, name, work).rounds > 0 and held
     return held
 
 

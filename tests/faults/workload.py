@@ -57,6 +57,9 @@ class Conversation:
         manner: how the peer behaves.
         spared: it comes from the address that is never hit for good.
         tail: bytes due at our FIN.
+        host: the address that it comes from; None: as `spared` says.
+        refused: why it must be reset without a byte; "": it must be served.
+        ends: it sends FIN when all is sent; otherwise it waits for the server's end.
     """
 
     def __init__(
@@ -66,9 +69,18 @@ class Conversation:
         *,
         spared: bool = False,
         tail: bytes = b"",
+        host: str | None = None,
+        refused: str = "",
+        ends: bool = True,
     ) -> None:
         self.manner = manner
         self.spared = spared
+        self.host = host or (SPARED_HOST if spared else HIT_HOST)
+        self.own_address = ""
+        self.refused = refused
+        self.header = b""
+        self.greeting: Callable[[Conversation, bytes], str] | None = None
+        """Judges the line that has to come before what is due; None: none has to."""
         self.data = b"".join(sent for sent, _ in segments)
         self.due = b"".join(due for _, due in segments) + tail
         self.received = bytearray()
@@ -81,7 +93,9 @@ class Conversation:
             self._turns.append((before[0] + len(sent), before[1] + len(due)))
         self.is_half_closed = False
         self._reads = manner is not Manner.LATE
-        self._may_end = manner not in (Manner.TOGETHER, Manner.RESET)
+        self._may_end = ends and manner not in (Manner.TOGETHER, Manner.RESET)
+        self._waits_for_end = not ends
+        self._cuts: list[int] = []
         self._socket: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -91,20 +105,44 @@ class Conversation:
             f" {self.end.value if self.end else 'talking'}>"
         )
 
+    def introduce(self, header: bytes, cuts: Sequence[int]) -> None:
+        """Send a header before all else, for which nothing is due; no send goes beyond a cut."""
+        self.header = header
+        self.data = header + self.data
+        self._turns = [(sent + len(header), received) for sent, received in self._turns]
+        self._cuts = list(cuts)
+
     @property
     def is_hurt(self) -> bool:
         """The server has not served it to the end."""
-        return self.end in (End.RESET, End.HANGS)
+        return self.end in (End.RESET, End.HANGS) and not self.refused
+
+    @property
+    def came(self) -> int:
+        """Bytes that came, but for the line that comes before what is due."""
+        if self.greeting is None:
+            return len(self.received)
+        return len(self.received) - (self.received.find(b"\n") + 1 or len(self.received))
+
+    @property
+    def has_all(self) -> bool:
+        """All that is due has come."""
+        is_greeted = self.greeting is None or b"\n" in self.received
+        return is_greeted and self.came == len(self.due)
 
     def connect(self, address: str) -> socket.socket | None:
-        """Connect to "host:port"; the socket, or None if it was reset at once."""
+        """Connect to "host:port"; the socket, or None if it was reset at once.
+
+        A header goes out at once: a server waits for it no longer than its proxy_timeout.
+        """
         host, _, port = address.rpartition(":")
         sock = socket.socket()
         self._socket = sock
         try:
-            sock.bind((SPARED_HOST if self.spared else HIT_HOST, 0))
+            sock.bind((self.host, 0))
             sock.settimeout(DEADLINE)
             sock.connect((host, int(port)))
+            self.own_address = "{}:{}".format(*sock.getsockname())
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
         except ConnectionError:
@@ -113,7 +151,9 @@ class Conversation:
         except BaseException:
             sock.close()
             raise
-        return sock
+        if self.header or self.refused:
+            self.go_on(select.EPOLLOUT)
+        return sock if self.end is None else None
 
     def interest(self) -> int:
         """Return the events of epoll that it waits for now."""
@@ -124,8 +164,8 @@ class Conversation:
     def waits(self) -> bool:
         """It does nothing more before everybody else has come as far."""
         if self.manner is Manner.TOGETHER:
-            return not self.is_half_closed and len(self.received) == len(self.due)
-        return self.manner is Manner.LATE
+            return not self.is_half_closed and self.has_all
+        return self.manner is Manner.LATE or self._waits_for_end
 
     def wait_no_more(self) -> None:
         """Go on with what it has put off."""
@@ -139,8 +179,9 @@ class Conversation:
         assert self._socket is not None
         try:
             if events & select.EPOLLOUT and self._allowed() > self.sent:
+                most = [cut for cut in self._cuts if cut > self.sent] + [self.sent + READ]
                 self.sent += self._socket.send(
-                    memoryview(self.data)[self.sent : min(self._allowed(), self.sent + READ)]
+                    memoryview(self.data)[self.sent : min(self._allowed(), most[0])]
                 )
             if events & (select.EPOLLERR | select.EPOLLHUP):
                 self._reads = True  # it is over, and epoll would say so for ever
@@ -160,7 +201,7 @@ class Conversation:
         if self.manner is not Manner.TURNS:
             return len(self.data)
         for sent, received in self._turns:
-            if len(self.received) < received:
+            if self.came < received:
                 return sent
         return len(self.data)
 
@@ -170,7 +211,7 @@ class Conversation:
             self._finish(End.FIN)
             return
         self.received += got
-        if self.manner is Manner.RESET and len(self.received) * 2 >= len(self.due):
+        if self.manner is Manner.RESET and self.came * 2 >= len(self.due):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._finish(End.OURS)
 
@@ -196,9 +237,16 @@ class Conversation:
         """Say what the server has done wrong, whatever it suffered; '' for nothing."""
         if self.end is None or self.end is End.HANGS:
             return f"hangs: {self!r}"
-        if bytes(self.received) != self.due[: len(self.received)]:
+        if self.refused:
+            return "" if self.end is End.RESET and not self.received else f"served: {self!r}"
+        said = bytes(self.received[: len(self.received) - self.came])
+        if self.greeting is not None and said.endswith(b"\n"):
+            wrong = self.greeting(self, said)
+            if wrong:
+                return f"{wrong}: {self!r}"
+        if bytes(self.received[len(said) :]) != self.due[: self.came]:
             return f"received what was not due: {self!r}"
-        everything = self.sent == len(self.data) and len(self.received) == len(self.due)
+        everything = self.sent == len(self.data) and self.has_all
         if self.end is End.FIN and not (self.is_half_closed and everything):
             return f"FIN after a loss: {self!r}"
         return ""

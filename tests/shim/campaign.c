@@ -154,7 +154,7 @@ void shim_counts(int64_t calls_out[SHIM_CALLS], int64_t hits_out[SHIM_CALLS])
 
 /* --- the decision ------------------------------------------------------------------------ */
 
-static int is_ours(const void *caller)
+int campaign_is_ours(const void *caller)
 {
     uintptr_t at = (uintptr_t)caller;
     int i;
@@ -222,7 +222,7 @@ int campaign_judge(enum shim_call call, const void *caller, int fd, size_t *n)
     int64_t number;
     int chosen;
 
-    if (!__atomic_load_n(&is_running, __ATOMIC_ACQUIRE) || !is_ours(caller))
+    if (!__atomic_load_n(&is_running, __ATOMIC_ACQUIRE) || !campaign_is_ours(caller))
         return 0;
     number = __atomic_add_fetch(&calls[call], 1, __ATOMIC_RELAXED);
     if (current.number == 0)

@@ -1,7 +1,7 @@
 /* Stands before malloc and its kin, and before read, write and close of the extensions.
  *
  * Lives here: the functions that only a campaign fails. Does not live here: the decision
- * (campaign.c), the socket calls (shim.c).
+ * (campaign.c), what is known of blocks (blocks.c), the socket calls (shim.c).
  *
  * The C library and its loader call malloc before any constructor has run, so each function
  * looks for the next one when it is first called.
@@ -21,6 +21,8 @@
             *(void **)&(pointer) = dlsym(RTLD_NEXT, (name));                                    \
     } while (0)
 
+static void (*next_free)(void *);
+
 /* True: the call fails, and errno says why. */
 static int fails(enum shim_call call, const void *caller)
 {
@@ -31,36 +33,75 @@ static int fails(enum shim_call call, const void *caller)
     return error != 0;
 }
 
+/* A block that an extension has got is known. All others are passed on by a jump, for a leak
+ * detector looks at who has called: it forgives the loader. */
+static void *known(void *block)
+{
+    blocks_add(block);
+    return block;
+}
+
 void *malloc(size_t n)
 {
     static void *(*next)(size_t);
+    const void *caller = __builtin_return_address(0);
 
     FIND_NEXT(next, "malloc");
-    return fails(SHIM_MALLOC, __builtin_return_address(0)) ? NULL : next(n);
+    FIND_NEXT(next_free, "free");
+    if (fails(SHIM_MALLOC, caller))
+        return NULL;
+    return campaign_is_ours(caller) ? known(next(n)) : next(n);
 }
 
 void *calloc(size_t n, size_t size)
 {
     static void *(*next)(size_t, size_t);
+    const void *caller = __builtin_return_address(0);
 
     FIND_NEXT(next, "calloc");
-    return fails(SHIM_CALLOC, __builtin_return_address(0)) ? NULL : next(n, size);
+    FIND_NEXT(next_free, "free");
+    if (fails(SHIM_CALLOC, caller))
+        return NULL;
+    return campaign_is_ours(caller) ? known(next(n, size)) : next(n, size);
 }
 
 void *realloc(void *block, size_t n)
 {
     static void *(*next)(void *, size_t);
+    const void *caller = __builtin_return_address(0);
+    void *grown;
+    int was_known;
 
     FIND_NEXT(next, "realloc");
-    return fails(SHIM_REALLOC, __builtin_return_address(0)) ? NULL : next(block, n);
+    FIND_NEXT(next_free, "free");
+    if (fails(SHIM_REALLOC, caller))
+        return NULL;
+    was_known = blocks_remove(block);
+    if (!was_known && !campaign_is_ours(caller))
+        return next(block, n);
+    grown = next(block, n);
+    if (grown == NULL && was_known && n > 0)
+        blocks_add(block);
+    return campaign_is_ours(caller) ? known(grown) : grown;
+}
+
+/* Found with malloc: the first free may come from within dlsym. */
+void free(void *block)
+{
+    blocks_remove(block);
+    if (next_free != NULL)
+        next_free(block);
 }
 
 void *aligned_alloc(size_t alignment, size_t n)
 {
     static void *(*next)(size_t, size_t);
+    const void *caller = __builtin_return_address(0);
 
     FIND_NEXT(next, "aligned_alloc");
-    return fails(SHIM_ALIGNED_ALLOC, __builtin_return_address(0)) ? NULL : next(alignment, n);
+    if (fails(SHIM_ALIGNED_ALLOC, caller))
+        return NULL;
+    return campaign_is_ours(caller) ? known(next(alignment, n)) : next(alignment, n);
 }
 
 static ssize_t judged_read(int fd, void *data, size_t n, const void *caller)

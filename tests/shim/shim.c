@@ -5,7 +5,7 @@
  * here: which rules a test wants (tests/served.py passes them on, through ctypes); failing calls
  * by seed or by number (campaign.c), which is asked where no rule fits.
  *
- * Build: cc -shared -fPIC -O2 -Wall -Wextra -o shim.so shim.c campaign.c memory.c -ldl -pthread
+ * Build: cc -shared -fPIC -O2 -Wall -Wextra -o shim.so *.c -ldl -pthread
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,8 @@
 /* What the parts of the shim share: the calls by number, and the campaign's decision.
  *
  * Lives here: names that more than one part uses. Does not live here: the rules and the log
- * (shim.c), the campaign (campaign.c), what stands in for the C library (shim.c, memory.c).
+ * (shim.c), the campaign (campaign.c), blocks of memory (blocks.c), what stands in for the C
+ * library (shim.c, memory.c).
  */
 #ifndef FASTECHO_SHIM_H
 #define FASTECHO_SHIM_H
@@ -30,5 +31,12 @@ enum shim_call {
  * *n, the bytes or events asked for, may be lowered to 1 or more; NULL: it cannot.
  * Result: the errno to fail with, or 0. */
 int campaign_judge(enum shim_call call, const void *caller, int fd, size_t *n);
+
+/* Whether a call returns into an extension, as far as they are known. */
+int campaign_is_ours(const void *caller);
+
+/* blocks.c; a block may be NULL. */
+void blocks_add(const void *block);
+int blocks_remove(const void *block);
 
 #endif
