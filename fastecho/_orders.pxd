@@ -18,7 +18,7 @@ from fastecho._fault cimport fault_reply
 from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport link_of
 from fastecho._poll cimport Message, mailbox_take
-from fastecho._proxy cimport proxy_drain
+from fastecho._proxy cimport proxy_drain, proxy_span
 from fastecho._quiet cimport connection_drain, connection_limits
 from fastecho._samples cimport Samples, samples_answer
 from fastecho._stream cimport stream_count_out, stream_keep
@@ -53,6 +53,7 @@ cdef inline void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) no
     """From now on quiet connections end; at the deadline, all. Said again, only an earlier
     deadline counts."""
     cdef uint64_t at_ms = worker_deadline(w, deadline_ms)
+    cdef uint64_t before_ms = proxy_span(w)
     cdef uint32_t slot
     if not w.draining or at_ms < w.drain_at_ms:
         w.drain_at_ms = at_ms
@@ -64,7 +65,7 @@ cdef inline void drain_all(Worker *w, uint64_t deadline_ms, uint64_t idle_ms) no
     w.drain_idle_ms = idle_ms
     for slot in range(w.connections.used):
         connection_drain(w, fe_slab_at(&w.connections, slot))
-    proxy_drain(w)
+    proxy_drain(w, before_ms)
 
 
 cdef inline void limits_all(Worker *w) noexcept nogil:

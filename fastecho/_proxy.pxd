@@ -90,17 +90,21 @@ cdef inline void proxy_waiting_expired(Worker *w) noexcept nogil:
         proxy_expired(w, c)
 
 
-cdef inline void proxy_drain(Worker *w) noexcept nogil:
-    """A drain has begun: who waits has drain_idle from now, if a header may usually take longer."""
+cdef inline void proxy_drain(Worker *w, uint64_t before_ms) noexcept nogil:
+    """A drain has begun: who waits has what is left of the time that a header might take before,
+    and no more than it may take now."""
+    cdef uint64_t span_ms = proxy_span(w)
     cdef uint32_t slot = w.waiting.first
     cdef fe_connection *c
-    if slot == FE_NO_SLOT or w.drain_idle_ms >= w.shared.proxy_timeout_ms:
+    cdef uint64_t left
+    if span_ms >= before_ms:
         return
-    proxy_arm(w, w.drain_idle_ms)
     while slot != FE_NO_SLOT:
         c = fe_slab_at(&w.connections, slot)
-        c.active_ms = <uint32_t>w.now_ms
+        left = before_ms - min(before_ms, <uint64_t>(<uint32_t>w.now_ms - c.active_ms))
+        c.active_ms = <uint32_t>(w.now_ms - (span_ms - min(left, span_ms)))
         slot = c.next
+    proxy_waiting_expired(w)
 
 
 cdef inline void proxy_event(Worker *w, fe_connection *c) noexcept nogil:

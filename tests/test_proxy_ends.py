@@ -93,6 +93,19 @@ def test_a_drain_gives_a_header_no_more_time_than_it_had(
     assert is_reset(peer)
 
 
+def test_a_drain_gives_a_header_that_is_nearly_late_no_more_time(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(proxy_protocol="required", proxy_timeout=1.2, drain_idle=1.1)
+    peer = join(server)
+    wait_until(lambda: server.stats().connections_open == 1)
+    threading.Event().wait(1)
+    began = time.monotonic()
+    assert server.stop(20)
+    assert time.monotonic() - began < 0.9
+    assert is_reset(peer)
+
+
 def test_abort_ends_who_waits_and_who_was_not_asked_about(
     make_server: MakeServer, join: Join
 ) -> None:
