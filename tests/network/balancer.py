@@ -1,7 +1,7 @@
 """HAProxy in TCP mode before three servers of fastecho, on hosts of the rig.
 
-Lives here: its configuration, its socket for commands, what it knows of its servers, and who asks
-through it. Does not live here: what is tried (over_haproxy.py).
+Lives here: its configuration, its socket for commands, what it knows of its servers, what they tell
+themselves, and who asks through it. Does not live here: what is tried (the files over_*.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import socket
 import subprocess
 from collections import Counter
+from typing import NamedTuple
 
 from rig import DEADLINE, FASTECHO, Host, Rig
 
@@ -23,7 +24,7 @@ global
     maxconn 4000
 defaults
     mode tcp
-    timeout connect 500ms
+    timeout connect {connect}
     timeout client 60s
     timeout server 60s
     retries 2
@@ -39,13 +40,22 @@ backend echo
 """
 
 
+class Counted(NamedTuple):
+    """What HAProxy has carried to a server, and back from it."""
+
+    connections: int
+    bytes_to: int
+    bytes_from: int
+
+
 class Balancer:
     """HAProxy on a host, its servers on others; all have started when it is made."""
 
     def __init__(
         self, rig: Rig, host: Host, *, server: str = "send-proxy-v2", balance: str = "leastconn",
-        options: tuple[str, ...] = (), identify: bool = True,
+        options: tuple[str, ...] = (), identify: bool = True, connect: str = "500ms",
     ) -> None:  # fmt: skip
+        self.rig = rig
         self.host = host
         self.address = f"{host.address}:7000"
         self._admin = str(rig.folder / "haproxy.sock")
@@ -63,7 +73,7 @@ class Balancer:
         config.write_text(
             CONFIG.format(
                 admin=self._admin, address=host.address, balance=balance, server=server,
-                interval=INTERVAL_MS, servers=servers,
+                interval=INTERVAL_MS, servers=servers, connect=connect,
             )
         )  # fmt: skip
         self.process = host.start("haproxy", "-db", "-f", str(config))
@@ -71,11 +81,27 @@ class Balancer:
     def states(self) -> dict[str, str]:
         """Return what HAProxy thinks of each server: UP, DOWN, DRAIN; nothing before it answers."""
         try:
-            said = self.tell("show stat")
+            rows = self._rows()
         except OSError:
             return {}
-        rows = [line.split(",") for line in said.splitlines() if line.startswith("echo,")]
-        return {row[1]: row[17].split()[0] for row in rows if row[1] in BACKENDS}
+        return {name: row[17].split()[0] for name, row in rows.items() if name in BACKENDS}
+
+    def counted(self) -> dict[str, Counted]:
+        """Return what HAProxy itself has counted: by server, and in all as "BACKEND".
+
+        Bytes are those of the connections that have ended. A connection that went to another server
+        because the first one did not accept it is the other's.
+        """
+        found = {}
+        for name, row in self._rows().items():
+            sessions, size_to, size_from, redispatched = (int(row[at]) for at in (7, 8, 9, 16))
+            turned_away = 0 if name == "BACKEND" else redispatched
+            found[name] = Counted(sessions - turned_away, size_to, size_from)
+        return found
+
+    def _rows(self) -> dict[str, list[str]]:
+        rows = [line.split(",") for line in self.tell("show stat").splitlines()]
+        return {row[1]: row for row in rows if row[0] == "echo" and row[1] != "FRONTEND"}
 
     def tell(self, command: str) -> str:
         """Give HAProxy a command; return its answer."""
@@ -87,6 +113,17 @@ class Balancer:
             while data := admin.recv(65536):
                 said += data
         return said.decode()
+
+
+def told(server: Host, counter: str) -> float:
+    """Return what a server tells of itself by a counter of its metrics."""
+    done = server.run(
+        FASTECHO[0], "-c",
+        "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())",
+        f"http://{server.address}:9477/metrics",
+    )  # fmt: skip
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith(f"{counter} ")]
+    return float(line.split()[1])
 
 
 ASK = """

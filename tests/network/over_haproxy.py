@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from balancer import BACKENDS, INTERVAL_MS, Asking, Balancer, ask, by_instance
+from balancer import BACKENDS, INTERVAL_MS, Asking, Balancer, ask, by_instance, told
 from peers import wait_until
-from rig import FASTECHO, Rig, missing
+from rig import Rig, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-COUNTER = "fastecho_connections_accepted_total "
+ACCEPTED = "fastecho_connections_accepted_total"
 LOOKS = 6 * INTERVAL_MS / 1000
 """Seconds in which HAProxy surely has looked, also on a busy machine."""
 
@@ -96,7 +96,7 @@ def test_sigterm_with_a_delay_past_the_check_loses_nobody_under_load(rig: Rig) -
             rig["client"].fastecho, "bench", balancer.address, "--reconnect", "--connections=4",
             "--duration=6",
         )  # fmt: skip
-        wait_until(lambda: served(rig, "two") > 500)
+        wait_until(lambda: told(rig["two"], ACCEPTED) > 500)
         process = balancer.backends["two"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, rig.log("two")
@@ -105,17 +105,6 @@ def test_sigterm_with_a_delay_past_the_check_loses_nobody_under_load(rig: Rig) -
         found: Any = load.result()
     assert sum(found["failures"].values()) == 0, found["described"]
     assert found["messages"] > 2000
-
-
-def served(rig: Rig, name: str) -> float:
-    """Return how many connections a server has accepted, by its own metrics."""
-    done = rig[name].run(
-        FASTECHO[0], "-c",
-        "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())",
-        f"http://{rig[name].address}:9477/metrics",
-    )  # fmt: skip
-    (line,) = [one for one in done.stdout.splitlines() if one.startswith(COUNTER)]
-    return float(line.split()[1])
 
 
 def test_without_a_delay_it_does_lose_some(rig: Rig, balancer: Balancer) -> None:

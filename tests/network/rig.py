@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,20 @@ DEADLINE = 20.0
 """Seconds until anything here is given up."""
 NETWORK = "10.77.0"
 """All hosts are in this network, of 24 bits."""
+CABLE = Path(__file__).parent / "cable.py"
+LOSS = """table bridge loss {{
+    counter lost {{ }}
+    chain forward {{
+        type filter hook forward priority 0;
+        iifname {{ {ports} }} jump perhaps
+        oifname {{ {ports} }} jump perhaps
+    }}
+    chain perhaps {{
+        tcp sport {{ 7000, 7777 }} numgen random mod 1000 < {per_mille} counter name lost drop
+        tcp dport {{ 7000, 7777 }} numgen random mod 1000 < {per_mille} counter name lost drop
+    }}
+}}"""
+"""The switch's rules, by which it loses what is echoed; who looks after servers loses nothing."""
 
 
 def missing() -> str:
@@ -37,6 +52,8 @@ def missing() -> str:
     for program in ("ip", "nft", "haproxy", "socat", "nginx"):
         if shutil.which(program, path="/usr/sbin:/sbin:" + os.environ.get("PATH", "")) is None:
             return f"{program} is not installed"
+    if not os.access("/dev/net/tun", os.W_OK):
+        return "there is no /dev/net/tun"
     done = subprocess.run(["ip", "netns", "add", f"fe{os.getpid()}try"], capture_output=True)
     if done.returncode:
         return f"network namespaces are not allowed here: {done.stderr.decode().strip()}"
@@ -83,24 +100,12 @@ class Host:
 
     def serve(self, *options: str) -> subprocess.Popen[bytes]:
         """Start `fastecho serve` on port 7777 of this host; returns when it listens."""
-        reader, writer = os.pipe()
-        try:
-            log = (self.rig.folder / f"{self.name}.log").open("ab")
-            with log:
-                process = subprocess.Popen(
-                    self.command(
-                        *FASTECHO, "serve", f"--bind={self.address}:7777",
-                        f"--ready-fd={writer}", *options,
-                    ),
-                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writer],
-                )  # fmt: skip
-            self.rig.processes.append(process)
-        finally:
-            os.close(writer)
-        with os.fdopen(reader) as ready:
-            said = ready.read()
-        assert said, self.rig.log(self.name)
-        return process
+        return self.rig.start_ready(
+            self.name,
+            lambda fd: self.command(
+                *FASTECHO, "serve", f"--bind={self.address}:7777", f"--ready-fd={fd}", *options
+            ),
+        )
 
     def fastecho(self, *words: str) -> dict[str, object]:
         """Run a command of fastecho that writes JSON; returns it."""
@@ -108,6 +113,13 @@ class Host:
         assert done.stdout, done.stderr
         found: dict[str, object] = json.loads(done.stdout)
         return found
+
+    def segments(self) -> tuple[int, int]:
+        """Return how many segments of TCP its kernel has sent, also again, and received."""
+        said = self.run("cat", "/proc/net/snmp").stdout.splitlines()
+        names, values = (line.split() for line in said if line.startswith("Tcp:"))
+        found = dict(zip(names[1:], map(int, values[1:]), strict=True))
+        return found["OutSegs"] + found["RetransSegs"], found["InSegs"]
 
     def cut(self) -> None:
         """Pull its cable."""
@@ -117,6 +129,27 @@ class Host:
         """Plug it in again."""
         self.rig.switch("ip", "link", "set", self.port, "up")
 
+    def lengthen(self, delay_ms: float) -> None:
+        """Replace its cable by one through which a frame takes so long, each way."""
+        ip("-n", self.netns, "link", "delete", "eth0")
+        switch = f"{self.rig.prefix}switch"
+        process = self.rig.start_ready(
+            self.name,
+            lambda fd: [
+                sys.executable, str(CABLE), f"--delay-ms={delay_ms}", f"--ready-fd={fd}",
+                self.netns, "eth0", switch, self.port,
+            ],
+        )  # fmt: skip
+        self.rig.processes.remove(process)
+        self.rig.cables.append(process)
+        self._plug_in()
+
+    def _plug_in(self) -> None:
+        """Connect both ends of its cable, which are there."""
+        self.rig.switch("ip", "link", "set", self.port, "master", "sw", "up")
+        ip("-n", self.netns, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.netns, "link", "set", "eth0", "up")
+
 
 class Rig:
     """Hosts on one switch, for the time of a `with` block."""
@@ -124,6 +157,7 @@ class Rig:
     def __init__(self, *names: str) -> None:
         self.prefix = f"fe{os.getpid()}-"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.cables: list[subprocess.Popen[bytes]] = []
         self._names = names
         self._stack = contextlib.ExitStack()
         self.hosts: dict[str, Host] = {}
@@ -152,9 +186,50 @@ class Rig:
     ) -> None:
         self._stack.close()
 
-    def switch(self, *words: str) -> None:
-        """Run a command where the switch is."""
-        ip("netns", "exec", f"{self.prefix}switch", *words)
+    def switch(self, *words: str) -> str:
+        """Run a command where the switch is; return what it prints."""
+        return ip("netns", "exec", f"{self.prefix}switch", *words)
+
+    def lose(self, per_mille: int, *names: str) -> None:
+        """Lose so many of 1,000 segments to and from these hosts, at random.
+
+        No host sends more than a segment in a frame from now on: else whole buffers were lost.
+        """
+        for host in self.hosts.values():
+            ip("-n", host.netns, "link", "set", "eth0", "gso_max_segs", "1")
+        ports = ", ".join(self[name].port for name in names)
+        self.switch("nft", LOSS.format(ports=ports, per_mille=per_mille))
+
+    def lost(self) -> int:
+        """Return how many segments were lost so far."""
+        said = json.loads(self.switch("nft", "-j", "list", "counter", "bridge", "loss", "lost"))
+        (lost,) = [one["counter"]["packets"] for one in said["nftables"] if "counter" in one]
+        return int(lost)
+
+    def start_ready(
+        self, name: str, command: Callable[[int], list[str]]
+    ) -> subprocess.Popen[bytes]:
+        """Start what writes to a descriptor when it is ready; returns then.
+
+        Args:
+            name: whose log has what it says.
+            command: makes it of the descriptor.
+        """
+        reader, writer = os.pipe()
+        try:
+            log = (self.folder / f"{name}.log").open("ab")
+            with log:
+                process = subprocess.Popen(
+                    command(writer),
+                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[writer],
+                )  # fmt: skip
+            self.processes.append(process)
+        finally:
+            os.close(writer)
+        with os.fdopen(reader) as ready:
+            said = ready.read()
+        assert said, self.log(name)
+        return process
 
     def log(self, name: str) -> str:
         """Return what a host's processes have said."""
@@ -173,28 +248,32 @@ class Rig:
             "-n", host.netns, "link", "add", "eth0", "type", "veth",
             "peer", "name", host.port, "netns", switch,
         )  # fmt: skip
-        ip("-n", switch, "link", "set", host.port, "master", "sw", "up")
-        ip("-n", host.netns, "addr", "add", f"{host.address}/24", "dev", "eth0")
-        ip("-n", host.netns, "link", "set", "eth0", "up")
+        host._plug_in()
         self.hosts[name] = host
 
     def _end(self) -> None:
         """End every process by its number, then the namespaces go with their links."""
-        for process in reversed(self.processes):
-            if process.poll() is None:
-                process.terminate()
-        deadline = time.monotonic() + 5
-        for process in self.processes:
-            try:
-                process.wait(max(deadline - time.monotonic(), 0.01))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(self.processes)
+        end(self.cables)  # through which the others took leave
         for name in namespaces(self.prefix):
             for pid in ip("netns", "pids", name).split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
             ip("netns", "delete", name)
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End processes, in 5 seconds at most."""
+    for process in reversed(processes):
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + 5
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.01))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def refuse() -> None:

@@ -31,7 +31,7 @@ from heapq import heappop, heappush
 from random import Random
 
 CLONE_NEWNET = 0x40000000
-TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+TUNSETIFF, IFF_TUN, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0001, 0x0002, 0x1000
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS, SIOCSIFMTU = 0x8916, 0x891C, 0x8914, 0x8922
 SIOCSIFTXQLEN = 0x8943
 IFF_UP_RUNNING = 0x41
@@ -41,12 +41,18 @@ MEMBERS = 4
 DEADLINE = 20.0
 
 
+def open_device(name: bytes, kind: int) -> int:
+    """Make a device in the network namespace that we are in; return its descriptor."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name, kind | IFF_NO_PI))
+    return fd
+
+
 class Device:
     """A TUN device in the network namespace of whoever makes it."""
 
     def __init__(self, address: str) -> None:
-        self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", b"line0", IFF_TUN | IFF_NO_PI))
+        self.fd = open_device(b"line0", IFF_TUN)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             fcntl.ioctl(sock, SIOCSIFADDR, _with_address(address))
             fcntl.ioctl(sock, SIOCSIFNETMASK, _with_address("255.255.255.0"))
@@ -70,16 +76,12 @@ def leave_network() -> None:
 
 
 class Line(threading.Thread):
-    """Passes packets between two devices until the process ends."""
+    """Passes packets between two devices until the process ends, each so many seconds later."""
 
-    def __init__(self, options: argparse.Namespace, one: int, other: int) -> None:
+    def __init__(self, one: int, other: int, delay: float) -> None:
         super().__init__(daemon=True)
         self._other = {one: other, other: one}
-        self._random = Random(options.seed)
-        self._delay = options.delay_ms / 1e3
-        self._loss = options.loss
-        self._largest = options.largest
-        self._bad_member = options.bad_member
+        self._delay = delay
 
     def run(self) -> None:
         """Pass packets on, each when it is old enough."""
@@ -96,7 +98,7 @@ class Line(threading.Thread):
                         packet = os.read(fd, 65536)
                     except BlockingIOError:
                         break
-                    if not self._drops(packet):
+                    if not self.drops(packet):
                         number += 1
                         due = time.monotonic() + self._delay
                         heappush(waiting, (due, number, self._other[fd], packet))
@@ -107,7 +109,23 @@ class Line(threading.Thread):
                 except OSError:
                     pass  # a queue that is full drops as well
 
-    def _drops(self, packet: bytes) -> bool:
+    def drops(self, packet: bytes) -> bool:
+        """Tell whether this packet never arrives: none."""
+        return False
+
+
+class Lossy(Line):
+    """Drops packets as the options say."""
+
+    def __init__(self, options: argparse.Namespace, one: int, other: int) -> None:
+        super().__init__(one, other, options.delay_ms / 1e3)
+        self._random = Random(options.seed)
+        self._loss = options.loss
+        self._largest = options.largest
+        self._bad_member = options.bad_member
+
+    def drops(self, packet: bytes) -> bool:
+        """Tell whether this packet never arrives."""
         if packet[0] >> 4 != 4 or len(packet) > self._largest:
             return True
         if self._bad_member:
@@ -152,7 +170,7 @@ def main() -> int:
     leave_network()
     server, there = start_server()
     try:
-        Line(options, Device(HERE).fd, there).start()
+        Lossy(options, Device(HERE).fd, there).start()
         return subprocess.run(options.command, check=False).returncode
     finally:
         server.terminate()
