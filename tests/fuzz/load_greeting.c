@@ -84,11 +84,11 @@ static int model_size(const unsigned char *bytes, size_t n, size_t *decided)
             return -1;
         if (bytes[0] == '{' && bytes[i] == '\n')
             return (int)i + 1;
-        if (bytes[0] == '{' && i + 1 == 4096)
+        if (bytes[0] == '{' && i + 1 == 8192)
             return -1;
         if (bytes[0] == 0 && i < 4)
             length = length * 256 + bytes[i];
-        if (bytes[0] == 0 && i == 3 && (length < 2 || length > 4096))
+        if (bytes[0] == 0 && i == 3 && (length < 2 || length > 8192))
             return -1;
         if (bytes[0] == 0 && i >= 4 && i + 1 == 4 + length)
             return (int)i + 1;
