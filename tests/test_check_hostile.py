@@ -1,0 +1,116 @@
+"""Peers that mislead a check: those that look alive, look whole, or never end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path as File
+
+import pytest
+from checked import answering
+from peers import DEADLINE
+
+from fastecho.address import parse_target
+from fastecho.check.path import Path, Stream
+from fastecho.check.pattern import Ruler
+from fastecho.check.probes import path_mtu
+
+SILENCE = 0.3
+TIMED_OUT = (
+    b"HTTP/1.0 408 Request Time-out\r\nConnection: close\r\n\r\n<html><body>Late</body></html>"
+)
+MAGIC = b"FASTECHO-PROBE/1 "
+
+
+@contextmanager
+def path_to(serve: Callable[[socket.socket], object], **options: object) -> Iterator[Path]:
+    """Give the path to a server that does this with each connection."""
+    with answering(serve) as address:
+        path = Path(parse_target(address), quick=True, **{"timeout": 1.0, **options})  # type: ignore[arg-type]
+        try:
+            yield path
+        finally:
+            path.close()
+
+
+def echo(sock: socket.socket) -> None:
+    while data := sock.recv(1 << 16):
+        sock.sendall(data)
+
+
+def echo_until_it_is_late(sock: socket.socket) -> None:
+    """Echo; who is silent is told so, in HTTP."""
+    sock.settimeout(0.15)
+    try:
+        echo(sock)
+    except TimeoutError:
+        sock.sendall(TIMED_OUT)
+
+
+# Whole segments
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_mtu, "WHOLE_SECONDS", SILENCE)
+    monkeypatch.setattr(path_mtu, "TRY_SECONDS", SILENCE)
+
+
+# Answers to orders
+
+
+def ordered(sock: socket.socket) -> list[bytes]:
+    """Acknowledge an order; return its words."""
+    words = sock.makefile("rb").readline()[len(MAGIC) :].split()
+    sock.sendall(MAGIC + b"ok " + words[0] + b"\n")
+    return words
+
+
+def half_closing(reports: Iterator[bytes]) -> Callable[[socket.socket], None]:
+    """Return what obeys half-close, and reports this about it."""
+
+    def serve(sock: socket.socket) -> None:
+        words = ordered(sock)
+        if words[0] == b"half-close":
+            sock.sendall(Ruler(int(words[2])).take(0, int(words[2])))
+            sock.shutdown(socket.SHUT_WR)
+        else:
+            sock.sendall(next(reports) + b"\n")
+        while sock.recv(1 << 16):
+            pass
+
+    return serve
+
+
+# What comes late, or never ends
+
+
+# What nobody accepts
+
+
+def test_a_unix_socket_without_room_is_not_reached_until_there_is_some(tmp_path: File) -> None:
+    name = str(tmp_path / "echo.sock")
+    path = Path(parse_target(f"unix:{name}"), timeout=0.2)
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(name)
+        listener.listen(0)
+        while True:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.setblocking(False)
+            try:
+                sock.connect(name)
+            except BlockingIOError:
+                break
+        (failure,) = path.connect_all([path.place], patience=0.1)
+        assert isinstance(failure, OSError)
+        assert failure.strerror == "Connection timed out"
+        listener.settimeout(DEADLINE)
+        accepting = threading.Thread(target=lambda: stack.enter_context(listener.accept()[0]))
+        accepting.start()
+        with path.open() as stream:
+            assert isinstance(stream, Stream)
+            stream.sock.send(b"x")
+        accepting.join(DEADLINE)
+    path.close()
