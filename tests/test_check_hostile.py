@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path as File
 
 import pytest
@@ -15,7 +16,8 @@ from peers import DEADLINE
 from fastecho.address import parse_target
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Ruler
-from fastecho.check.probes import path_mtu
+from fastecho.check.probes import flows, path_mtu
+from fastecho.check.verdict import NotTestable
 
 SILENCE = 0.3
 TIMED_OUT = (
@@ -47,6 +49,47 @@ def echo_until_it_is_late(sock: socket.socket) -> None:
         echo(sock)
     except TimeoutError:
         sock.sendall(TIMED_OUT)
+
+
+def test_flows_of_which_most_are_silent_have_not_all_echoed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flows, "FIRST_SECONDS", SILENCE)
+    monkeypatch.setattr(flows, "THEN_SECONDS", SILENCE)
+    numbers = count()
+
+    def every_third(sock: socket.socket) -> None:
+        if next(numbers) % 3 == 0:
+            echo(sock)
+        while sock.recv(1 << 16):
+            pass
+
+    with path_to(every_third) as path, pytest.raises(NotTestable, match=r"42 of 64 flows did not"):
+        flows.run(path)
+
+
+def test_flows_have_odd_ports_and_even_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "FIRST_SECONDS", DEADLINE)
+    ports = set()
+
+    def notes(sock: socket.socket) -> None:
+        ports.add(sock.getpeername()[1])
+        echo(sock)
+
+    with path_to(notes) as path:
+        assert flows.run(path).verdict == "passed"
+    assert {port % 2 for port in ports} == {0, 1}
+
+
+def test_where_most_flows_end_none_is_worse_than_most() -> None:
+    numbers = count()
+
+    def every_third(sock: socket.socket) -> None:
+        if next(numbers) % 3 == 0:
+            echo(sock)
+
+    with path_to(every_third) as path, pytest.raises(NotTestable, match=r"42 of 64 flows fail, so"):
+        flows.run(path)
 
 
 # Whole segments
