@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path as File
+from zlib import crc32
 
 import pytest
 from checked import answering
@@ -15,9 +17,9 @@ from peers import DEADLINE
 
 from fastecho.address import parse_target
 from fastecho.check.path import Path, Stream
-from fastecho.check.pattern import Ruler
-from fastecho.check.probes import flows, path_mtu
-from fastecho.check.verdict import NotTestable
+from fastecho.check.pattern import Pattern, Ruler
+from fastecho.check.probes import flows, order, path_mtu, server_half_close, server_reset
+from fastecho.check.verdict import Failed, NotTestable
 
 SILENCE = 0.3
 TIMED_OUT = (
@@ -127,7 +129,67 @@ def half_closing(reports: Iterator[bytes]) -> Callable[[socket.socket], None]:
     return serve
 
 
+@pytest.mark.parametrize(
+    "report",
+    [
+        b'{"eof":true,"bytes":Infinity}', b'{"eof":true,"bytes":NaN}', b'{"eof":true,"bytes":-1}',
+        b'{"eof":true,"bytes":1' + b"0" * 400 + b"}", b'{"eof":true,"bytes":"1"}', b"[1]", b"5",
+        b"[" * 500, b'{"eof":true}', b"\xff\x1b[31m",
+    ],
+)  # fmt: skip
+def test_a_report_that_is_none_is_a_failure_in_a_short_sentence(report: bytes) -> None:
+    with path_to(half_closing(iter([report]))) as path:
+        with pytest.raises(Failed, match="the server's report cannot be read") as raised:
+            server_half_close.run(path)
+        assert len(str(raised.value)) < 300
+
+
+def test_what_a_slow_path_still_carries_is_waited_for() -> None:
+    sent = Pattern(1, 151, server_half_close.THEN).take(0, server_half_close.THEN)
+
+    def reports() -> Iterator[bytes]:
+        for some in range(0, len(sent), len(sent) // 8):
+            yield json.dumps({"bytes": some, "eof": False}).encode()
+        yield json.dumps({"bytes": len(sent), "eof": True, "crc32": crc32(sent)}).encode()
+
+    with path_to(half_closing(reports()), timeout=0.12) as path:
+        assert server_half_close.run(path).verdict == "passed"
+
+
+def test_an_answer_without_an_end_is_given_up() -> None:
+    def goes_on(sock: socket.socket) -> None:
+        sock.sendall(bytes(600))
+        echo(sock)
+
+    with path_to(goes_on) as path, pytest.raises(Failed, match="an answer without an end"):
+        server_reset.run(path)
+
+
+def test_something_in_place_of_a_reset_is_no_fin() -> None:
+    def answers(sock: socket.socket) -> None:
+        size = int(ordered(sock)[1])
+        sock.sendall(Ruler(size).take(0, size))
+        echo(sock)
+
+    with path_to(answers) as path:
+        found = server_reset.run(path)
+    assert found.verdict == "failed"
+    assert found.evidence.startswith("in place of the server's RST something came: 1 byte too many")
+
+
 # What comes late, or never ends
+
+
+def test_messages_without_an_end_are_not_kept() -> None:
+    def floods(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(bytes(1 << 20))
+
+    with path_to(floods) as path:
+        found = order.run(path)
+    assert found.verdict == "failed"
+    assert found.evidence.endswith("without an end")
+    assert int(found.evidence.split()[5].replace(",", "")) < 4 << 20
 
 
 # What nobody accepts
