@@ -18,7 +18,15 @@ from peers import DEADLINE
 from fastecho.address import parse_target
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
-from fastecho.check.probes import flows, order, path_mtu, server_half_close, server_reset
+from fastecho.check.probes import (
+    flows,
+    idle,
+    keepalive,
+    order,
+    path_mtu,
+    server_half_close,
+    server_reset,
+)
 from fastecho.check.verdict import Failed, NotTestable
 
 SILENCE = 0.3
@@ -51,6 +59,26 @@ def echo_until_it_is_late(sock: socket.socket) -> None:
         echo(sock)
     except TimeoutError:
         sock.sendall(TIMED_OUT)
+
+
+def test_who_answers_after_an_idle_time_with_something_else_is_not_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepalive, "QUICK_SECONDS", SILENCE)
+    with path_to(echo_until_it_is_late, idle=(SILENCE,)) as path:
+        for probe in (idle, keepalive):
+            found = probe.run(path)
+            assert found.verdict == "failed", found
+            assert "an HTTP response, 'HTTP/1.0 408 Request Time-out'" in found.evidence
+
+
+def test_an_echo_with_a_changed_byte_is_still_alive() -> None:
+    def changes(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            sock.sendall(b"#" + data[1:])
+
+    with path_to(changes, idle=(0.01,)) as path:
+        assert idle.run(path).verdict == "passed"
 
 
 def test_flows_of_which_most_are_silent_have_not_all_echoed(
