@@ -22,6 +22,7 @@ from fastecho.check.probes import (
     flows,
     idle,
     keepalive,
+    mss,
     order,
     path_mtu,
     server_half_close,
@@ -129,6 +130,69 @@ def test_where_most_flows_end_none_is_worse_than_most() -> None:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(path_mtu, "WHOLE_SECONDS", SILENCE)
     monkeypatch.setattr(path_mtu, "TRY_SECONDS", SILENCE)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_server_that_stood_still_once_is_no_black_hole() -> None:
+    once = threading.Lock()
+
+    def stands_still(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            if len(data) > 1000 and once.acquire(blocking=False):
+                while sock.recv(1 << 16):
+                    pass
+            sock.sendall(data)
+
+    with path_to(stands_still) as path:
+        found = path_mtu.run(path)
+        assert found.verdict == "passed", found
+        assert path.mss == 0
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_connection_that_carries_only_so_much_is_no_black_hole() -> None:
+    def carries(sock: socket.socket) -> None:
+        left = 1 << 16
+        while data := sock.recv(1 << 16):
+            sock.sendall(data[:left])
+            left -= min(left, len(data))
+
+    with path_to(carries) as path:
+        with pytest.raises(NotTestable, match="their size is not the matter"):
+            path_mtu.run(path)
+        assert path.mss == 0
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("piece", "passes"), [(1 << 14, True), (100, False)])
+def test_a_slow_path_does_not_keep_the_gate_for_long(piece: int, passes: bool) -> None:
+    stop = threading.Event()
+
+    def slowly(sock: socket.socket) -> None:
+        sock.sendall(sock.recv(40))
+        waits = 0.0
+        while data := sock.recv(piece):
+            stop.wait(waits)
+            waits = 0.05
+            sock.sendall(data)
+
+    with path_to(slowly) as path:
+        try:
+            if passes:
+                assert "passed each way, then the time was over" in path_mtu.run(path).evidence
+            else:
+                with pytest.raises(NotTestable, match="the path is too slow"):
+                    path_mtu.run(path)
+        finally:
+            stop.set()
+
+
+def test_the_segment_size_is_the_ends_own_not_that_of_our_clamp() -> None:
+    with path_to(echo) as path:
+        path.mss = 300
+        found = mss.run(path)
+    assert found.verdict == "passed"
+    assert found.values["send_mss_bytes"] > 1000
 
 
 # Answers to orders
