@@ -18,6 +18,7 @@ from peers import DEADLINE
 from fastecho.address import parse_target
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
+from fastecho.check.probes import bytes as special_bytes
 from fastecho.check.probes import (
     flows,
     idle,
@@ -282,6 +283,18 @@ def test_messages_without_an_end_are_not_kept() -> None:
     assert found.verdict == "failed"
     assert found.evidence.endswith("without an end")
     assert int(found.evidence.split()[5].replace(",", "")) < 4 << 20
+
+
+def test_line_ends_that_are_changed_late_in_a_stream_are_seen() -> None:
+    def changes_late(sock: socket.socket) -> None:
+        came = 0
+        while data := sock.recv(1 << 12):
+            came += len(data)
+            sock.sendall(data if came < 1 << 16 else data.replace(b"\r\n", b"\n"))
+
+    with path_to(changes_late) as path:
+        found = special_bytes.run(path)
+    assert found.values["wrong"] == ["special bytes behind 64 KiB"], found
 
 
 # What nobody accepts
