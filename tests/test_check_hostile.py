@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path as File
+from time import monotonic
 from zlib import crc32
 
 import pytest
 from checked import answering
 from peers import DEADLINE
 
+import fastecho
 from fastecho.address import parse_target
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
@@ -26,6 +28,7 @@ from fastecho.check.probes import (
     mss,
     order,
     path_mtu,
+    reachable,
     server_half_close,
     server_reset,
 )
@@ -298,6 +301,24 @@ def test_line_ends_that_are_changed_late_in_a_stream_are_seen() -> None:
 
 
 # What nobody accepts
+
+
+def test_a_name_of_many_dead_addresses_is_a_failure_in_the_time_of_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack, path_to(echo) as alive:
+        holes = [stack.enter_context(fastecho.black_hole()) for _ in range(3)]
+        dead = [(socket.AF_INET, (hole.host, hole.port)) for hole in holes]
+        monkeypatch.setattr(reachable, "SPARE_SECONDS", 0.2)
+        end = monotonic() + 1.0
+        path = alive.until(end)
+        monkeypatch.setattr(Path, "places", lambda self: dead)
+        found = reachable.run(path)
+        assert (found.verdict, found.ends_all) == ("failed", True)
+        assert monotonic() < end
+        last = alive.place
+        monkeypatch.setattr(Path, "places", lambda self: [*dead, last])
+        assert reachable.run(alive.until(monotonic() + 1.0)).verdict == "passed"
 
 
 def test_a_unix_socket_without_room_is_not_reached_until_there_is_some(tmp_path: File) -> None:
