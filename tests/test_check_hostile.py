@@ -14,6 +14,7 @@ from zlib import crc32
 
 import pytest
 from checked import answering
+from conftest import MakeServer
 from peers import DEADLINE
 
 import fastecho
@@ -22,6 +23,7 @@ from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
 from fastecho.check.probes import bytes as special_bytes
 from fastecho.check.probes import (
+    connections,
     flows,
     idle,
     keepalive,
@@ -301,6 +303,14 @@ def test_line_ends_that_are_changed_late_in_a_stream_are_seen() -> None:
 
 
 # What nobody accepts
+
+
+def test_a_limit_of_connections_is_told_with_how_many_were_refused(make_server: MakeServer) -> None:
+    server = make_server(max_per_ip=8)
+    path = Path(parse_target(server.address), timeout=1.0, quick=True)
+    found = connections.run(path)
+    path.close()
+    assert (found.values["echoed"], found.values["refused"]) == (8, 42)
 
 
 def test_a_name_of_many_dead_addresses_is_a_failure_in_the_time_of_the_check(
