@@ -129,6 +129,25 @@ def test_where_most_flows_end_none_is_worse_than_most() -> None:
         flows.run(path)
 
 
+def test_bytes_of_another_connection_are_named() -> None:
+    waiting: list[socket.socket] = []
+    both = threading.Condition()
+
+    def swaps(sock: socket.socket) -> None:
+        """Echo to one of the others, and wait for what comes from another."""
+        data = sock.recv(1 << 16)
+        with both:
+            waiting.append(sock)
+            both.notify_all()
+            both.wait_for(lambda: len(waiting) == 4, DEADLINE)
+        waiting[waiting.index(sock) - 1].sendall(data)
+        sock.recv(1)
+
+    with path_to(swaps, connections=4) as path:
+        found = connections.run(path)
+    assert found.evidence == ("0 of 4 connections echoed; 4 times bytes of another connection came")
+
+
 # Whole segments
 
 
