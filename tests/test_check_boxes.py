@@ -48,9 +48,12 @@ def test_an_honest_relay_passes(server: str) -> None:
 
 
 def test_three_honest_relays_in_a_row_push_back(server: str) -> None:
-    with box("honest", server) as third, box("honest", third) as second:
-        with box("honest", second) as first:
-            found = check(first, "--quick", "--only=slow-reader")
+    with (
+        box("honest", server) as third,
+        box("honest", third) as second,
+        box("honest", second) as first,
+    ):
+        found = check(first, "--quick", "--only=slow-reader")
     assert found["slow-reader"]["verdict"] != "failed", found.text
 
 

@@ -7,18 +7,21 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path as File
 from time import monotonic
+from xml.etree import ElementTree
 from zlib import crc32
 
 import pytest
 from checked import answering
+from commands import run
 from conftest import MakeServer
 from peers import DEADLINE
 
 import fastecho
 from fastecho.address import parse_target
+from fastecho.check import pressure
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
 from fastecho.check.probes import bytes as special_bytes
@@ -148,6 +151,63 @@ def test_bytes_of_another_connection_are_named() -> None:
     assert found.evidence == ("0 of 4 connections echoed; 4 times bytes of another connection came")
 
 
+@pytest.mark.parametrize(("share", "is_lossy"), [(1, True), (4, False)])
+def test_a_flow_is_lossy_that_stands_out_twice(
+    monkeypatch: pytest.MonkeyPatch, share: int, is_lossy: bool
+) -> None:
+    chosen: list[flows.Flow] = []
+
+    def lost(flow: flows.Flow) -> int:
+        """As if all of one flow's messages, or every so-manieth, had been sent again."""
+        chosen[:] = chosen or [flow]
+        messages = flow.talk.sent // flows.SIZE
+        return max(messages // share, flows.SUSPECT) if flow is chosen[0] else 0
+
+    monkeypatch.setattr(flows, "FIRST_SECONDS", DEADLINE)
+    monkeypatch.setattr(flows, "THEN_SECONDS", DEADLINE)
+    monkeypatch.setattr(flows.Flow, "retransmissions", property(lost))
+    with path_to(echo) as path:
+        found = flows.run(path)
+    assert found.values["lossy_ports"] == ([chosen[0].port] if is_lossy else [])
+    assert found.verdict == ("failed" if is_lossy else "passed")
+
+
+# Idle, and full
+
+
+def test_idle_times_are_a_ladder_in_whatever_order_they_are_given() -> None:
+    with path_to(echo, idle=(0.1, 0.0)) as path:
+        assert idle.run(path).values["survived_s"] == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("unanswered", [3, 4])
+def test_keepalives_without_an_answer_are_a_failure_if_there_are_many(
+    monkeypatch: pytest.MonkeyPatch, unanswered: int
+) -> None:
+    monkeypatch.setattr(keepalive, "QUICK_SECONDS", 0.0)
+    told = {"keepalive_probes": unanswered, "last_ack_recv_ms": 1}
+    monkeypatch.setattr(keepalive, "tcp_info", lambda sock: told)
+    with path_to(echo) as path:
+        if unanswered == 3:
+            with pytest.raises(NotTestable, match="the last 3 had no answer"):
+                keepalive.run(path)
+        else:
+            assert keepalive.run(path).verdict == "failed"
+
+
+def test_what_our_own_kernel_still_holds_was_not_taken_by_the_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pressure, "STALL_SECONDS", SILENCE)
+    ended = threading.Event()
+    with path_to(lambda sock: ended.wait(DEADLINE)) as path, path.open() as stream:
+        source = Pattern(1, 1, 1 << 28)
+        filled = pressure.fill(path, stream, source, monotonic() + DEADLINE)
+        ended.set()
+    assert filled.pushed_back
+    assert 0 < filled.taken < filled.sent - (1 << 16)
+
+
 # Whole segments
 
 
@@ -220,6 +280,17 @@ def test_the_segment_size_is_the_ends_own_not_that_of_our_clamp() -> None:
     assert found.values["send_mss_bytes"] > 1000
 
 
+def test_tiny_segments_are_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 200)
+        host, port = listener.getsockname()
+        path = Path(parse_target(f"{host}:{port}"), timeout=0.2, quick=True)
+        found = mss.run(path)
+        path.close()
+    assert found.verdict == "failed"
+    assert found.values["send_mss_bytes"] <= 200
+
+
 # Answers to orders
 
 
@@ -282,6 +353,40 @@ def test_an_answer_without_an_end_is_given_up() -> None:
         server_reset.run(path)
 
 
+@pytest.mark.parametrize(
+    ("report", "says"),
+    [
+        ({"eof": False, "bytes": 100_000}, "100,000 arrived, but not our FIN"),
+        ({"eof": True, "bytes": 100_000, "crc32": 1}, "100,000 arrived, but not the same"),
+        ({"eof": True, "bytes": 99_999}, "100,000 bytes were sent, 99,999 arrived"),
+        ({"eof": True, "bytes": 100_000}, "100,000 arrived, and our FIN"),
+    ],
+)
+def test_what_the_server_got_is_compared(report: dict[str, object], says: str) -> None:
+    line = json.dumps(report).encode()
+    with path_to(half_closing(repeat(line)), timeout=0.1) as path:
+        found = server_half_close.run(path)
+    assert found.evidence.endswith(says)
+    assert (found.verdict == "passed") == says.endswith("and our FIN")
+
+
+def test_control_characters_of_a_refusal_reach_neither_a_terminal_nor_xml(tmp_path: File) -> None:
+    def refuses(sock: socket.socket) -> None:
+        data = sock.recv(1 << 16)
+        bad = MAGIC + b"error \x1b[31m\x00\xff]]>&<\x9b\r\n"
+        sock.sendall(bad if data.startswith(MAGIC) else data)
+        echo(sock)
+
+    junit = tmp_path / "check.xml"
+    with answering(refuses) as address:
+        done = run("check", address, "--quick", "--only=server-fin", f"--junit={junit}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"the server refused the order 'close 0': \x1b[31m\x00" in done.stdout
+    assert done.stdout.replace("\n", "").isprintable()
+    said = [one.attrib["message"] for one in ElementTree.parse(junit).iter("skipped")]
+    assert said[0].startswith(r"the server refused the order 'close 0': \x1b[31m\x00")
+
+
 def test_something_in_place_of_a_reset_is_no_fin() -> None:
     def answers(sock: socket.socket) -> None:
         size = int(ordered(sock)[1])
@@ -295,6 +400,13 @@ def test_something_in_place_of_a_reset_is_no_fin() -> None:
 
 
 # What comes late, or never ends
+
+
+def test_a_message_whose_check_is_wrong_did_not_come_back_whole() -> None:
+    came = order.record(1, 0) + b"<00000001000000>" + order.record(1, 2)
+    assert order.Found(1, 3, came).words() == (
+        "1 of 3 messages did not come back whole; 16 bytes came that are no message"
+    )
 
 
 def test_messages_without_an_end_are_not_kept() -> None:
