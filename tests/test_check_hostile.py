@@ -24,8 +24,8 @@ from fastecho.address import parse_target
 from fastecho.check import pressure
 from fastecho.check.path import Path, Stream
 from fastecho.check.pattern import Pattern, Ruler
-from fastecho.check.probes import bytes as special_bytes
 from fastecho.check.probes import (
+    answer,
     connections,
     flows,
     idle,
@@ -36,7 +36,9 @@ from fastecho.check.probes import (
     reachable,
     server_half_close,
     server_reset,
+    tcp_info,
 )
+from fastecho.check.probes import bytes as special_bytes
 from fastecho.check.verdict import Failed, NotTestable
 
 SILENCE = 0.3
@@ -206,6 +208,27 @@ def test_what_our_own_kernel_still_holds_was_not_taken_by_the_path(
         ended.set()
     assert filled.pushed_back
     assert 0 < filled.taken < filled.sent - (1 << 16)
+
+
+def test_deadlines_rest_on_the_round_trip_that_answer_has_measured() -> None:
+    def waits(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            threading.Event().wait(0.02)
+            sock.sendall(data)
+
+    with path_to(waits) as path:
+        assert answer.run(path).verdict == "passed"
+        assert path.rtt >= 0.02
+
+
+@pytest.mark.parametrize(("again", "verdict"), [(8, "passed"), (9, "failed")])
+def test_a_path_on_which_most_is_sent_again_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, again: int, verdict: str
+) -> None:
+    told = {"total_retrans": again, "data_segs_out": 16, "rtt_us": 1, "rttvar_us": 1}
+    monkeypatch.setattr(tcp_info, "tcp_info", lambda sock: told)
+    with path_to(echo) as path:
+        assert tcp_info.run(path).verdict == verdict
 
 
 # Whole segments
