@@ -19,8 +19,8 @@ GROUP, QUICK, PHASE, NEEDS = "flow", True, "bulk", ()
 PASSED = "Who reads slowly slows the sender down; memory on the way is bounded."
 FAILED = (
     "Something on the way, or the server itself, buffers without bound: one peer that reads "
-    "slowly takes its memory, and what was acknowledged may never arrive. (The kernels of four "
-    "proxies in a row may hold as much as the quick profile sends.)"
+    "slowly takes its memory, and what was acknowledged may never arrive. But the kernels of four "
+    "proxies in a row may hold as much as the quick profile sends."
 )
 QUICK_BYTES, FULL_BYTES = 128 << 20, 256 << 20
 """Kernels' buffers hold less: 20 to 30 MB at each proxy of a chain, both ways."""
