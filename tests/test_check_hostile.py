@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count, repeat
 from pathlib import Path as File
 from time import monotonic
+from types import ModuleType
 from xml.etree import ElementTree
 from zlib import crc32
 
@@ -34,6 +35,8 @@ from fastecho.check.probes import (
     order,
     path_mtu,
     reachable,
+    server_fin,
+    server_first,
     server_half_close,
     server_reset,
     tcp_info,
@@ -408,6 +411,20 @@ def test_control_characters_of_a_refusal_reach_neither_a_terminal_nor_xml(tmp_pa
     assert done.stdout.replace("\n", "").isprintable()
     said = [one.attrib["message"] for one in ElementTree.parse(junit).iter("skipped")]
     assert said[0].startswith(r"the server refused the order 'close 0': \x1b[31m\x00")
+
+
+@pytest.mark.parametrize(
+    ("probe", "says"), [(server_fin, "no end (FIN)"), (server_first, "nothing")]
+)
+def test_an_order_that_is_not_done_is_a_failure(probe: ModuleType, says: str) -> None:
+    def only_acknowledges(sock: socket.socket) -> None:
+        ordered(sock)
+        echo(sock)
+
+    with path_to(only_acknowledges, timeout=0.1) as path:
+        found = probe.run(path)
+    assert found.verdict == "failed"
+    assert f"due: {says}" in found.evidence
 
 
 def test_something_in_place_of_a_reset_is_no_fin() -> None:
