@@ -1,7 +1,7 @@
 """Running `fastecho check` and the middle boxes of tests/network/boxes as real processes.
 
-Lives here: a check with its JSON, a box with its address. Does not live here: what a check should
-find (test_check_*.py), the boxes.
+Lives here: a check with its JSON, a box with its address, a server that misbehaves. Does not live
+here: what a check should find (test_check_*.py), the boxes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,3 +88,36 @@ def box(name: str, server: str, *options: str) -> Iterator[str]:
             process.terminate()
             _, said = process.communicate(timeout=DEADLINE)
     assert said == ""
+
+
+@contextmanager
+def answering(serve: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Listen, and serve every connection in a thread; give the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads: list[threading.Thread] = []
+
+        def one(sock: socket.socket) -> None:
+            with sock:
+                try:
+                    serve(sock)
+                except OSError:
+                    pass
+
+        def accept() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=one, args=(sock,)))
+                threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join(DEADLINE)
+            for thread in threads:
+                thread.join(DEADLINE)

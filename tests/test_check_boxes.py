@@ -47,6 +47,16 @@ def test_an_honest_relay_passes(server: str) -> None:
         assert found.code == 0
 
 
+def test_three_honest_relays_in_a_row_push_back(server: str) -> None:
+    with (
+        box("honest", server) as third,
+        box("honest", third) as second,
+        box("honest", second) as first,
+    ):
+        found = check(first, "--quick", "--only=slow-reader")
+    assert found["slow-reader"]["verdict"] != "failed", found.text
+
+
 def test_a_relay_that_delays_passes(server: str) -> None:
     with checked("delays", server, "--ms=20") as found:
         assert found.of("failed") == set(), found.text

@@ -11,13 +11,12 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from checked import SHORT, check
+from checked import SHORT, answering, check
 from commands import COMMAND, DEADLINE, assert_refused, environment, run, serving
 from conftest import MakeServer
 from driven import refusing_address
@@ -28,37 +27,6 @@ from fastecho.check import catalog, probes
 from fastecho.check.pattern import Ruler
 
 BRIEF = ("--quick", "--only=tiny-writes,order", "--seed=1")
-
-
-@contextmanager
-def answering(serve: Callable[[socket.socket], object]) -> Iterator[str]:
-    """Listen, and serve every connection in a thread; give the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threads: list[threading.Thread] = []
-
-        def one(sock: socket.socket) -> None:
-            with sock:
-                try:
-                    serve(sock)
-                except OSError:
-                    pass
-
-        def accept() -> None:
-            while True:
-                try:
-                    sock, _ = listener.accept()
-                except OSError:
-                    return
-                threads.append(threading.Thread(target=one, args=(sock,)))
-                threads[-1].start()
-
-        accepting = threading.Thread(target=accept)
-        accepting.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        accepting.join(DEADLINE)
-        for thread in threads:
-            thread.join(DEADLINE)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +43,7 @@ def answering(serve: Callable[[socket.socket], object]) -> Iterator[str]:
         (["localhost:7", "--idle=2d"], "--idle '2d' must be a time"),
         (["localhost:7", "--idle=90000"], "--idle '90000' must be 0 s to 1,440 min"),
         (["localhost:7", "--quick", "--idle=60"], "is longer than the quick profile"),
+        (["localhost:7", "--quick", "--timeout=9"], "--timeout '9' is longer than the quick pro"),
         (["localhost:7", "--timeout=0"], "--timeout '0' must be 100 ms to 60 min"),
         (["localhost:7", "--connections=0"], "--connections '0' must be a whole number from 1"),
         (["localhost:7", "--seed=-1"], "--seed '-1' must be a whole number from 0"),
@@ -196,6 +165,16 @@ def test_files_leave_the_text_on_stdout_and_junit_has_a_case_for_each_probe(
     assert skipped is not None
     assert skipped.attrib["message"].startswith("the server takes no orders")
     assert cases["order"].attrib["classname"] == "fastecho.check.exact"
+
+
+def test_a_full_disk_for_one_report_is_none_for_the_other(
+    server: fastecho.Server, tmp_path: Path
+) -> None:
+    junit = tmp_path / "check.xml"
+    done = run("check", server.address, *BRIEF, "--json=/dev/full", f"--junit={junit}")
+    assert done.returncode == 1
+    assert done.stderr == "fastecho check: /dev/full: No space left on device\n"
+    assert len(ElementTree.parse(junit).getroot()[0]) == 5
 
 
 def test_a_failure_is_one_in_junit_and_nothing_of_a_peer_breaks_the_document() -> None:

@@ -16,10 +16,10 @@ import fastecho
 from fastecho.address import parse_target
 from fastecho.check import runner
 from fastecho.check.catalog import Probe, choose, probes
-from fastecho.check.path import Path, Stream
+from fastecho.check.path import NotConnected, Path, Stream
 from fastecho.check.pattern import Pattern
 from fastecho.check.talk import Talk, converse
-from fastecho.check.verdict import Failed, Finding, NotTestable, hopeless, passed
+from fastecho.check.verdict import Failed, Finding, NotTestable, failed, hopeless, passed
 
 
 @pytest.fixture
@@ -174,6 +174,57 @@ def test_what_nobody_can_end_is_left_alone_when_the_time_is_over(
     released.set()
 
 
+def test_what_leaves_a_connection_idle_has_that_time_besides(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "PROBE_SECONDS", 0.1)
+    path.quick, path.idle = False, (0.0, DEADLINE, 0.0)
+
+    def rests(path: Path) -> Finding:
+        path.sleep(0.2)
+        return passed("rested")
+
+    assert [one.evidence for one in found(path, probe("rests", rests))] == ["rested"]
+
+
+def test_a_connection_that_is_not_accepted_is_a_matter_of_others(path: Path) -> None:
+    refused = NotConnected(errno.ECONNREFUSED, "Connection refused")
+    (said,) = found(path, probe("unopened", raising(refused)))
+    assert (said.verdict, said.meaning) == ("failed", runner.UNOPENED)
+
+
+def test_who_was_given_up_says_nothing_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "QUICK_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    released = threading.Event()
+
+    def hangs(path: Path) -> Finding:
+        released.wait(DEADLINE)
+        return passed("late")
+
+    told: list[Finding] = []
+    one = runner.Run(path, [probe(f"hangs_{i}", hangs) for i in range(20)], told.append)
+    before, began = threading.active_count(), time.monotonic()
+    one.run()
+    assert time.monotonic() - began < 1.5  # and not so long for each
+    released.set()
+    wait_until(lambda: threading.active_count() == before)
+    assert {finding.verdict for finding in one.findings} == {"not testable"}
+    assert told == one.findings
+
+
+def test_where_many_connections_are_refused_a_failure_may_be_only_that(path: Path) -> None:
+    said = found(
+        path,
+        probe("one", raising(Failed("it rained"))),
+        probe("alone", raising(Failed("it rained")), phase="alone"),
+        probe("connections", lambda path: failed("few", refused=3), phase="alone"),
+    )
+    by_name = {finding.name: finding.meaning for finding in said}
+    assert by_name["one"] == f"Ill.{runner.LIMITED}"
+    assert by_name["alone"] == by_name["connections"] == "Ill."
+
+
 def test_a_limit_of_this_machine_is_no_fault_of_the_path(path: Path) -> None:
     (said,) = found(path, probe("full", raising(OSError(errno.EMFILE, "Too many open files"))))
     assert said.verdict == "not testable"
@@ -224,6 +275,21 @@ def test_connections_are_made_at_once_each_with_its_own_end(path: Path) -> None:
     assert first.port != third.port
     first.close()
     third.close()
+
+
+def test_nothing_counts_as_lost_before_thirty_round_trips(path: Path) -> None:
+    assert path.patience == 1.0
+    path.rtt = 0.5
+    assert path.patience == path.connect_patience == 15.0
+
+
+def test_a_connection_with_itself_is_none(path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = free.getsockname()
+    (one,) = path.connect_all([(socket.AF_INET, place)], ports=[place[1]])
+    assert isinstance(one, OSError)
+    assert one.errno == errno.ECONNREFUSED
 
 
 def test_one_that_hangs_is_given_up_and_does_not_hold_the_others(

@@ -30,6 +30,8 @@ __all__ = ["NotConnected", "Path", "Stream", "no_route", "streams_of"]
 
 CONNECT_SECONDS = 4.0
 """A lost SYN is sent again 1, 2 and 3 s after the first (Linux from 6.5 on), or 1 and 3 s after."""
+ROOM_SECONDS = 0.02
+"""After which a Unix listener whose queue was full is tried again."""
 ROUND_TRIPS = 30
 """A deadline is never shorter than so many round trips."""
 UNREACHED = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EHOSTUNREACH)
@@ -252,7 +254,7 @@ class Path:
         *,
         tcp: Iterable[Mapping[int, int]] = (),
         receive_buffer: int = 0,
-        ports: Sequence[int] | None = None,
+        ports: Sequence[int | None] | None = None,
         patience: float = 0.0,
         enough: int = 0,
     ) -> list[Stream | OSError]:
@@ -262,8 +264,8 @@ class Path:
             places: family and address of each.
             tcp: options of TCP to set before, for each.
             receive_buffer: SO_RCVBUF of all, set before; 0 leaves the kernel's own.
-            ports: our own port of each; 0 lets the kernel choose it before it connects, so that
-                an OSError has it as its `port`. None leaves it all to the kernel.
+            ports: our own port of each; 0 lets the kernel choose it before it connects (Linux then
+                takes an odd one), None while it does (an even one).
             patience: seconds; 0: the path's own.
             enough: do not wait for the others when so many are connected; 0: all.
         """
@@ -295,6 +297,8 @@ class _Opening:
         self._path = path
         self._done: list[Stream | OSError] = []
         self._waiting: dict[int, tuple[int, socket.socket, float]] = {}
+        # Of these, Unix sockets whose listener had no room, and where they connect to.
+        self._roomless: dict[int, object] = {}
         self._poller = path.poller()
 
     def new(self, family: int) -> socket.socket | None:
@@ -318,25 +322,39 @@ class _Opening:
             if port is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(("", port))
-            if isinstance(place, bytes):  # a full queue of a Unix listener gives no event
-                sock.settimeout(self._path.connect_patience)
             sock.connect(place)  # type: ignore[arg-type]
-        except BlockingIOError:
-            self._poller.register(sock, select.POLLOUT)
-        except TimeoutError:
-            self._end(sock, OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+        except BlockingIOError as error:
+            if error.errno == errno.EAGAIN:  # a full queue of a Unix listener gives no event
+                self._roomless[sock.fileno()] = place
+            else:
+                self._poller.register(sock, select.POLLOUT)
         except OSError as error:
             self._end(sock, error)
         else:
-            sock.setblocking(False)
             self._end(sock, None)
+
+    def _try_again(self) -> None:
+        """Try those again whose listener had no room."""
+        for fd, place in list(self._roomless.items()):
+            sock = self._waiting[fd][1]
+            try:
+                sock.connect(place)  # type: ignore[arg-type]
+            except BlockingIOError:
+                return  # the others find none either
+            except OSError as error:
+                self._end(sock, error)
+            else:
+                self._end(sock, None)
 
     def finish(self, until: float, enough: int) -> list[Stream | OSError]:
         """Wait until each is connected, or so many are, has failed, or has had its time."""
         while self._waiting and monotonic() < until:
             if 0 < enough <= sum(isinstance(one, Stream) for one in self._done):
                 break
-            for fd, _ in self._path.wait(self._poller, until):
+            soon = min(until, monotonic() + ROOM_SECONDS) if self._roomless else until
+            events = self._path.wait(self._poller, soon)
+            self._try_again()
+            for fd, _ in events:
                 _, sock, _ = self._waiting[fd]
                 self._poller.unregister(fd)
                 number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -347,6 +365,7 @@ class _Opening:
 
     def _end(self, sock: socket.socket, error: OSError | None) -> None:
         i, _, began = self._waiting.pop(sock.fileno())
+        self._roomless.pop(sock.fileno(), None)
         took = perf_counter() - began
         if error is None and sock.family != getattr(socket, "AF_UNIX", None) and is_itself(sock):
             error = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

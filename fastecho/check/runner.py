@@ -16,6 +16,7 @@ from time import monotonic, perf_counter
 
 from fastecho.check.path import NotConnected
 from fastecho.check.verdict import (
+    FAILED,
     Cancelled,
     Failed,
     NotTestable,
@@ -48,6 +49,11 @@ TOO_LONG = "it was given up after {:.0f} s without having told"
 UNOPENED = (
     "What this looks for could not be seen, because a connection was not accepted: see what the "
     "probes connect-time, connections and flows say."
+)
+
+LIMITED = (
+    " Or it is only that connections are refused when there are many, as the probe connections "
+    "found: several of this one's, and of others beside it, were open at a time."
 )
 
 
@@ -134,9 +140,10 @@ class Run:
             self._path.cancel()
             raise
         finally:
+            grace = min(monotonic(), limit) + GRACE_SECONDS  # for all of them together
             for thread in threads:
                 if thread.ident is not None:
-                    thread.join(GRACE_SECONDS)
+                    thread.join(max(grace - monotonic(), 0))
             self._tell_those_in_order()
 
     def _abandon(self, running: Sequence[Probe]) -> None:
@@ -191,10 +198,20 @@ class Run:
             return failed(words, meaning, errno=error.errno or 0)
 
     def _note(self, probe: Probe, finding: Finding) -> None:
+        if probe.name in self._found:
+            return  # it was given up before, and may have been told
         finding.name, finding.title, finding.group = probe.name, probe.title, probe.group
         if not finding.meaning:
             meanings = {"passed": probe.passed, "failed": probe.failed}
             finding.meaning = meanings.get(finding.verdict, "")
+        many = self._found.get("connections")
+        if (
+            finding.verdict == FAILED
+            and probe.phase in ("beside", "bulk")
+            and many is not None
+            and many.values.get("refused")
+        ):
+            finding.meaning += LIMITED
         if finding.ends_all and probe.phase == "first":
             self._ends_all = f"the probe {probe.name!r} failed: {finding.evidence}"
         self._found[probe.name] = finding

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Talk", "converse"]
 
 READ_BYTES = 1 << 18
+MOST_TIMES = 4
+"""Times of what should come: no difference of an echo needs more to be named."""
 READS, WRITES = 4, 4
 """In a row, of one connection."""
 BURST_SECONDS = 0.001
@@ -128,19 +130,32 @@ class Talk:
         return not self.check and self.received > self.want.size
 
     @property
+    def is_flooded(self) -> bool:
+        """Whether so much came that it is no use to look at it; it might never end."""
+        return self.received > MOST_TIMES * self.want.size + READ_BYTES
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more is waited for."""
         if self._wrong_at is not None:
             enough = len(self._wrong) >= TAIL_BYTES or self.received >= self.want.size + TAIL_BYTES
             late = monotonic() - self._wrong_since >= TAIL_SECONDS
             return enough or late or bool(self.ending)
-        return bool(self.ending) or self.is_whole
+        return bool(self.ending) or self.is_whole or self.is_flooded
 
     def deadline(self, patience: float) -> float:
         """Return when it will have waited long enough, by monotonic()."""
         if self._wrong_at is not None:
             return min(self._wrong_since + TAIL_SECONDS, self.last + patience)
         return self.last + patience
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether what came is an echo, if not an exact one: that is another probe's matter."""
+        found = self.difference()
+        if found is None:
+            return self.is_whole
+        return found.kind != "foreign" and not self.ending
 
     def difference(self) -> Difference | None:
         """Return how what came differs from what should have come; None if it does not."""

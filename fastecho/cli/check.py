@@ -34,6 +34,7 @@ QUICK_TIMEOUT, FULL_TIMEOUT = 3.0, 5.0
 SHORTEST, LONGEST = 0.1, 3600.0
 LONGEST_IDLE = 86_400.0
 MOST_RUNGS = 20
+TOO_LONG = "is longer than the quick profile: leave --quick out"
 LARGEST_SEED = 2**31 - 1
 
 DESCRIPTION = """\
@@ -176,12 +177,18 @@ def _check(args: argparse.Namespace, path: Path, chosen: Sequence[Probe]) -> int
 
 
 def _write(args: argparse.Namespace, one: Run, path: Path, started_at: str) -> None:
-    if args.json is not None:
-        import json
+    try:
+        if args.json is not None:
+            import json
 
-        from fastecho.check.report import document
+            from fastecho.check.report import document
 
-        write_text(args.json, json.dumps(document(one, path, started_at), indent=1) + "\n")
+            write_text(args.json, json.dumps(document(one, path, started_at), indent=1) + "\n")
+    finally:  # a full disk for one is none for the other
+        _write_junit(args, one, path, started_at)
+
+
+def _write_junit(args: argparse.Namespace, one: Run, path: Path, started_at: str) -> None:
     if args.junit is not None:
         from fastecho.check.junit import junit
 
@@ -220,6 +227,7 @@ def _raise_descriptor_limit() -> None:
 def _path(args: argparse.Namespace) -> Path:
     """Return the path that the options describe, or raise ConfigError."""
     from fastecho.check.path import Path
+    from fastecho.check.runner import QUICK_SECONDS
     from fastecho.measure.values import whole
 
     quick = args.quick
@@ -227,6 +235,8 @@ def _path(args: argparse.Namespace) -> Path:
     timeout = QUICK_TIMEOUT if quick else FULL_TIMEOUT
     if args.timeout is not None:
         timeout = _seconds("--timeout", args.timeout, SHORTEST, LONGEST)
+        if quick and timeout >= QUICK_SECONDS:
+            raise ConfigError("--timeout", args.timeout, TOO_LONG)
     connections = QUICK_CONNECTIONS if quick else FULL_CONNECTIONS
     if args.connections is not None:
         connections = int(str(whole(1, MOST_CONNECTIONS)(args.connections, "--connections")))
@@ -275,13 +285,13 @@ def _seconds(option: str, text: str, least: float, most: float) -> float:
 
 
 def _idle(text: str, *, quick: bool) -> tuple[float, ...]:
-    from fastecho.check.runner import QUICK_SECONDS
-
     times = [_seconds("--idle", one, 0.0, LONGEST_IDLE) for one in text.split(",")]
     if len(times) > MOST_RUNGS:
         raise ConfigError("--idle", text, f"names more than {MOST_RUNGS} times")
+    from fastecho.check.runner import QUICK_SECONDS
+
     if quick and max(times) >= QUICK_SECONDS:
-        raise ConfigError("--idle", text, "is longer than the quick profile: leave --quick out")
+        raise ConfigError("--idle", text, TOO_LONG)
     return tuple(times)
 
 

@@ -52,7 +52,14 @@ def run(path: Path) -> Finding:
     messages = {_message(path.seed, i) for i in range(number)}
     broken = Counter(_story(talk, messages) for talk in talks if not talk.is_whole)
     good = sum(talk.is_whole for talk in talks)
-    values = {"connections": number, "connected": len(talks), "echoed": good}
+    unserved = (
+        number
+        - len(talks)
+        + sum(talk.ending in ("eof", "reset") and not talk.received for talk in talks)
+    )
+    values = {
+        "connections": number, "connected": len(talks), "echoed": good, "refused": unserved,
+    }  # fmt: skip
     if good == number:
         return passed(f"{number:,} connections at a time, each got its own bytes back", **values)
     told = [f"{count:,} not connected: {why}" for why, count in refused.most_common(DESCRIBED)]

@@ -41,9 +41,9 @@ def run(path: Path) -> Finding:
         alive: list[float] = []
         for i, (rung, stream) in enumerate(zip(rungs, streams, strict=True)):
             path.sleep(max(began + rung - monotonic(), 0))
-            talk = Talk(stream, Pattern(path.seed, 190 + i, 64), check=False)
+            talk = Talk(stream, Pattern(path.seed, 190 + i, 64))
             converse(path, [talk])
-            if not talk.is_whole:
+            if not talk.is_echo:
                 return _died(rung, alive, talk)
             alive.append(rung)
     finally:

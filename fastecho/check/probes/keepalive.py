@@ -44,11 +44,11 @@ def run(path: Path) -> Finding:
         info = tcp_info(sock)
         if info is None:
             raise NotTestable("the kernel does not tell (no TCP_INFO)")
-        talk = Talk(stream, Pattern(path.seed, 111, 64), check=False)
+        talk = Talk(stream, Pattern(path.seed, 111, 64))
         converse(path, [talk])
     unanswered = info["keepalive_probes"]
     values = {"idle_s": seconds, "unanswered": unanswered}
-    if not talk.is_whole:
+    if not talk.is_echo:
         return failed(f"with keepalives for {seconds:g} s: {talk.story()}", **values)
     if unanswered >= LOST:
         return failed(

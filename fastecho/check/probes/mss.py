@@ -25,8 +25,8 @@ LEAST = 488
 
 def run(path: Path) -> Finding:
     """Ask the kernel, after something was sent."""
-    with path.open() as stream:
-        converse(path, [Talk(stream, Pattern(path.seed, 130, 4000))])
+    with path.open(tcp=[{}]) as stream:  # without the limit that path-mtu has set
+        converse(path, [Talk(stream, Pattern(path.seed, 130, 64 if path.mss else 4000))])
         info = tcp_info(stream.sock)
     if info is None:
         raise NotTestable("the kernel does not tell (no TCP_INFO)")

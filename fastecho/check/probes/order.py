@@ -41,6 +41,8 @@ def run(path: Path) -> Finding:
     with path.open() as stream:
         talk = Talk(stream, Plain(data), chunk=RECORD, burst=BURST, keep=True, check=False)
         converse(path, [talk])
+    if talk.is_flooded:
+        return failed(f"for {len(data):,} bytes more than {talk.received:,} came, without an end")
     came = bytes(talk.data)
     if came == data:
         return passed(f"{count:,} messages of {RECORD} bytes came back in order", messages=count)

@@ -59,13 +59,19 @@ def run(path: Path) -> Finding:
             raise NotTestable("the kernel does not tell the segment size (no TCP_INFO)")
         largest = info["snd_mss"]
         whole = Talk(stream, Pattern(path.seed, 141, SEGMENTS * largest))
-        converse(path, [whole], max(WHOLE_SECONDS, WHOLE_ROUND_TRIPS * path.rtt))
+        patience = max(WHOLE_SECONDS, WHOLE_ROUND_TRIPS * path.rtt)
+        converse(path, [whole], patience, monotonic() + 2 * patience)
         after = tcp_info(stream.sock) or info
         mss = largest + (TIMESTAMPS if info["options"] & 1 else 0)
         header = 60 if stream.sock.family == socket.AF_INET6 else 40
     values = {"segment_bytes": largest, "path_mtu_bytes": after["pmtu"]}
     if whole.is_whole:
         return passed(f"{SEGMENTS} segments of {largest:,} bytes passed each way", **values)
+    if whole.ending == "time" and whole.difference() is None:
+        if whole.received > 2 * largest:
+            words = f"{whole.received:,} bytes in segments of {largest:,} passed each way"
+            return passed(f"{words}, then the time was over", **values)
+        raise NotTestable(f"the path is too slow: {whole.story()}")
     words = f"40 bytes passed, segments of {largest:,} bytes"
     if whole.ending != "silence" or whole.difference() is not None:
         raise NotTestable(f"the connection broke otherwise: {whole.story()}")
@@ -107,6 +113,11 @@ def _search(path: Path, mss: int, header: int, what: str, values: dict[str, int]
         pass
     if passes >= mss:
         return passed(f"{what}; but then segments of every size passed", **values)
+    total = SEGMENTS * values["segment_bytes"]
+    if fails > mss and _passes(path, 0, total):  # TCP_MAXSEG may not be that much
+        return passed(f"{what}; but then they did", **values)
+    if not _passes(path, passes or SMALLEST, total if passes else SMALLEST):
+        raise NotTestable(f"{what}; but small ones did not either: their size is not the matter")
     if not passes:
         return failed(what, UNKNOWN, **values)
     path.mss = passes
@@ -122,6 +133,15 @@ def _search(path: Path, mss: int, header: int, what: str, values: dict[str, int]
         lost_mss_bytes=fails,
         **values,
     )
+
+
+def _passes(path: Path, mss: int, size: int) -> bool:
+    """Tell whether so many bytes come back in segments of this MSS; 0: of the largest."""
+    with path.open(tcp=[{socket.TCP_MAXSEG: mss} if mss else {}]) as stream:
+        talk = Talk(stream, Pattern(path.seed, 143, size))
+        patience = max(WHOLE_SECONDS, WHOLE_ROUND_TRIPS * path.rtt)
+        converse(path, [talk], patience, monotonic() + 2 * patience)
+    return talk.is_whole or (talk.ending == "time" and talk.difference() is None)
 
 
 def _which_pass(path: Path, sizes: list[int]) -> set[int]:

@@ -25,6 +25,8 @@ UNRESOLVED = (
     "asked. Nothing was tried on the way to the server."
 )
 TRIED = 3
+SPARE_SECONDS, LEAST_SECONDS = 1.0, 0.1
+"""Of the time of all, what is left for saying so; for an address, however many there are."""
 
 
 def run(path: Path) -> Finding:
@@ -35,9 +37,11 @@ def run(path: Path) -> Finding:
     except OSError as error:
         meaning = UNRESOLVED if isinstance(error, socket.gaierror) else ""
         return hopeless(error.strerror or str(error), meaning)
-    for family, place in places:
+    for number, (family, place) in enumerate(places):
+        share = (path.left() - SPARE_SECONDS) / (len(places) - number)
+        patience = min(path.connect_patience, max(share, LEAST_SECONDS))
         # More than one: a single one may go over the one bad link of a bundle.
-        found = path.connect_all([(family, place)] * TRIED, enough=1)
+        found = path.connect_all([(family, place)] * TRIED, enough=1, patience=patience)
         where = text_of(family, place)
         streams = [one for one in found if isinstance(one, Stream)]
         for stream in streams:

@@ -37,4 +37,6 @@ def run(path: Path) -> Finding:
         return failed(
             f"no end came for {path.patience:.1f} s after the server's RST", ending="silence"
         )
+    if end.difference() is not None:
+        return failed(f"in place of the server's RST something came: {end.story()}")
     return failed("the server's RST arrived as FIN", ending=end.ending)
