@@ -386,9 +386,9 @@ def test_ctrl_c_prints_what_was_found_so_far(server: fastecho.Server, tmp_path: 
         env=environment(),
     ) as process:
         assert process.stdout is not None
-        seen = ""
-        while "answer" not in seen:
-            seen = process.stdout.readline()
+        for seen in process.stdout:
+            if "answer" in seen:
+                break
         # All but the one that is left idle have come and gone.
         wait_until(
             lambda: (
