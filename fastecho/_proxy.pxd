@@ -7,11 +7,10 @@
 # A newcomer from a trusted address is in state ADMIT with the path PROXY: it is in epoll for
 # EPOLLIN and on the worker's list of those that wait, but nothing else of the server knows it yet.
 # What came of its header is kept in unparsed, unless that is all of it; when the header is whole,
-# what has come behind it is the first input. All may wait for equally long, so the first on the list
-# is the next whose time is over: one timer does for all. Nothing is
-# echoed, asked about or counted by address before. From an address that is not trusted no header
-# is believed: with "required" such a newcomer is reset at once, with "optional" its bytes are
-# bytes like any others.
+# what has come behind it is the first input. All may wait for equally long, so the first on the
+# list is the next whose time is over: one timer does for all. Nothing is echoed, asked about or
+# counted by address before. From an address that is not trusted no header is believed: with
+# "required" such a newcomer is reset at once, with "optional" its bytes are bytes like any others.
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -29,7 +28,7 @@ from fastecho._poll cimport Message
 from fastecho._proxied cimport Proxied, proxied, proxied_begin, proxied_end, proxied_keep
 from fastecho._worker cimport (
     PROXY_OPTIONAL, Shared, Worker, list_add, list_remove, peer_enter, peer_keep, peer_leave,
-    worker_clock, worker_deadline,
+    worker_deadline,
 )
 
 
@@ -49,19 +48,16 @@ cdef inline bint proxy_is_trusted(const Shared *shared, const Message *newcomer)
 # --- waiting -------------------------------------------------------------------------------
 
 cdef inline void proxy_wait(Worker *w, fe_connection *c, const Message *newcomer) noexcept nogil:
-    """A newcomer's header is awaited: on the list, and into epoll. First it is looked whether it is
-    there: a proxy sends it right behind its connect, and then no event need tell of it."""
+    """A newcomer's header is awaited: on the list, and into epoll. A look whether it is there already
+    would cost more than it saves: replies that are sent one by one wake their readers one by one."""
     if proxied_begin(&w.proxied, c.slot, newcomer) < 0:
         connection_refused(w, c, -ENOMEM)
         return
     c.path = FE_PATH_PROXY
     list_add(w, &w.waiting, c)
-    proxy_event(w, c)
-    if c.state != FE_ADMIT or c.path != FE_PATH_PROXY:
-        return
-    c.active_ms = <uint32_t>worker_clock(w)
     if not fe_timer_is_set(&w.waiting_timer):
         proxy_arm(w, proxy_span(w))
+    c.active_ms = <uint32_t>w.now_ms
     connection_ask(w, c, _sys.EPOLLIN)
 
 

@@ -17,6 +17,7 @@ from benchmarks._turns import interleave
 from benchmarks.figures.reconnect import SOURCES
 
 TOLD = fastecho("--proxy-protocol", "required")
+ASKED = fastecho("--proxy-protocol", "optional", name="fastecho, optional, none sent")
 PLAIN = fastecho(name="fastecho, no header")
 
 
@@ -30,9 +31,9 @@ def proxy(plan: Plan) -> Figure:
                 size=64,
                 mode="reconnect",
                 sources=SOURCES,
-                proxy=0 if program is PLAIN else 2,
+                proxy=0 if program in (PLAIN, ASKED) else 2,
             )
-            for program in (TOLD, PLAIN, TOLD.again())
+            for program in (TOLD, PLAIN, TOLD.again(), ASKED)
         ]
         taken = interleave(contenders, plan.rounds(60), plan.seconds(0.1))
         return figure(
@@ -41,7 +42,11 @@ def proxy(plan: Plan) -> Figure:
             contenders,
             taken,
             [],
-            [Against("cpu_us", PLAIN.name, at_most(1.02)), Against("rate", PLAIN.name, None)],
+            [
+                Against("cpu_us", PLAIN.name, at_most(1.02)),
+                Against("cpu_us", PLAIN.name, None, subject=ASKED.name),
+                Against("rate", PLAIN.name, None),
+            ],
         )
 
 
