@@ -267,6 +267,16 @@ def test_a_server_that_says_who_answers_is_no_echo_and_that_is_all_that_is_told(
     assert "--identify" in said["meaning"]
 
 
+def test_a_server_of_lines_is_no_echo_of_bytes_and_that_is_all_that_is_told(
+    make_server: MakeServer,
+) -> None:
+    found = check(make_server(frame="line").address, "--quick", "--timeout=300ms")
+    assert found.of("failed") == {"answer"}
+    assert found.of("passed") == {"reachable"}
+    assert found["answer"]["evidence"].endswith("came back only with the end of their line")
+    assert "--frame line" in found["answer"]["meaning"]
+
+
 def test_the_pause_before_unasked_data_counts_from_the_order_on() -> None:
     """Its acknowledgement may come late; then less than the pause lies between it and the data."""
 
@@ -313,17 +323,28 @@ def test_a_server_of_one_connection_at_a_time_is_not_one_that_reads_bytes_as_tex
 
 
 def test_a_connection_that_nobody_served_did_not_die_of_being_idle() -> None:
-    with serving("--frame=line", "--log-level=error") as running:
-        only = "--only=idle,keepalive"
-        found = check(running.addresses[0], "--quick", only, "--timeout=300ms")
+    def serve(sock: socket.socket) -> None:
+        while data := sock.recv(1 << 16):
+            if b"fastecho check" in data:
+                sock.sendall(data)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=idle,keepalive", "--timeout=300ms")
     for name in ("idle", "keepalive"):
         assert found[name]["evidence"].startswith("before ")
         assert found[name]["meaning"].startswith("What this looks for was not seen, because the")
 
 
 def test_a_connection_that_is_ended_while_it_is_filled_does_not_mean_unbounded_buffers() -> None:
-    with serving("--frame=line", "--log-level=error") as running:
-        found = check(running.addresses[0], "--quick", "--only=slow-reader", "--timeout=300ms")
+    def serve(sock: socket.socket) -> None:
+        total = 0
+        while total < 1 << 20 and (data := sock.recv(1 << 16)):
+            total += len(data)
+            if total < 1 << 16:
+                sock.sendall(data)
+
+    with answering(serve) as address:
+        found = check(address, "--quick", "--only=slow-reader", "--timeout=300ms")
     assert "slow-reader" in found.of("failed")
     said = found["slow-reader"]
     assert said["evidence"].startswith("the connection was ended when ")

@@ -30,6 +30,10 @@ STOPPED = (
     "The echo ends while its client still talks: a server that answers once, or a limit on the "
     "bytes or the time of a connection, there or on the way."
 )
+LINES = (
+    "The server, or something before it, waits for whole lines (--frame line), so it is no echo of "
+    "bytes: check one that echoes them as they come."
+)
 TIMES = 5
 TRIED = 3
 """Connections: a single one may go over the one bad link of a bundle."""
@@ -56,12 +60,29 @@ def run(path: Path) -> Finding:
             if not talk.is_whole:
                 return _wrong(talk, line.data, number + 1)
             times.append(talk.ended - talk.began)
+        if (held := _held(path, good.stream)) is not None:
+            return held
     finally:
         for stream in streams:
             stream.close()
     path.rtt = median(times)
     ms = path.rtt * 1e3
     return passed(f"{TIMES + 1} lines came back, at the median in {ms:.3f} ms", rtt_ms=ms)
+
+
+def _held(path: Path, stream: Stream) -> Finding | None:
+    """Send a line without its end; return what is wrong if there is no echo before that."""
+    begin = b"fastecho check %d, no end" % path.seed
+    talk = Talk(stream, Plain(begin), keep=True)
+    converse(path, [talk])
+    if talk.is_whole:
+        return None
+    if talk.ending == "silence" and not talk.received:
+        rest = Talk(stream, Plain(b"\n"), want=Plain(begin + b"\n"))
+        converse(path, [rest])
+        if rest.is_whole:
+            return hopeless(f"{len(begin)} bytes came back only with the end of their line", LINES)
+    return _wrong(talk, begin, TIMES + 1)
 
 
 def _wrong(talk: Talk, line: bytes, before: int = 0) -> Finding:
