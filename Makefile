@@ -28,6 +28,8 @@ OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_t
 # And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
 PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_[!q]* identify probing \
     proxy*))
+# And calls that fail, and any input: of each campaign (make faults, make fuzz) a part.
+FAILING := tests/faults tests/test_fuzz.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
 
 # Stamps: an empty file in .venv says that a step was done. The name of the first holds
@@ -41,7 +43,7 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage sdist wheel \
+    test-faults test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage sdist wheel \
     cross clean
 .PHONY: .libfuzzer
 
@@ -52,8 +54,8 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but what the next five do; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next six do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS) $(FAILING)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
@@ -69,6 +71,9 @@ test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metri
 
 test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, who answers
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(PATHS))
+
+test-faults: $(COMPILED) $(VENV)/.test ## test with calls that fail, and the fuzz targets on their corpus
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(FAILING))
 
 test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx, socat between them (root)
 	@$(BIN)/python tests/network/rig.py
