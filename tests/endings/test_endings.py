@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,16 @@ COMMAND_STEPS = {
 ROUNDS = 5
 
 
-@pytest.fixture(scope="module")
-def accounts() -> dict[str, Account]:
-    """Interrupt every scene."""
+@cache
+def every_account() -> dict[str, Account]:
+    """Interrupt every scene, once for all tests."""
     return interrupt_scenes(list(SCENES), 1, STEP)
+
+
+@pytest.fixture
+def accounts() -> dict[str, Account]:
+    """Return what became of every scene. Of this scope, since leaks_of_python has to come first."""
+    return every_account()
 
 
 @pytest.mark.parametrize("name", SCENES)
