@@ -100,7 +100,7 @@ bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benc
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.echo $(ARGS)
 
-alarms: $(COMPILED) $(VENV)/.test ## how often fastecho check is wrong: hundreds of runs (root), an hour
+alarms: $(COMPILED) $(VENV)/.test ## how often fastecho check is wrong: hundreds of runs (root), half an hour
 	@exec env PYTHONPATH=tests $(BIN)/python tests/network/alarms.py $(ARGS)
 
 faults: $(COMPILED) $(VENV)/.test ## fail the server's calls, at random and one by one
