@@ -382,7 +382,7 @@ def test_scheduler_without_workers_is_one_sentence(make_cluster: Make) -> None:
             "--cluster 'local:1' does not go together with --find-max",
         ),
         (
-            ["--cluster=local:1", f"--start-at={time.time() + 999:.0f}"],
+            ["--cluster=local:1", f"--start-at={time.time() + 3500:.0f}"],
             2,
             "--cluster 'local:1' does not go together with --start-at",
         ),
