@@ -95,6 +95,7 @@ cdef inline void proxy_drain(Worker *w, uint64_t before_ms) noexcept nogil:
     cdef uint64_t left
     if span_ms >= before_ms:
         return
+    fe_timers_clear(&w.timers, &w.waiting_timer)  # for newcomers it would be too late
     while slot != FE_NO_SLOT:
         c = fe_slab_at(&w.connections, slot)
         left = before_ms - min(before_ms, <uint64_t>(<uint32_t>w.now_ms - c.active_ms))
