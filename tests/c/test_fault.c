@@ -155,6 +155,8 @@ static void the_nearest_limit_counts(void)
     a.reset_after = 0;
     f = begin(&a, 1);
     assert(fe_faulty_room(f, 1) == 0 && fe_faulty_end(f) == FE_FAULT_RESETS);
+    f->lead = 1; /* the line that says who answers is still on its way */
+    assert(fe_faulty_end(f) == FE_FAULT_GOES_ON);
     fe_faulty_free(f);
 }
 
