@@ -43,8 +43,8 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-faults test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage sdist wheel \
-    cross clean
+    test-faults test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage \
+    sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets

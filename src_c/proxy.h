@@ -438,7 +438,7 @@ static inline int fe_proxy_parse(const unsigned char *in, size_t n, fe_proxy *ou
     memset(out, 0, sizeof(*out));
     if (n == 0)
         return FE_PROXY_NEED_INPUT;
-    if (in[0] == 'P' && memcmp(in, "PROXY ", n < 6 ? n : 6) == 0) {
+    if (memcmp(in, "PROXY ", n < 6 ? n : 6) == 0) {
         if (n < 6)
             return FE_PROXY_NEED_INPUT;
         out->version = 1;

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tutorial_session import Command, Program, Session, differs, steps
+from tutorial_session import Command, differs, follow, steps
 
 from fastecho import models
 
@@ -31,16 +31,7 @@ LANGUAGES = {"en": (ENGLISH, "C.UTF-8"), "zh": (CHINESE, "zh_CN.UTF-8")}
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_prints_what_it_shows(chapter: str, language: str, tmp_path: Path) -> None:
     folder, locale = LANGUAGES[language]
-    done = []
-    with Session(tmp_path, locale) as session:
-        for step in steps((folder / chapter).read_text(encoding="utf-8")):
-            if isinstance(step, Program):
-                session.write(step)
-                continue
-            printed = session.run(step)
-            done.append(f"$ {step.text}\n{printed}")
-            assert not differs(step.prints, printed), "\n".join(done[-4:])
-        assert session.left() == []
+    follow(folder / chapter, tmp_path, locale)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -235,15 +235,15 @@ def _listens(host: str, port: int) -> bool:
     return any(one[1] == where and one[3] == "0A" for one in fields)
 
 
-def follow(page: Path, folder: Path) -> None:
+def follow(page: Path, folder: Path, locale: str = "C.UTF-8") -> None:
     """Do what a page says, as it stands; each command prints what it shows, nothing is left."""
     done = []
-    with Session(folder, "C.UTF-8") as session:
+    with Session(folder, locale) as session:
         for step in steps(page.read_text(encoding="utf-8")):
             if isinstance(step, Program):
                 session.write(step)
                 continue
             printed = session.run(step)
             done.append(f"$ {step.text}\n{printed}")
-            assert not differs(step.prints, printed), "\n".join(done[-3:])
+            assert not differs(step.prints, printed), "\n".join(done[-4:])
         assert session.left() == []
