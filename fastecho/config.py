@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .address import Address
     from .faults import Fault
     from .networks import Network
-    from .settings import Setting
+    from .setting import Setting
 
     AtLimit = Literal["reset", "queue"]
     Frame = Literal["recv", "line", "length"]

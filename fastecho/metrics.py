@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 from .address import parse_bind
 from .config import Config
 from .errors import StartError
-from .listener import open_listeners
 from .logs import valid_text
+from .opening import open_listeners
 from .stats import QUEUE_WAIT_BOUNDS
 
 try:

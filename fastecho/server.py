@@ -33,7 +33,8 @@ from .crew import Crew
 from .front import front_of
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
-from .listener import Listener, handshake_grace, open_listeners
+from .listener import Listener, handshake_grace
+from .opening import open_listeners
 from .reporter import write_log
 from .settings import DEFAULT_MAX_PENDING
 from .signals import block_signals, ending_signals

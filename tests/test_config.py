@@ -16,7 +16,8 @@ from fastecho.address import parse_bind
 from fastecho.config import Config, format_toml, merge
 from fastecho.errors import ConfigError
 from fastecho.networks import parse_networks
-from fastecho.settings import SETTINGS, Setting
+from fastecho.setting import Setting
+from fastecho.settings import SETTINGS
 
 
 def values(config: Config) -> dict[str, object]:

@@ -25,7 +25,7 @@ from peers import connect, exchange, is_refused, is_reset, is_turned_away, read_
 
 import fastecho
 from fastecho import Server, StartError
-from fastecho.listener import open_listeners
+from fastecho.opening import open_listeners
 
 BLOCKED_NOT = (
     signal.SIGSEGV,
