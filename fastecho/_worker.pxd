@@ -87,6 +87,13 @@ cdef enum ProxyMode:
     PROXY_REQUIRED
 
 
+# What connections are for (fastecho/front.py).
+cdef enum Service:
+    SERVICE_ECHO = 0
+    SERVICE_DISCARD
+    SERVICE_CHARGEN
+
+
 # What may change while the server runs. 0 is no limit, but for max_connections: -1.
 cdef struct Limits:
     int64_t max_connections
@@ -126,6 +133,8 @@ cdef struct Shared:
     fe_fault fault
     int64_t has_fault
     int64_t accept_delay_ms
+    # enum Service.
+    int service
     # enum ProxyMode; who is believed when a PROXY header says who the peer is, and how long it may
     # take to come.
     int proxy_mode
@@ -419,6 +428,8 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
+    if shared.service == SERVICE_CHARGEN:
+        fe_chargen_fill(w.stream.out, FE_CHARGEN_BUFFER)  # no reply is ever put together there
     rc = fe_timers_init(&w.timers, 3)
     if rc == 0 and shared.log_sample:
         rc = fe_log_ring_init(&w.log)
