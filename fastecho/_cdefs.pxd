@@ -189,11 +189,13 @@ cdef extern from "connection.h" nogil:
 
 
 cdef extern from "chargen.h" nogil:
+    enum:
+        FE_CHARGEN_RFC
     const uint32_t FE_CHARGEN_TURN
     const uint32_t FE_CHARGEN_BUFFER
 
     uint32_t fe_chargen_after(uint32_t at, size_t n) noexcept
-    void fe_chargen_fill(unsigned char *out, size_t n) noexcept
+    void fe_chargen_fill(unsigned char *out, size_t n, int kind) noexcept
 
 
 cdef extern from "fault.h" nogil:

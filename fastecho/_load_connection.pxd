@@ -216,6 +216,12 @@ cdef inline void drive_join(Drive *d, fe_load_connection *c) noexcept nogil:
     elif d.mode == FE_LOAD_CLOSED_LOOP:
         fe_load_release(&d.load, c, fe_load_room(&d.load, c), d.now_ns, d.now_ns)
         drive_send(d, c)
+    elif d.mode == FE_LOAD_UPLOAD:
+        c.since_ns = d.now_ns
+        c.wants_write = True
+        drive_register(d, c, _sys.EPOLL_CTL_MOD, _sys.EPOLLIN | _sys.EPOLLOUT)
+    elif d.mode == FE_LOAD_DOWNLOAD:
+        c.since_ns = d.now_ns
 
 
 cdef inline void drive_send(Drive *d, fe_load_connection *c) noexcept nogil:

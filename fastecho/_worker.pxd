@@ -429,7 +429,7 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
     if shared.service == SERVICE_CHARGEN:
-        fe_chargen_fill(w.stream.out, FE_CHARGEN_BUFFER)  # no reply is ever put together there
+        fe_chargen_fill(w.stream.out, FE_CHARGEN_BUFFER, FE_CHARGEN_RFC)  # no reply is ever put together there
     rc = fe_timers_init(&w.timers, 3)
     if rc == 0 and shared.log_sample:
         rc = fe_log_ring_init(&w.log)

@@ -6,6 +6,9 @@
  * The 95 printable characters of ASCII in their order, as a ring: line N has 72 of them from
  * number N on, then CR LF. So the pattern begins again after 95 lines, a period. The place in it is
  * all that is known of a connection: a short send only means that the next one begins elsewhere.
+ *
+ * xinetd sends another pattern, of the same shape: its ring is the 93 characters from "!" to "}", and
+ * after 95 lines, so two after the ring's end, it begins again.
  */
 #ifndef FASTECHO_CHARGEN_H
 #define FASTECHO_CHARGEN_H
@@ -17,6 +20,9 @@
 /* The first of the printable characters, and how many there are. */
 #define FE_CHARGEN_FIRST ((uint32_t)' ')
 #define FE_CHARGEN_RING ((uint32_t)95)
+/* xinetd's. */
+#define FE_CHARGEN_XINETD_FIRST ((uint32_t)'!')
+#define FE_CHARGEN_XINETD_RING ((uint32_t)93)
 /* Characters of a line, and its bytes with CR LF; bytes of a period. */
 #define FE_CHARGEN_CHARACTERS ((uint32_t)72)
 #define FE_CHARGEN_LINE ((uint32_t)74)
@@ -28,16 +34,21 @@
 /* No place in the pattern. */
 #define FE_CHARGEN_NOWHERE UINT32_MAX
 
+/* Whose pattern. */
+enum fe_chargen_kind { FE_CHARGEN_RFC = 0, FE_CHARGEN_XINETD };
+
 /* The byte at a place; at < FE_CHARGEN_PERIOD. */
-static inline unsigned char fe_chargen_byte(uint32_t at)
+static inline unsigned char fe_chargen_byte(uint32_t at, int kind)
 {
+    uint32_t first = kind == FE_CHARGEN_XINETD ? FE_CHARGEN_XINETD_FIRST : FE_CHARGEN_FIRST;
+    uint32_t ring = kind == FE_CHARGEN_XINETD ? FE_CHARGEN_XINETD_RING : FE_CHARGEN_RING;
     uint32_t line = at / FE_CHARGEN_LINE, column = at % FE_CHARGEN_LINE;
 
     if (column == FE_CHARGEN_CHARACTERS)
         return '\r';
     if (column > FE_CHARGEN_CHARACTERS)
         return '\n';
-    return (unsigned char)(FE_CHARGEN_FIRST + (line + column) % FE_CHARGEN_RING);
+    return (unsigned char)(first + (line + column) % ring);
 }
 
 /* The place that is n bytes after `at`. */
@@ -46,15 +57,16 @@ static inline uint32_t fe_chargen_after(uint32_t at, size_t n)
     return (uint32_t)((at + n) % FE_CHARGEN_PERIOD);
 }
 
-/* Fills a buffer with the pattern from its beginning. */
-static inline void fe_chargen_fill(unsigned char *out, size_t n)
+/* Fills a buffer with a pattern from its beginning. */
+static inline void fe_chargen_fill(unsigned char *out, size_t n, int kind)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = i < FE_CHARGEN_PERIOD ? fe_chargen_byte((uint32_t)i) : out[i - FE_CHARGEN_PERIOD];
+        out[i] = i < FE_CHARGEN_PERIOD ? fe_chargen_byte((uint32_t)i, kind)
+                                       : out[i - FE_CHARGEN_PERIOD];
 }
 
-/* Where a stream stands that begins by this byte, if it begins by a line of the pattern: other
- * servers begin by another line. FE_CHARGEN_NOWHERE: by none. */
+/* Where a stream stands that begins by this byte, if it begins by a line of the pattern of the RFC:
+ * a server may begin by any. FE_CHARGEN_NOWHERE: by none. */
 static inline uint32_t fe_chargen_begin(unsigned char first)
 {
     if (first < FE_CHARGEN_FIRST || first >= FE_CHARGEN_FIRST + FE_CHARGEN_RING)

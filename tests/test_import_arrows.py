@@ -186,7 +186,8 @@ ARROWS: dict[str, set[str]] = {
         "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
-    "measure.plan": {"address", "errors", "measure.values", "measure.words"},
+    "measure.oneway": {"errors"},
+    "measure.plan": {"address", "errors", "measure.oneway", "measure.values", "measure.words"},
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
     "measure.result": {
@@ -207,8 +208,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.timings": set(),
     "measure.values": {"address", "errors"},
     "measure.verdict": {
-        "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
-        "measure.words",
+        "errors", "measure.oneway", "measure.plan", "measure.preflight", "measure.result",
+        "measure.values", "measure.words",
     },
     "measure.words": set(),
 }  # fmt: skip

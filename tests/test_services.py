@@ -4,7 +4,7 @@ What a peer can rely on:
 
 - discard reads whatever comes, answers nothing, and sends FIN at the peer's FIN: then all was read.
 - chargen sends the pattern of the RFC from its beginning, byte by byte the same whatever sends are
-  short, and drops what it gets. The peer's FIN does not end it (nor inetd's); its close or RST does.
+  short, and drops what it gets. Not the peer's FIN ends it (as with inetd), its close or RST does.
 - Limits, timeouts, drain, the access log and statistics are those of the echo.
 """
 

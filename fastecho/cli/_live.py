@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from fastecho.cli._summary import count_text, time_text
+from fastecho.cli._summary import bytes_text, count_text, time_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -41,8 +41,14 @@ ROWS = 12
 """Intervals that the table holds."""
 
 
-def _cells(one: Interval) -> tuple[str, ...]:
-    """Return rate, p50, p99, maximum and failures of an interval."""
+def _cells(one: Interval, *, one_way: bool) -> tuple[str, ...]:
+    """Return rate, p50, p99, maximum and failures of an interval.
+
+    In one direction the rate is in bytes, and there are no times.
+    """
+    if one_way:
+        rate = bytes_text(one.bytes / one.elapsed if one.elapsed else 0.0)
+        return (f"{rate}/s", "-", "-", "-", f"{one.failures:,}")
     times = [
         "-" if value is None else time_text(value * 1e6) for value in (one.p50, one.p99, one.max)
     ]
@@ -113,6 +119,7 @@ class Line(StatusLine):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        self._one_way = plan.is_one_way
         self._end = "" if plan.duration is None else f" of {plan.duration:g}"
         self._failures = 0
         self._due = _Paced()
@@ -122,9 +129,10 @@ class Line(StatusLine):
         self._failures += one.failures
         if not self._due():
             return
-        rate, p50, p99, _, _ = _cells(one)
+        rate, p50, p99, _, _ = _cells(one, one_way=self._one_way)
         now = one.start + one.elapsed
-        text = f"{now:.3g}{self._end} s  {rate} messages/s  p50 {p50}  p99 {p99}"
+        told = rate if self._one_way else f"{rate} messages/s  p50 {p50}  p99 {p99}"
+        text = f"{now:.3g}{self._end} s  {told}"
         self.put(f"{text}  failures {self._failures:,}")
 
     def close(self) -> None:
@@ -139,6 +147,7 @@ class Table:
         from rich.console import Console
         from rich.live import Live
 
+        self._one_way = plan.is_one_way
         self._title = ", ".join(str(one) for one in plan.targets)
         self._rows: list[tuple[str, ...]] = []
         self._due = _Paced()
@@ -149,7 +158,8 @@ class Table:
 
     def interval(self, one: Interval) -> None:
         """Add a row."""
-        self._rows = [*self._rows, (f"{one.start + one.elapsed:.3g} s", *_cells(one))][-ROWS:]
+        cells = _cells(one, one_way=self._one_way)
+        self._rows = [*self._rows, (f"{one.start + one.elapsed:.3g} s", *cells)][-ROWS:]
         if self._due():
             self._live.update(self._table(), refresh=True)
 
@@ -166,7 +176,8 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=Text(self._title))
-        for name in ("time", "messages/s", "p50", "p99", "max", "failures"):
+        rate = "throughput" if self._one_way else "messages/s"
+        for name in ("time", rate, "p50", "p99", "max", "failures"):
             table.add_column(name, justify="right")
         for row in self._rows:
             table.add_row(*row, style="red" if row[-1] != "0" else None)

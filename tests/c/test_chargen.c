@@ -27,10 +27,10 @@ static void the_buffer_is_what_the_rfc_says(void)
 {
     static unsigned char buffer[FE_CHARGEN_BUFFER];
 
-    fe_chargen_fill(buffer, sizeof(buffer));
+    fe_chargen_fill(buffer, sizeof(buffer), FE_CHARGEN_RFC);
     assert(memcmp(buffer, stream, sizeof(buffer)) == 0);
     for (uint32_t at = 0; at < FE_CHARGEN_PERIOD; at++)
-        assert(fe_chargen_byte(at) == stream[at]);
+        assert(fe_chargen_byte(at, FE_CHARGEN_RFC) == stream[at]);
     assert(FE_CHARGEN_TURN % FE_CHARGEN_PERIOD == 0);
 }
 
@@ -39,7 +39,7 @@ static void a_stream_goes_on_where_it_was_cut(void)
     static unsigned char buffer[FE_CHARGEN_BUFFER];
     uint64_t seed = 9;
 
-    fe_chargen_fill(buffer, sizeof(buffer));
+    fe_chargen_fill(buffer, sizeof(buffer), FE_CHARGEN_RFC);
     for (int round = 0; round < 200; round++) {
         uint32_t at = 0;
         size_t done = 0;
@@ -73,12 +73,27 @@ static void every_line_may_be_the_first(void)
     }
 }
 
+/* As seen of xinetd 2.3.15. */
+static void the_pattern_of_xinetd_is_another(void)
+{
+    static unsigned char bytes[FE_CHARGEN_PERIOD + FE_CHARGEN_LINE];
+
+    fe_chargen_fill(bytes, sizeof(bytes), FE_CHARGEN_XINETD);
+    assert(memcmp(bytes, "!\"#$%&'()*+,-./0123456789", 25) == 0);
+    assert(memcmp(bytes + 22 * FE_CHARGEN_LINE + 68, "z{|}!\r\n", 7) != 0);
+    assert(memcmp(bytes + 22 * FE_CHARGEN_LINE + 67, "z{|}!\r\n", 7) == 0);
+    assert(memcmp(bytes + 92 * FE_CHARGEN_LINE, "}!\"#", 4) == 0);
+    assert(memcmp(bytes + 94 * FE_CHARGEN_LINE, "\"#$%", 4) == 0);
+    assert(memcmp(bytes + 95 * FE_CHARGEN_LINE, "!\"#$", 4) == 0);
+    assert(memchr(bytes, ' ', sizeof(bytes)) == NULL && memchr(bytes, '~', sizeof(bytes)) == NULL);
+}
+
 static void any_part_is_known_and_the_first_wrong_byte_is_found(void)
 {
     static unsigned char period[FE_CHARGEN_PERIOD];
     uint64_t seed = 4;
 
-    fe_chargen_fill(period, sizeof(period));
+    fe_chargen_fill(period, sizeof(period), FE_CHARGEN_RFC);
     for (int round = 0; round < 2000; round++) {
         uint32_t at = (uint32_t)random_below(&seed, FE_CHARGEN_PERIOD);
         size_t n = (size_t)random_below(&seed, round % 2 ? 200 : 2 * FE_CHARGEN_PERIOD);
@@ -99,6 +114,7 @@ int main(void)
     the_buffer_is_what_the_rfc_says();
     a_stream_goes_on_where_it_was_cut();
     every_line_may_be_the_first();
+    the_pattern_of_xinetd_is_another();
     any_part_is_known_and_the_first_wrong_byte_is_found();
     return 0;
 }
