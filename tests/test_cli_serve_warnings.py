@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from served import serving
+from commands import serving
 
 
 @pytest.mark.parametrize(
