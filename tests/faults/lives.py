@@ -31,6 +31,8 @@ FUNCTIONS = [
     "calloc",
     "realloc",
     "aligned_alloc",
+    "recvmmsg",
+    "sendmmsg",
 ]
 """In the order of shim/shim.h."""
 MEMORY = ["malloc", "calloc", "realloc", "aligned_alloc"]
