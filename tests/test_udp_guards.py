@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 
 import pytest
 from conftest import MakeServer, Serve
 from datagrams import ask, collect, forge, open_socket, place_of, wait_for_rest
-from peers import expect_stats, has_ipv6, wait_until
+from peers import expect_stats, wait_until
 from served import Served
 
 LOOP_ROUNDS = 1000
@@ -69,22 +68,6 @@ def test_what_is_sent_to_a_group_is_not_answered(make_server: MakeServer) -> Non
         )
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
         sock.sendto(b"x", place_of(server.address, group))
-        expect_stats(server, datagrams_in=1, datagrams_out=0, datagrams_refused_address=1)
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-def test_what_is_sent_to_an_ipv6_group_is_not_answered(make_server: MakeServer) -> None:
-    server = make_server("udp://[::]:0")
-    index = socket.if_nametoindex("lo")
-    with open_socket("::") as member, open_socket("::1") as sock:
-        request = socket.inet_pton(socket.AF_INET6, "ff01::7:7") + struct.pack("=I", index)
-        member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        assert server.port is not None
-        try:
-            sock.sendto(b"x", ("ff01::7:7", server.port, 0, index))
-        except OSError as error:
-            pytest.skip(f"no IPv6 group can be reached over loopback: {error}")
         expect_stats(server, datagrams_in=1, datagrams_out=0, datagrams_refused_address=1)
 
 
