@@ -1,7 +1,7 @@
 """Peers of a UDP echo under test: sockets with deadlines, trains, forged datagrams.
 
-Lives here: opening sockets, asking, collecting replies, waiting for the end of a loop. Does not live here:
-what a test expects; TCP (peers.py).
+Lives here: opening sockets, asking, collecting replies, waiting for the end of a loop. Does not
+live here: what a test expects; TCP (peers.py).
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ def forge(served: Served, source: tuple[str, int], data: bytes) -> None:
 
 
 def wait_for_rest(served: list[Served], limit: int, span: float = QUIET) -> int:
-    """Return how many datagrams servers have received when none comes for `span` seconds, or when
-    they are more than `limit`."""
+    """Return how many datagrams servers have received, when it is over.
+
+    It is when none comes for `span` seconds, or when they are more than `limit`.
+    """
     before, since = -1, time.monotonic()
     while True:
         count = sum(one.stats().datagrams_in for one in served)

@@ -187,7 +187,7 @@ def test_a_reply_without_room_is_lost_and_counted(serve_shimmed: Serve) -> None:
 
 
 def test_a_reply_that_fails_costs_no_other(serve_shimmed: Serve) -> None:
-    """sendmmsg tells an error only of the first message that it is given."""
+    """The call tells an error only of the first message that it is given."""
     served = serve_shimmed(bind="udp://127.0.0.1:0", udp_rate=None)
     sent = [b"%d" % number for number in range(6)]
     with open_socket() as sock:

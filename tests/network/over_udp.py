@@ -1,4 +1,4 @@
-"""UDP echo between two hosts: fragments, trains over another MTU, broadcast addresses and groups."""
+"""UDP echo between two hosts: fragments, trains over another MTU, broadcasts and groups."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m udp_peer HOST PORT --sizes 64,1400 [--train BYTES] [--broadcast]
 
-One JSON list of {"from": HOST, "size": N, "right": BOOL} for each reply, in their order. Replies are
-awaited until there is one for each datagram, or none for `--quiet` seconds.
+One JSON list of {"from": HOST, "size": N, "right": BOOL}, one for each reply, in their order. They
+are awaited until there is one for each datagram, or none for `--quiet` seconds.
 """
 
 from __future__ import annotations
