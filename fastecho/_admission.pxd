@@ -12,7 +12,7 @@ from fastecho._connection cimport connection_ask, connection_refused
 from fastecho._faulty cimport connection_admit
 from fastecho._messages cimport Link, link_new, link_of
 from fastecho._poll cimport Message, mailbox_post
-from fastecho._worker cimport SERVICE_DISCARD, SERVICE_ECHO, Worker
+from fastecho._worker cimport Worker
 
 
 cdef inline void newcomer_admit(Worker *w, fe_connection *c, Message *newcomer) noexcept nogil:
@@ -36,8 +36,8 @@ cdef inline uint8_t path_of(const Worker *w) noexcept nogil:
     """How the bytes of a connection without a fault are handled."""
     if w.messages != NULL and w.messages.delivers:
         return FE_PATH_CALLBACKS
-    if w.shared.service != SERVICE_ECHO:
-        return FE_PATH_DISCARD if w.shared.service == SERVICE_DISCARD else FE_PATH_CHARGEN
+    if w.shared.service:
+        return w.shared.service
     return FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
 
 

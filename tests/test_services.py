@@ -311,6 +311,15 @@ def test_what_needs_an_echo_is_refused(name: str, value: object) -> None:
     Config(service="discard", first_byte_timeout=1.0)
 
 
+@pytest.mark.parametrize("service", ["discard", "chargen"])
+def test_an_inherited_udp_socket_is_refused(service: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        server = fastecho.Server(f"fd://{sock.fileno()}", service=service)  # type: ignore[arg-type]
+        with pytest.raises(fastecho.StartError, match=f"UDP, and service {service} is for streams"):
+            server.start()
+
+
 def test_a_running_service_cannot_get_what_needs_an_echo(make_server: MakeServer) -> None:
     server = make_server(service="chargen")
     with pytest.raises(ConfigError, match="service chargen"):
