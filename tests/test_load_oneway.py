@@ -282,6 +282,10 @@ def test_runs_in_one_direction_are_compared_by_their_bytes() -> None:
     assert list(found.to_json()["figures"]) == ["bytes_per_s"]
 
 
+def test_a_notebook_shows_bytes_alone() -> None:
+    assert str(saved(10**9, 0.0)).startswith("localhost:9, download, 8 s: 1e+03 MB/s\n")
+
+
 def test_runs_in_one_direction_are_added_up() -> None:
     one, other = saved(10**9, 0.0), saved(10**9, 0.0)
     assert merge([one, other]).bytes_per_s == pytest.approx(2 * 10**9)

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ def test_a_reader_that_stops_is_idle(make_server: MakeServer, join: Join) -> Non
     recv_exactly(peer, 10 * MEGABYTE)  # at work for longer than a timeout, or nearly
     expect_stats(server, ended_by_idle_timeout=1)
     assert is_reset(peer)
+
+
+def test_a_slow_reader_is_not_idle(make_server: MakeServer, join: Join) -> None:
+    server = make_server(service="chargen", idle_timeout=0.25)
+    peer = join(server, receive_buffer=65536)
+    data, deadline = b"", time.monotonic() + 0.8
+    while time.monotonic() < deadline:
+        data += recv_exactly(peer, 40_000)
+        time.sleep(0.02)
+    assert same(data, chargen(len(data)))
+    assert server.stats().connections_open == 1
 
 
 @pytest.mark.parametrize("setting", ["idle_timeout", "first_byte_timeout"])

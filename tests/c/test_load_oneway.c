@@ -93,6 +93,19 @@ static void the_first_wrong_byte_is_told_by_its_offset(void)
     }
 }
 
+static void no_more_are_described_than_there_is_room_for(void)
+{
+    fe_load *l = new_stream();
+    fe_load_connection *c = &l->connections[0];
+
+    for (uint64_t n = 1; n <= FE_LOAD_DESCRIBED + 1; n++) {
+        assert(fe_load_downloaded(l, c, periods, (const unsigned char *)"\n", 1, n) == -1);
+        assert(counted(l, FE_LOAD_CORRUPT) == n);
+    }
+    assert(l->counts.described == FE_LOAD_DESCRIBED);
+    free_load(l);
+}
+
 static void a_gap_is_over_when_bytes_move_again(void)
 {
     fe_load *l = new_stream();
@@ -126,6 +139,7 @@ int main(void)
     what_is_acknowledged_counts_once();
     any_first_line_is_followed_in_any_pieces();
     the_first_wrong_byte_is_told_by_its_offset();
+    no_more_are_described_than_there_is_room_for();
     a_gap_is_over_when_bytes_move_again();
     who_moves_nothing_stands_still();
     return 0;
