@@ -32,6 +32,7 @@ from peers import (
     is_reset,
     is_turned_away,
     iterations_at_rest,
+    port_of,
     read_to_eof,
     recv_exactly,
     reset,
@@ -94,6 +95,44 @@ def test_a_refused_send_is_tried_once_more(served: Served) -> None:
         size = 20 * MEGABYTE  # past what the buffers held before
         assert same(begun + recv_exactly(peer, size), chargen(size + 1000))
         assert served.clear_rules() == 1
+
+
+FAILING: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+    ({"call": "send", "error": "EHOSTUNREACH"}, {"ended_by_error": 1}, False),
+    ({"call": "send", "error": "EPIPE"}, {"ended_by_peer": 1, "errors": {}}, False),
+    ({"call": "send", "error": "ENOBUFS", "times": 2}, {"ended_by_error": 1}, False),
+    ({"call": "recv", "error": "ECONNRESET"}, {"ended_by_peer": 1, "errors": {}}, True),
+    ({"call": "recv", "error": "ETIMEDOUT"}, {"ended_by_error": 1}, True),
+    ({"call": "recv", "error": "ENOMEM", "times": 2}, {"ended_by_error": 1}, True),
+    ({"call": "epoll_ctl", "operation": "mod", "error": "ENOMEM"}, {"ended_by_no_memory": 1}, True),
+]
+
+
+@pytest.mark.parametrize("served", [{"service": "chargen"}], indirect=True)
+@pytest.mark.parametrize(("rule", "counted", "says"), FAILING)
+def test_a_call_that_fails_ends_that_connection_alone(
+    served: Served, rule: dict[str, Any], counted: dict[str, Any], says: bool
+) -> None:
+    with connect(served.address) as peer, connect(served.address) as other:
+        begun = recv_exactly(peer, 1000), recv_exactly(other, 1000)
+        more = {name: value for name, value in rule.items() if name != "call"}
+        served.rule(rule["call"], port=port_of(peer), **more)
+        if says:
+            peer.sendall(b"something")
+            peer.shutdown(socket.SHUT_WR)
+        else:
+            drained(peer)
+        expect_stats(served, connections_open=1, **counted)
+        served.clear_rules()
+        assert same(begun[1] + recv_exactly(other, MEGABYTE), chargen(MEGABYTE + 1000))
+
+
+def drained(peer: socket.socket) -> None:
+    """Read until the end, whatever that is."""
+    try:
+        read_to_eof(peer)
+    except OSError:
+        pass
 
 
 def test_a_slow_reader_does_not_spin_and_loses_nothing(make_server: MakeServer, join: Join) -> None:
