@@ -103,9 +103,11 @@ cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
     cdef fe_load_connection *c
     cdef uint32_t i
     cdef bint over = d.runs and fe_load_is_over(&d.load, d.now_ns)
-    drive_catch_up(d)
     if is_one_way(d):
+        drive_wait(d, 0)  # once: a turn of each takes its time, and who is silent is looked at again
         oneway_sweep(d)
+    else:
+        drive_catch_up(d)
     d.sweep_ns = d.now_ns + drive_tick_ns(d)
     if d.now_ns < d.load.end_ns < d.sweep_ns:
         d.sweep_ns = d.load.end_ns

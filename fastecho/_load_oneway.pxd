@@ -6,8 +6,9 @@
 #
 # An upload sends whenever there is room (EPOLLOUT is always asked for) and asks the kernel before each
 # turn what has been acknowledged. When the window ends it sends FIN, and is done at the server's.
-# A download reads from the moment it is open, so that the window begins with a stream that flows, and
-# is closed at the end: the kernel answers what is still under way by RST, which RFC 864 expects.
+# A download reads from when the run begins. What the kernels hold by then has come before the window,
+# and does not count; at the end it is closed: what is still under way is answered by RST, which RFC 864
+# expects.
 
 from libc.errno cimport EAGAIN
 from libc.stdint cimport uint32_t, uint64_t
@@ -80,12 +81,15 @@ cdef inline void oneway_receive(Drive *d, fe_load_connection *c) noexcept nogil:
 
 
 cdef inline void oneway_start_window(Drive *d) noexcept nogil:
-    """Bytes count from here on: what is acknowledged by now does not."""
+    """Bytes count from here on: not what is acknowledged by now, nor what has come by now."""
+    cdef fe_load_connection *c
     cdef uint32_t i
-    if d.mode == FE_LOAD_UPLOAD:
-        for i in range(d.load.count):
-            if d.load.connections[i].state == FE_LOAD_OPEN:
-                upload_look(d, &d.load.connections[i])
+    for i in range(d.load.count):
+        c = &d.load.connections[i]
+        if c.state == FE_LOAD_OPEN and d.mode == FE_LOAD_UPLOAD:
+            upload_look(d, c)
+        elif c.state == FE_LOAD_OPEN:
+            d.load.times[i] = <uint64_t>_sys.sys_unread(c.fd)
     fe_load_write(&d.load.counts.n[FE_LOAD_BYTES], 0)
 
 
@@ -102,6 +106,9 @@ cdef inline void oneway_sweep(Drive *d) noexcept nogil:
             continue
         if d.mode == FE_LOAD_UPLOAD and upload_look(d, c) and c.state == FE_LOAD_ENDING:
             d.hard_ns = d.now_ns + d.load.timeout_ns
+        if c.state == FE_LOAD_OPEN and fe_load_stands_still(&d.load, c, d.now_ns):
+            # Once more: this thread may have been stopped, and has not looked since.
+            oneway_receive(d, c)
         if c.state == FE_LOAD_OPEN and fe_load_stands_still(&d.load, c, d.now_ns):
             fe_load_fail(&d.load, c, FE_LOAD_TIMED_OUT, 1, d.now_ns)
             drive_end(d, c, FE_LOAD_TIMED_OUT, 0)

@@ -119,6 +119,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<linux/sockios.h>" nogil:
     enum:
+        SIOCINQ
         SIOCOUTQ
 
 
@@ -387,6 +388,12 @@ cdef inline int sys_unsent(int fd) noexcept nogil:
     """Bytes that the peer has not acknowledged (a Unix socket: not read) yet; 0 on any error."""
     cdef int n = 0
     return n if ioctl(fd, SIOCOUTQ, &n) == 0 else 0
+
+
+cdef inline int sys_unread(int fd) noexcept nogil:
+    """Bytes that can be read; 0 on any error."""
+    cdef int n = 0
+    return n if ioctl(fd, SIOCINQ, &n) == 0 else 0
 
 
 cdef inline int sys_drop_new_connections(int listener) noexcept nogil:

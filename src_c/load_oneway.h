@@ -7,7 +7,8 @@
  * whatever else looks at them finds nothing outstanding. Instead:
  *
  *     upload    sent_at: bytes that the kernel has taken; done_at: of these, acknowledged and counted
- *     download  done_at: bytes verified; sent_at: the place of the next; instead: whose pattern
+ *     download  done_at: bytes verified; sent_at: the place of the next; instead: whose pattern;
+ *               its entry in times: bytes that were there when the window began, and do not count
  *
  * A byte of an upload counts once the peer's TCP has acknowledged it, in the window in which it does.
  * That the server has read it is known at the end: it answers our FIN by its own, which comes after
@@ -68,6 +69,7 @@ static inline int fe_load_downloaded(fe_load *l, fe_load_connection *c,
                                      const unsigned char *periods, const unsigned char *bytes,
                                      size_t n, uint64_t now_ns)
 {
+    uint64_t *early = &l->times[fe_load_index(l, c)];
     const unsigned char *period;
     size_t right;
     fe_load_failure *f;
@@ -82,7 +84,8 @@ static inline int fe_load_downloaded(fe_load *l, fe_load_connection *c,
     period = periods + (size_t)c->instead * FE_CHARGEN_PERIOD;
     right = fe_chargen_same(period, (uint32_t)c->sent_at, bytes, n);
     fe_load_add(&l->counts, FE_LOAD_BYTES_RECEIVED, n);
-    fe_load_add(&l->counts, FE_LOAD_BYTES, right);
+    fe_load_add(&l->counts, FE_LOAD_BYTES, right > *early ? right - *early : 0);
+    *early -= right < *early ? right : *early;
     c->sent_at = fe_chargen_after((uint32_t)c->sent_at, right);
     c->done_at += right;
     if (right > 0)

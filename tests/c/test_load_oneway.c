@@ -70,6 +70,21 @@ static void any_first_line_is_followed_in_any_pieces(void)
     }
 }
 
+static void what_was_there_before_the_window_does_not_count(void)
+{
+    fe_load *l = new_stream();
+    fe_load_connection *c = &l->connections[0];
+
+    l->times[0] = 150;
+    assert(fe_load_downloaded(l, c, periods, periods, 100, 1) == 0);
+    assert(counted(l, FE_LOAD_BYTES) == 0 && l->times[0] == 50 && c->done_at == 100);
+    assert(fe_load_downloaded(l, c, periods, periods + 100, 100, 2) == 0);
+    assert(counted(l, FE_LOAD_BYTES) == 50 && l->times[0] == 0);
+    assert(fe_load_downloaded(l, c, periods, periods + 200, 100, 3) == 0);
+    assert(counted(l, FE_LOAD_BYTES) == 150);
+    free_load(l);
+}
+
 static void the_first_wrong_byte_is_told_by_its_offset(void)
 {
     static unsigned char bytes[20000];
@@ -138,6 +153,7 @@ int main(void)
     fe_load_fill_periods(periods);
     what_is_acknowledged_counts_once();
     any_first_line_is_followed_in_any_pieces();
+    what_was_there_before_the_window_does_not_count();
     the_first_wrong_byte_is_told_by_its_offset();
     no_more_are_described_than_there_is_room_for();
     a_gap_is_over_when_bytes_move_again();
