@@ -43,7 +43,7 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-faults test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage \
+    test-faults test-network lint docs bench alarms faults endings scale soak debug sanitize fuzz coverage \
     sdist wheel cross clean
 .PHONY: .libfuzzer
 
@@ -95,6 +95,10 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
 	    diff .ci/wheel-builds -
+
+docs: $(COMPILED) $(VENV)/.test $(VENV)/.docs ## the documentation site, into build/docs
+	$(BIN)/python -m manual.site
+	@exec $(BIN)/python -m pytest -q tests/test_docs_site.py
 
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
@@ -207,7 +211,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-GROUPS := $(patsubst %,$(VENV)/.%,test coverage lint bench wheel cross)
+GROUPS := $(patsubst %,$(VENV)/.%,test coverage lint docs bench wheel cross)
 $(GROUPS): $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))
