@@ -5,6 +5,7 @@ Nothing here resolves a name or opens a socket. The forms:
     HOST:PORT     a name or an IPv4 address; a name stands for every address it resolves to
     [V6]:PORT     an IPv6 address, with %ZONE where it needs one; [::] is IPv6 only
     :PORT         to listen: every address, IPv4 and IPv6; to connect: this machine
+    udp://...     the three above for UDP instead of TCP
     unix:PATH     a Unix stream socket
     fd://N        to listen: a listening socket that this process has inherited
 """
@@ -19,23 +20,25 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from typing import Literal, NoReturn
 
-    Kind = Literal["tcp", "unix", "fd"]
+    Kind = Literal["tcp", "udp", "unix", "fd"]
 
 __all__ = ["Address", "format_host_port", "is_loopback", "parse_bind", "parse_target"]
 
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket in bytes: sun_path of unix(7) less its final zero."""
 
-_FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH or fd://N"
+UDP = "udp://"
+
+_FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, udp://HOST:PORT, unix:PATH or fd://N"
 
 
 class Address:
     """Where to listen or connect, immutable; `str(address)` is the text that parses back to it.
 
     Attributes:
-        kind: "tcp", "unix" or "fd".
-        host: tcp only; "" for every address, IPv4 and IPv6 in one socket.
-        port: tcp only, 0..65535.
+        kind: "tcp", "udp", "unix" or "fd".
+        host: tcp and udp; "" for every address, IPv4 and IPv6.
+        port: tcp and udp, 0..65535.
         path: unix only; may hold undecodable bytes as surrogates (os.fsencode gives them back);
             an inherited socket of the abstract namespace has a path that starts with NUL.
         fd: fd only, a descriptor number.
@@ -98,7 +101,7 @@ class Address:
         if self.kind == "fd":
             return f"fd://{self.fd}"
         assert self.host is not None and self.port is not None
-        return format_host_port(self.host, self.port)
+        return (UDP if self.kind == "udp" else "") + format_host_port(self.host, self.port)
 
 
 def _rebuild(
@@ -136,18 +139,23 @@ def parse_bind(value: str | tuple[str, int] | Address, option: str = "bind") -> 
         return _parse_unix(value, option)
     if value.startswith("fd:"):
         return _parse_fd(value, option)
-    return _parse_tcp(value, option)
+    if value.startswith(UDP):
+        return _parse_host_port("udp", value.removeprefix(UDP), value, option)
+    return _parse_host_port("tcp", value, value, option)
 
 
-def parse_target(value: str | tuple[str, int] | Address, option: str = "address") -> Address:
+def parse_target(
+    value: str | tuple[str, int] | Address, option: str = "address", *, udp: bool = False
+) -> Address:
     """Parse an address to connect to.
 
     Args:
-        value: HOST:PORT, [V6]:PORT, :PORT (this machine), unix:PATH, a (host, port) pair, or an
-            Address such as a server reports.
+        value: HOST:PORT, [V6]:PORT, :PORT (this machine), the same behind udp://, unix:PATH, a
+            (host, port) pair, or an Address such as a server reports.
         option: the name that an error shall show.
+        udp: whether the caller can talk UDP; otherwise such an address is refused.
     Returns:
-        Address: tcp with a host that is not empty and a port above 0, or unix.
+        Address: tcp or udp with a host that is not empty and a port above 0, or unix.
     Raises:
         ConfigError: the text has none of the forms, or a part of it is out of range.
     Thread: any.   Cost: microseconds, no system call.
@@ -156,11 +164,13 @@ def parse_target(value: str | tuple[str, int] | Address, option: str = "address"
     address = parse_bind(value, option)
     if address.kind == "fd":
         raise ConfigError(option, value, "is a descriptor to listen on, not an address to reach")
-    if address.kind == "tcp":
+    if address.kind == "udp" and not udp:
+        raise ConfigError(option, value, "is UDP, which cannot be used here")
+    if address.kind in ("tcp", "udp"):
         if address.port == 0:
             raise ConfigError(option, value, "has port 0, which nothing can be reached at")
         if address.host == "":
-            return Address("tcp", host="localhost", port=address.port)
+            return Address(address.kind, host="localhost", port=address.port)
     return address
 
 
@@ -228,21 +238,22 @@ def _parse_fd(value: str, option: str) -> Address:
     return Address("fd", fd=int(digits))
 
 
-def _parse_tcp(value: str, option: str) -> Address:
-    if value.startswith("["):
-        host, bracket, rest = value[1:].partition("]")
+def _parse_host_port(kind: Kind, text: str, value: str, option: str) -> Address:
+    """Parse `text`, the part of `value` that names host and port."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
         if not bracket or not rest.startswith(":"):
             raise ConfigError(option, value, "is not complete: write [IPV6]:PORT")
         _check_ipv6(host, value, option)
-        return Address("tcp", host=host, port=_parse_port(rest[1:], value, option))
-    host, colon, port_text = value.rpartition(":")
+        return Address(kind, host=host, port=_parse_port(rest[1:], value, option))
+    host, colon, port_text = text.rpartition(":")
     if not colon:
-        raise ConfigError(option, value, _no_port(value))
+        raise ConfigError(option, value, _no_port(text))
     if ":" in host:
-        raise ConfigError(option, value, _no_brackets(value, host, port_text))
+        raise ConfigError(option, value, _no_brackets(text, host, port_text))
     if host:
         _check_name(host, value, option)
-    return Address("tcp", host=host, port=_parse_port(port_text, value, option))
+    return Address(kind, host=host, port=_parse_port(port_text, value, option))
 
 
 def _parse_port(text: str, value: str, option: str) -> int:

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from .config import Config
 from .errors import ConfigError, StartError
-from .listener import Listener, open_listeners
+from .opening import open_listeners
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .config import Bind
+    from .listener import Listener
 
 __all__ = ["black_hole"]
 

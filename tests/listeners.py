@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from fastecho.config import Config
-from fastecho.listener import Listener, open_listeners
+from fastecho.listener import Listener
+from fastecho.opening import open_listeners
 
 
 @contextmanager

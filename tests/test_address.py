@@ -23,6 +23,9 @@ TEXTS = {
     "[fe80::1%eth0]:7": ("tcp", "fe80::1%eth0", 7),
     "[::ffff:10.0.0.1]:7": ("tcp", "::ffff:10.0.0.1", 7),
     ":7": ("tcp", "", 7),
+    "udp://127.0.0.1:7": ("udp", "127.0.0.1", 7),
+    "udp://[::1]:7": ("udp", "::1", 7),
+    "udp://:0": ("udp", "", 0),
     "unix:/run/echo.sock": ("unix", "/run/echo.sock"),
     "unix:relative name:7": ("unix", "relative name:7"),
     "fd://3": ("fd", 3),
@@ -32,10 +35,12 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_form_parses_into_its_parts_and_prints_as_itself(text: str) -> None:
     address = parse_bind(text)
-    parts = {"tcp": (address.host, address.port), "unix": (address.path,), "fd": (address.fd,)}
+    at = (address.host, address.port)
+    parts = {"tcp": at, "udp": at, "unix": (address.path,), "fd": (address.fd,)}
     assert (address.kind, *parts[address.kind]) == TEXTS[text]
     others = {
         "tcp": (address.path, address.fd),
+        "udp": (address.path, address.fd),
         "unix": (address.host, address.port, address.fd),
         "fd": (address.host, address.port, address.path),
     }
@@ -80,6 +85,11 @@ WRONG = {
     "\udcff:7": "neither a name nor an address",
     "ü" * 60 + ":7": "neither a name nor an address",
     "user@host:7": "neither a name nor an address",
+    "udp://": "is empty",
+    "udp://7777": "write 127.0.0.1:7777",
+    "udp://localhost:http": "whole number from 0 to 65535",
+    "udp://::1:7": "without brackets: write [::1]:7",
+    "udp:localhost:7": "more than one colon",
     "unix:": "has no path",
     "unix:@name": "abstract",
     "unix:/tmp/a\nb": "control character",
@@ -165,6 +175,12 @@ def test_an_address_is_taken_as_it_is() -> None:
 def test_a_target_without_a_host_is_this_machine() -> None:
     assert str(parse_target(":7777")) == "localhost:7777"
     assert str(parse_target(("", 7777))) == "localhost:7777"
+    assert str(parse_target("udp://:7777", udp=True)) == "udp://localhost:7777"
+
+
+def test_a_udp_target_is_only_for_who_can_talk_udp() -> None:
+    with pytest.raises(ConfigError, match=r"^address 'udp://localhost:7777' is UDP"):
+        parse_target("udp://localhost:7777")
 
 
 @pytest.mark.parametrize(

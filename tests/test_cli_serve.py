@@ -27,7 +27,8 @@ from commands import (
     serving,
 )
 
-from fastecho.cli import serve
+from fastecho.cli._cpus import usable_cpus
+from fastecho.cli._early_signals import EarlySignals, Stopped
 
 # --- wrong options ----------------------------------------------------------------------------
 
@@ -272,8 +273,8 @@ def test_the_banner_tells_address_backlog_and_threads() -> None:
 def test_threads_default_to_the_cpus_of_the_process() -> None:
     with serving() as server:
         _, said = server.end(signal.SIGTERM)
-    assert f"fastecho: threads: {serve.usable_cpus()}" in said
-    assert 1 <= serve.usable_cpus() <= len(os.sched_getaffinity(0))
+    assert f"fastecho: threads: {usable_cpus()}" in said
+    assert 1 <= usable_cpus() <= len(os.sched_getaffinity(0))
 
 
 def test_one_cpu_gives_one_thread() -> None:
@@ -301,41 +302,6 @@ def test_an_address_of_this_machine_only_is_no_warning(tmp_path: Path) -> None:
     with serving(*binds) as server:
         _, said = server.end(signal.SIGTERM)
     assert not any("warning" in line for line in said)
-
-
-@pytest.mark.parametrize(
-    ("options", "setting", "needed"),
-    [
-        (["--at-limit=queue"], "at_limit", "--max-connections=9"),
-        (["--ipv6-prefix=48"], "ipv6_prefix", "--max-per-ip=9"),
-        (["--access-log-sample=2"], "access_log_sample", "--access-log"),
-        (["--access-log-rate=5"], "access_log_rate", "--access-log"),
-    ],
-)
-def test_a_setting_without_effect_is_a_warning(
-    options: list[str], setting: str, needed: str
-) -> None:
-    missing = needed.strip("-").partition("=")[0].replace("-", "_")
-    sentence = f"fastecho: warning: {setting} has no effect without {missing}"
-    for added, expected in (([], [sentence]), ([needed], [])):
-        with serving(*options, *added) as server:
-            _, said = server.end(signal.SIGTERM)
-        assert [line for line in said if "warning" in line] == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "limit"), [("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")]
-)
-def test_a_buffer_that_the_kernel_cuts_is_a_warning(name: str, limit: str) -> None:
-    most = int(Path(f"/proc/sys/net/core/{limit}").read_text())
-    flag = "--" + name.replace("_", "-")
-    sentence = (
-        f"fastecho: warning: {name} {most + 1} is cut to {most} by the kernel (net.core.{limit})"
-    )
-    for size, expected in ((most + 1, [sentence]), (most, [])):
-        with serving(f"{flag}={size}") as server:
-            _, said = server.end(signal.SIGTERM)
-        assert [line for line in said if "warning" in line] == expected
 
 
 def test_more_connections_than_descriptors_is_a_warning() -> None:
@@ -438,7 +404,7 @@ def test_print_config_shows_values_and_sources_and_opens_nothing(tmp_path: Path)
     assert "spin_us = 7  # FASTECHO_SPIN_US" in lines
     assert f"drain_idle = 0.25  # {file}" in lines
     assert 'frame = "recv"  # default' in lines
-    assert tomllib.loads(done.stdout)["threads"] == serve.usable_cpus()
+    assert tomllib.loads(done.stdout)["threads"] == usable_cpus()
 
 
 def test_the_printed_config_works_as_a_file(tmp_path: Path) -> None:
@@ -560,11 +526,11 @@ def test_signals_are_held_back_while_the_server_starts() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
-        early = serve._EarlySignals(hangup_ends=True)
+        early = EarlySignals(hangup_ends=True)
         signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(serve._Stopped):
+        with pytest.raises(Stopped):
             early.release()
-        with pytest.raises(serve._Stopped):
+        with pytest.raises(Stopped):
             signal.raise_signal(signal.SIGHUP)
         early.held = True
         signal.raise_signal(signal.SIGINT)

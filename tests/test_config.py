@@ -16,7 +16,8 @@ from fastecho.address import parse_bind
 from fastecho.config import Config, format_toml, merge
 from fastecho.errors import ConfigError
 from fastecho.networks import parse_networks
-from fastecho.settings import SETTINGS, Setting
+from fastecho.setting import Setting
+from fastecho.settings import SETTINGS
 
 
 def values(config: Config) -> dict[str, object]:
@@ -56,6 +57,8 @@ def test_the_defaults() -> None:
         "max_per_ip": None,
         "ipv6_prefix": 64,
         "accept_rate": None,
+        "udp_rate": 1000,
+        "udp_guards": True,
         "first_byte_timeout": None,
         "idle_timeout": None,
         "proxy_protocol": "off",

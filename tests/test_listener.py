@@ -18,7 +18,8 @@ from listeners import listening
 from fastecho.address import parse_bind
 from fastecho.config import Config
 from fastecho.errors import StartError
-from fastecho.listener import Listener, open_listeners, read_somaxconn
+from fastecho.listener import Listener, read_somaxconn
+from fastecho.opening import open_listeners
 
 
 def option(listener: Listener, level: int, name: int) -> int:
@@ -103,7 +104,7 @@ def test_no_host_is_one_socket_for_both_families() -> None:
 
 
 def test_no_host_is_ipv4_where_ipv6_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastecho.listener._has_ipv6", lambda host: False)
+    monkeypatch.setattr("fastecho.listen_tcp.has_ipv6", lambda host: False)
     with listening(":0") as [listener]:
         assert str(listener.address) == f"0.0.0.0:{listener.address.port}"
         assert listener.family == socket.AF_INET
@@ -174,7 +175,7 @@ def test_a_name_tries_another_port_when_one_of_its_addresses_has_none_free(
 
 def test_a_name_with_ipv6_is_bound_where_ipv6_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve_to("::1", "127.0.0.1"))
-    monkeypatch.setattr("fastecho.listener._has_ipv6", lambda host: False)
+    monkeypatch.setattr("fastecho.listen_tcp.has_ipv6", lambda host: False)
     with listening("example.test:0") as [listener]:
         assert listener.address.host == "127.0.0.1"
 
@@ -396,11 +397,11 @@ def unfit(kind: str) -> Iterator[int]:
     [
         ("pipe", errno.ENOTSOCK, "is not a socket"),
         ("unused", errno.EBADF, "is not open"),
-        ("datagram", errno.EINVAL, "is not a stream socket"),
+        ("datagram", errno.EINVAL, "is not bound"),
         ("sequenced", errno.EINVAL, "is not a stream socket"),
         ("connected", errno.EINVAL, "does not listen"),
         ("bound", errno.EINVAL, "does not listen"),
-        ("netlink", errno.EAFNOSUPPORT, "neither TCP nor Unix"),
+        ("netlink", errno.EAFNOSUPPORT, "neither TCP, UDP nor Unix"),
     ],
 )
 def test_a_descriptor_that_cannot_be_listened_on_is_refused(

@@ -18,7 +18,8 @@ from listeners import listening
 
 from fastecho.config import Config
 from fastecho.errors import StartError
-from fastecho.listener import Listener, open_listeners
+from fastecho.listener import Listener
+from fastecho.opening import open_listeners
 
 
 def test_a_unix_listener_takes_connections_and_removes_its_file(tmp_path: Path) -> None:
@@ -204,7 +205,7 @@ def test_of_many_that_start_at_once_on_a_stale_socket_one_wins(tmp_path: Path) -
 def test_a_lock_that_somebody_keeps_does_not_stop_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastecho.listener.DIRECTORY_LOCK_WAIT", 0.05)
+    monkeypatch.setattr("fastecho.listen_unix.DIRECTORY_LOCK_WAIT", 0.05)
     held = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)

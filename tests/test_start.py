@@ -15,7 +15,7 @@ from conftest import Join, MakeServer, open_descriptors
 from peers import connect, exchange, is_refused, is_reset, wait_until
 
 from fastecho import Server, StartError
-from fastecho.listener import open_listeners
+from fastecho.opening import open_listeners
 
 # --- before the start, and the start ---------------------------------------------------------
 

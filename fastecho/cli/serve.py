@@ -8,22 +8,23 @@ library must not touch (the descriptor limit, signals before the server waits fo
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
 from fastecho.address import Address
+from fastecho.cli._cpus import usable_cpus
+from fastecho.cli._early_signals import EarlySignals, HungUp, Stopped
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
 from fastecho.models import NAMES
-from fastecho.settings import SETTINGS, Setting
+from fastecho.setting import UDP_BIND, Setting
+from fastecho.settings import SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
 
     from fastecho.cli._log import Log
     from fastecho.config import Config, Merged
@@ -101,6 +102,7 @@ examples:
   fastecho serve
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --access-log --log-format json
+  fastecho serve --bind 127.0.0.1:7777 --bind udp://127.0.0.1:7777
   fastecho serve --frame line --prefix 'you said: '
   fastecho serve --metrics 127.0.0.1:9477
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
@@ -187,60 +189,14 @@ def _check_probes(merged: Merged) -> None:
         if merged.values[other] != plain:
             reason = f"cannot be used with {name}, which needs a plain echo"
             raise ConfigError(merged.labels[other], merged.given[other], reason)
+    for address in merged.config.bind:
+        if address.kind == "udp":
+            reason = f"cannot be used with {name}: orders come by TCP"
+            raise ConfigError(merged.labels["bind"], str(address), reason)
     for other, usual in (("model", "native"), ("black_hole", False)):
         if merged.values[other] != usual:
             reason = f"cannot be used with {name}, which needs the compiled core"
             raise ConfigError(merged.labels[other], merged.given[other], reason)
-
-
-class _Stopped(KeyboardInterrupt):
-    """A signal came while serve_forever() did not wait for signals yet, or no more."""
-
-
-class _HungUp(KeyboardInterrupt):
-    """SIGHUP came when all earlier ones were made up for, and serve_forever() does not wait yet."""
-
-
-class _EarlySignals:
-    """The handler of the signals that end the server, for as long as serve_forever() has none.
-
-    While it holds them back they are only remembered, so that start() does everything or nothing
-    and the totals are printed. Otherwise each raises _Stopped wherever the main thread is.
-    """
-
-    def __init__(self, hangup_ends: bool) -> None:
-        self.held = True
-        self.seen = False
-        # SIGHUP came, and is to make the settings be read again.
-        self.hung_up = False
-        # The next one raises _HungUp.
-        self.hangup_raises = False
-        self._hangup_ends = hangup_ends
-        self.install()
-
-    def install(self) -> None:
-        """Take the signals over, but for those that are ignored, as nohup leaves SIGHUP."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self)
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and not self._hangup_ends:
-            self.hung_up = True
-            if self.hangup_raises:
-                self.hangup_raises = False
-                raise _HungUp
-            return
-        self.seen = True
-        if not self.held:
-            self.hangup_raises = False
-            raise _Stopped
-
-    def release(self) -> None:
-        """Raise _Stopped from now on, and at once if a signal was held back."""
-        self.held = False
-        if self.seen:
-            raise _Stopped
 
 
 class _Serving:
@@ -257,7 +213,7 @@ class _Serving:
         self.say = self.log.say
 
     def run(self, ready_fd: int | None) -> int:
-        early = _EarlySignals(
+        early = EarlySignals(
             self.read is None
         )  # first: an import that is broken off may leave half a module
         from fastecho import Server
@@ -281,7 +237,7 @@ class _Serving:
         self,
         server: Server,
         metrics: MetricsServer | None,
-        early: _EarlySignals,
+        early: EarlySignals,
         ready_fd: int | None,
     ) -> int:
         self._start(server)
@@ -293,7 +249,7 @@ class _Serving:
             if ready_fd is not None:
                 tell_ready(server.addresses, ready_fd, self.log)
             drained = self._serve(server, early)
-        except _Stopped:
+        except Stopped:
             early.install()  # serve_forever() may have replaced some already
             if early.hung_up:  # asked for before the end was: how long a drain may take, say
                 early.held = True
@@ -338,7 +294,7 @@ class _Serving:
         except OSError as error:
             raise _start_error("cannot start", error) from None
 
-    def _serve(self, server: Server, early: _EarlySignals) -> bool:
+    def _serve(self, server: Server, early: EarlySignals) -> bool:
         """Wait for the end; SIGHUP reloads, or drains. One that came too early is made up for."""
         if self.read is None:
             return server.serve_forever()
@@ -347,7 +303,7 @@ class _Serving:
                 try:
                     early.hung_up = False
                     self._reload(server)
-                except _Stopped:  # in the middle: run() does it all
+                except Stopped:  # in the middle: run() does it all
                     early.hung_up = True
                     raise
             try:
@@ -358,7 +314,7 @@ class _Serving:
                 drained = server.serve_forever(lambda: self._reload(server))
                 early.hangup_raises = False
                 return drained
-            except _HungUp:
+            except HungUp:
                 pass  # once more; a server that has ended by now says so again
 
     def _reload(self, server: Server) -> None:
@@ -412,8 +368,12 @@ class _Serving:
             host = listener.address.host
             if host is not None and not is_loopback(host):
                 self.say("warning", f"{listener.address} can be reached from other machines")
+        for one in {one.address: one for one in server.datagram_sockets}.values():
+            self.say("info", f"listening on {one.address} (receive buffer {one.receive_buffer})")
+            if not is_loopback(one.address.host or ""):
+                self.say("warning", f"{one.address} can be reached from other machines")
         self.say("info", f"threads: {server.threads}")
-        for sentence in _without_effect(self.config):
+        for sentence in _without_effect(self.config, bool(server.datagram_sockets)):
             self.say("warning", sentence)
         if self.takes_orders:
             self.say("warning", "with --probes, peers can order how the server behaves to them")
@@ -425,6 +385,8 @@ class _Serving:
             "bytes in": stats.bytes_in,
             "bytes out": stats.bytes_out,
         }
+        if server.datagram_sockets:
+            counts |= {"datagrams in": stats.datagrams_in, "datagrams out": stats.datagrams_out}
         refused = (
             stats.shed_max_connections
             + stats.shed_max_per_ip
@@ -442,6 +404,18 @@ class _Serving:
             "too many of one address": stats.ended_by_max_per_ip,
             "connections reset": stats.ended_by_abort,
             "connections with a fault": stats.connections_faulty,
+            "datagrams not answered": (
+                stats.datagrams_refused_port
+                + stats.datagrams_refused_address
+                + stats.datagrams_refused_rate
+                + stats.datagrams_refused_loop
+            ),
+            "datagrams lost": (
+                stats.datagrams_overflowed
+                + stats.datagrams_unsent
+                + stats.datagrams_too_long
+                + stats.datagrams_failed
+            ),
             "access log lines left out": stats.access_log_dropped,
             **dict(sorted(stats.errors.items())),
         }
@@ -471,10 +445,14 @@ def _reached_at(address: str) -> str:
     return f"localhost{address}" if address.startswith(":") else address
 
 
-def _without_effect(config: Config) -> Iterator[str]:
+def _without_effect(config: Config, has_udp: bool) -> Iterator[str]:
     """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
     for setting in SETTINGS:
-        if not setting.needs or getattr(config, setting.needs) not in (None, False, "off"):
+        needed = setting.needs.split(" or ") if setting.needs else []
+        if not needed or any(
+            has_udp if one == UDP_BIND else getattr(config, one) not in (None, False, "off")
+            for one in needed
+        ):
             continue
         if getattr(config, setting.name) != setting.check(setting.default, setting.name):
             yield f"{setting.name} has no effect without {setting.needs}"
@@ -505,7 +483,7 @@ def _stop(server: Server) -> bool:
         server.retire()
         time.sleep(server.config.drain_delay)
         return server.stop()
-    except _Stopped:
+    except Stopped:
         server.abort()
         return False
 
@@ -539,27 +517,3 @@ def _ready_fd(text: str | None) -> int | None:
     if mode & os.O_ACCMODE == os.O_RDONLY:
         raise ConfigError("--ready-fd", text, "is not open for writing")
     return int(text)
-
-
-def usable_cpus() -> int:
-    """Return how many CPUs the process may use: its affinity, and its control group's quota."""
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            group = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "")
-        while group:
-            cpus = min(cpus, _quota(f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max", cpus))
-            group = "" if group == "/" else os.path.dirname(group)
-    except (OSError, ValueError):
-        pass  # no control groups, or not the second version
-    return max(cpus, 1)
-
-
-def _quota(path: str, otherwise: int) -> int:
-    """Return the CPUs that a cpu.max file allows, rounded up; `otherwise` if it sets no limit."""
-    try:
-        with open(path, encoding="ascii") as file:
-            quota, period = file.read().split()
-    except FileNotFoundError:
-        return otherwise  # the root group has no such file
-    return otherwise if quota == "max" else -(-int(quota) // int(period))

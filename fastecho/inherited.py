@@ -1,0 +1,97 @@
+"""Inherited descriptors: sockets that somebody else has opened.
+
+Such a socket is shared with whoever passed it on: its descriptor is duplicated, it is never shut
+down, and its file is never removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from .address import Address
+from .datagram_socket import DatagramSocket
+from .errors import StartError
+from .listen_tcp import set_options, tcp_address
+from .listen_udp import prepare_datagrams, udp_address
+from .listener import Listener, refused
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from .config import Config
+
+__all__ = ["adopt"]
+
+
+def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
+    """Take an inherited socket over by a duplicate of its descriptor."""
+    assert address.fd is not None
+    try:
+        is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)
+    except OSError as error:
+        raise _unfit(address, error.errno or 0, "the descriptor is not open") from None
+    if not is_socket:
+        raise _unfit(address, errno.ENOTSOCK, "the descriptor is not a socket")
+    sock = _duplicate(address.fd)
+    try:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
+        if sock.type == socket.SOCK_DGRAM and sock.family != socket.AF_UNIX:
+            return _adopt_udp(address, sock, config)
+        if sock.type != socket.SOCK_STREAM:
+            raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise _unfit(address, errno.EINVAL, "the socket does not listen")
+        sock.setblocking(False)
+        if config.backlog is not None:
+            sock.listen(config.backlog)
+        if sock.family == socket.AF_UNIX:
+            name = sock.getsockname()
+            path = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+            real = Address("unix", path=path)
+        else:
+            set_options(sock, config)
+            real = tcp_address(sock)
+        return Listener(sock, real, backlog=config.backlog, owned=False)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError) and not isinstance(error, StartError):
+            raise refused(address, str(address), error) from None
+        raise
+
+
+def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> DatagramSocket:
+    """Make an inherited UDP socket ready; all workers receive from it."""
+    if sock.getsockname()[1] == 0:
+        raise _unfit(address, errno.EINVAL, "the socket is not bound")
+    sock.setblocking(False)
+    prepare_datagrams(sock, config)
+    return DatagramSocket(sock, udp_address(sock), owned=False)
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """Return a socket object on a duplicate of a socket's descriptor.
+
+    Until the object has the number, a list has it, from within one call of C code: a signal handler
+    that raises finds it in one of the two, and it is closed.
+    """
+    import fcntl
+
+    copies: list[int] = []
+    sock = socket.socket.__new__(socket.socket)
+    try:
+        copies.extend(map(fcntl.fcntl, (descriptor,), (fcntl.F_DUPFD_CLOEXEC,), (0,)))
+        socket.socket.__init__(sock, fileno=copies[0])
+        return sock
+    except BaseException:
+        if sock.fileno() < 0:
+            list(map(os.close, copies))
+        else:
+            os.close(sock.detach())
+        raise
+
+
+def _unfit(address: Address, number: int, why: str) -> StartError:
+    return StartError(number, f"cannot listen on {address}: {why}")

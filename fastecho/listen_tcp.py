@@ -1,0 +1,184 @@
+"""TCP listeners: resolve, bind, listen.
+
+What the kernel does that is easy to get wrong:
+
+* A socket of [::] takes IPv4 as well unless IPV6_V6ONLY says otherwise, and the default of that is
+  a sysctl. Both are set here: [::]:7 is IPv6 only, :7 is one socket for both families.
+* With SO_REUSEADDR two sockets may bind one port as long as neither listens; it is listen(2) that
+  then fails. Both calls therefore share one rule for errors.
+* TCP_NODELAY set on a listener is inherited by every socket that it accepts.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from .address import Address, format_host_port
+from .errors import StartError, shown
+from .limits import milliseconds
+from .listener import Listener, read_somaxconn, refused
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from .config import Config
+
+    SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+    Targets = list[tuple[int, SocketAddress]]
+
+__all__ = ["has_ipv6", "host_of", "open_tcp", "resolve", "set_options", "tcp_address"]
+
+PORT_TRIES = 16
+"""Free ports to try when one port has to be free on several addresses at once."""
+KEEPALIVE_QUESTIONS = 3
+"""Questions without an answer after which TCP gives a silent peer up."""
+
+
+def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
+    """Open every socket of one TCP address, all on one port."""
+    assert address.host is not None and address.port is not None
+    if address.host == "":
+        targets, dual_stack = _every_address(address.port)
+    else:
+        targets, dual_stack = resolve(address), False
+    tries = PORT_TRIES if address.port == 0 and len(targets) > 1 else 1
+    while True:
+        tries -= 1
+        listeners: list[Listener] = []
+        port = address.port
+        try:
+            for family, target in targets:
+                for copy in range(copies):
+                    worker = copy if config.reuse_port else None
+                    listener = _listen_tcp(
+                        family, (target[0], port, *target[2:]), config, worker, dual_stack
+                    )
+                    listeners.append(listener)
+                    assert listener.address.port is not None
+                    port = listener.address.port
+            return listeners
+        except BaseException as error:
+            for listener in listeners:
+                listener.close()
+            if not isinstance(error, OSError):
+                raise
+            if error.errno != errno.EADDRINUSE or tries == 0:
+                at = format_host_port(target[0], port) if address.host else str(address)
+                raise refused(address, at, error) from None
+
+
+def resolve(address: Address) -> Targets:
+    """Return (family, socket address) of every address of a name, without repetition."""
+    assert address.host is not None and address.port is not None
+    kind = socket.SOCK_DGRAM if address.kind == "udp" else socket.SOCK_STREAM
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        why = f"{shown(address.host)} does not resolve ({error.strerror})"
+        raise StartError(error.errno or 0, f"cannot listen on {address}: {why}") from None
+    except (OSError, UnicodeError) as error:
+        raise StartError(0, f"cannot listen on {address}: the resolver failed ({error})") from None
+    targets: Targets = []
+    for family, _, _, _, target in found:
+        if isinstance(target[0], str) and (family, target) not in targets:
+            targets.append((family, target))
+    # A hosts file often gives localhost an IPv6 address where IPv6 is switched off.
+    if len(targets) > 1 and not has_ipv6("::1"):
+        targets = [one for one in targets if one[0] != socket.AF_INET6] or targets
+    return targets
+
+
+def _every_address(port: int) -> tuple[Targets, bool]:
+    """Return what :PORT binds, and whether that is one socket of both families."""
+    if has_ipv6("::"):
+        return [(socket.AF_INET6, ("::", port, 0, 0))], True
+    return [(socket.AF_INET, ("0.0.0.0", port))], False
+
+
+def has_ipv6(host: str) -> bool:
+    """Tell whether this network namespace can bind an IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _listen_tcp(
+    family: int, target: SocketAddress, config: Config, worker: int | None, dual_stack: bool
+) -> Listener:
+    if target[1] == 0:  # by its number a port is kept for good: see refuse()
+        with _bind_tcp(family, target, config, worker, dual_stack) as chosen:
+            return _listen_tcp(family, chosen.getsockname(), config, worker, dual_stack)
+    sock = _bind_tcp(family, target, config, worker, dual_stack)
+    try:
+        asked = read_somaxconn() if config.backlog is None else config.backlog
+        sock.listen(asked)
+        return Listener(sock, tcp_address(sock), backlog=asked, worker=worker)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _bind_tcp(
+    family: int, target: SocketAddress, config: Config, worker: int | None, dual_stack: bool
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if worker is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
+        set_options(sock, config)
+        sock.bind(target)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def set_options(sock: socket.socket, config: Config) -> None:
+    """Set what every connection inherits from its TCP listener: no call for each of them.
+
+    The buffers stand before listen(): the window's scale is settled in the handshake.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if config.send_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer)
+    if config.receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, config.receive_buffer)
+    if config.user_timeout is not None:
+        span_ms = milliseconds(config.user_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, span_ms)
+    if config.keepalive is not None:
+        seconds = int(-(-config.keepalive // 1))  # the kernel takes whole ones only
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_QUESTIONS)
+
+
+def tcp_address(sock: socket.socket) -> Address:
+    """Return where a TCP socket really is bound."""
+    return Address("tcp", host=host_of(sock), port=sock.getsockname()[1])
+
+
+def host_of(sock: socket.socket) -> str:
+    """Return the address that a socket really is bound to; "" for every one of both families."""
+    name = sock.getsockname()
+    host: str = name[0]
+    if sock.family == socket.AF_INET6:
+        if host == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            return ""
+        if name[3] and "%" not in host:
+            return f"{host}%{_zone(name[3])}"
+    return host
+
+
+def _zone(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return str(index)
