@@ -231,11 +231,16 @@ def _place(count: int) -> tuple[str, list[int]]:
 
 
 def _listens(host: str, port: int) -> bool:
-    """Tell whether the port listens, without connecting to it: a peer would be one too many."""
+    """Tell whether the port listens, without connecting to it: a peer would be one too many.
+
+    A UDP socket that is bound and not connected has the state of a closed one.
+    """
     where = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
-    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-    fields = [line.split() for line in lines]
-    return any(one[1] == where and one[3] == "0A" for one in fields)
+    for kind, state in (("tcp", "0A"), ("udp", "07")):
+        lines = Path(f"/proc/net/{kind}").read_text(encoding="ascii").splitlines()[1:]
+        if any(line.split()[1:4:2] == [where, state] for line in lines):
+            return True
+    return False
 
 
 def follow(page: Path, folder: Path, locale: str = "C.UTF-8") -> None:
