@@ -163,12 +163,15 @@ ARROWS: dict[str, set[str]] = {
     "measure.cluster_task": {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
-    "measure.compare": {"measure.merge", "measure.result", "measure.words"},
+    "measure.compare": {
+        "measure.datagrams", "measure.merge", "measure.result", "measure.words",
+    },
+    "measure.datagrams": {"measure.reading", "measure.values", "measure.words"},
     "measure.histograms": {"_load"},
     "measure.instances": {"_load", "errors"},
     "measure.merge": {
-        "_load", "errors", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.result", "measure.values",
+        "_load", "errors", "measure.datagrams", "measure.histograms", "measure.instances",
+        "measure.plan", "measure.reading", "measure.result", "measure.values",
     },
     "measure.model_page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
@@ -183,7 +186,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.model_words": {"measure.model_result", "measure.words"},
     "measure.page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
-        "measure._style", "measure.compare", "measure.result", "measure.words",
+        "measure._style", "measure.compare", "measure.datagrams", "measure.result",
+        "measure.words",
     },
     "measure.ping_events": {"identity", "measure.route"},
     "measure.ping_result": {
@@ -194,18 +198,21 @@ ARROWS: dict[str, set[str]] = {
         "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
-    "measure.plan": {"address", "errors", "measure.values", "measure.words"},
+    "measure.plan": {
+        "address", "errors", "measure.datagrams", "measure.values", "measure.words",
+    },
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
+    "measure.reading": {"errors"},
     "measure.result": {
-        "_load", "_version", "errors", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.values",
+        "_load", "_version", "errors", "measure.datagrams", "measure.histograms",
+        "measure.instances", "measure.plan", "measure.reading",
     },
     "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "identity", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.preflight", "measure.result", "measure.values", "measure.verdict",
+        "_load", "errors", "identity", "measure.datagrams", "measure.histograms",
+        "measure.instances", "measure.plan", "measure.preflight", "measure.result", "measure.values", "measure.verdict",
     },
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {
@@ -215,8 +222,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.timings": set(),
     "measure.values": {"address", "errors"},
     "measure.verdict": {
-        "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
-        "measure.words",
+        "errors", "measure.datagrams", "measure.plan", "measure.preflight", "measure.result",
+        "measure.values", "measure.words",
     },
     "measure.words": set(),
 }  # fmt: skip
