@@ -212,7 +212,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
         "_load", "errors", "identity", "measure.datagrams", "measure.histograms",
-        "measure.instances", "measure.plan", "measure.preflight", "measure.result", "measure.values", "measure.verdict",
+        "measure.instances", "measure.plan", "measure.preflight", "measure.result",
+        "measure.values", "measure.verdict",
     },
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {

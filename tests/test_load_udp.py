@@ -119,11 +119,11 @@ def test_a_pipeline_goes_on_beside_a_lost_datagram() -> None:
 
 
 def test_an_open_loop_counts_what_is_lost() -> None:
-    with answering(lose(10)) as server:
-        with load_of(server, mode="open", rate=1000.0, depth=512, timeout=0.1) as load:
-            result = load.run(0.3)
-            assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 30})
-            assert result["messages"] == load.histogram().count == 270
+    settings: dict[str, Any] = {"mode": "open", "rate": 1000.0, "depth": 512, "timeout": 0.1}
+    with answering(lose(10)) as server, load_of(server, **settings) as load:
+        result = load.run(0.3)
+        assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 30})
+        assert result["messages"] == load.histogram().count == 270
 
 
 def test_doubled_replies_are_counted_and_answer_nothing() -> None:

@@ -151,8 +151,8 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         "--find-max",
         metavar="RULE",
         help="search the highest rate of an open loop at which this holds, such as 'p99<1ms' (over "
-        "UDP also 'loss<=0'), and nothing fails; each step lasts --duration, a rate that does not hold is tried a second "
-        "time, and --rate is the highest that is tried",
+        "UDP also 'loss<=0'), and nothing fails; each step lasts --duration, a rate that does not "
+        "hold is tried a second time, and --rate is the highest that is tried",
     )
 
 

@@ -1,10 +1,10 @@
 """What a load over UDP counts besides failures, and what a plan for UDP may not ask for.
 
-Lives here: the names of these counts, their JSON, their sum, their sentences; the rules for options.
-Does not live here: counting (src_c/load_udp.h), the counts that every load has (result.py).
+Lives here: the names of these counts, their JSON, their sum, their sentences; the rules for
+options. Does not live here: counting (src_c/load_udp.h), counts that every load has (result.py).
 
-Over UDP a message may be lost, answered twice, or answered out of order, and nothing is broken: these
-are findings about the path, not failures. They stand apart, and `--fail-if` judges them.
+Over UDP a message may be lost, answered twice, or answered out of order, and nothing is broken:
+these are findings about the path, not failures. They stand apart, and `--fail-if` judges them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 TIMEOUT = 1.0
-"""Seconds without a reply after which a datagram counts as lost, unless `timeout` says otherwise."""
+"""Seconds without a reply after which a datagram counts as lost, unless told otherwise."""
 HEADER, LARGEST = 16, 65507
 """Bytes of the smallest datagram, which is only a header, and of the largest over IPv4."""
 SPARE = 64
@@ -92,10 +92,11 @@ def from_json(data: object) -> dict[str, int] | None:
 
 
 def lines(counts: Mapping[str, Any], sent: int) -> list[str]:
-    """Return what happened to datagrams, a few words each; the loss comes first, also if it is 0."""
+    """Return what happened to datagrams, a few words each; the loss comes first, be it 0."""
     found = {name: int(counts.get(name, 0)) for name in NAMES}
     gone = sent - found["not_sent"]
-    text = f"{percent_text(lost_percent(found, sent))} lost: {found['lost']:,} of {gone:,} datagrams"
+    share = percent_text(lost_percent(found, sent))
+    text = f"{share} lost: {found['lost']:,} of {gone:,} datagrams"
     if found["late"]:
         text += f", {found['late']:,} of them answered after the timeout"
     said = [text]
@@ -119,8 +120,10 @@ def lines(counts: Mapping[str, Any], sent: int) -> list[str]:
 
 
 def depth_of(rate: float, timeout: float, connections: int) -> int:
-    """Return how many datagrams of an open loop each connection may have outstanding: so many that
-    those which are lost, and wait for their timeout, hold nobody up."""
+    """Return how many datagrams of an open loop each connection may have outstanding.
+
+    They are so many that those which are lost, and wait for their timeout, hold nobody up.
+    """
     return min(int(rate * timeout / connections) + SPARE, DEEPEST)
 
 
@@ -144,8 +147,7 @@ def refuse_misfits(found: Mapping[str, Any], table: int | Sequence[int], refuse:
         if found[name] != usual:
             refuse(name, reason)
     if found["rate"] is not None and found["depth"] != 1:
-        reason = f"has no effect with {label('rate')} over UDP: each datagram is sent when it is due"
-        refuse("depth", reason)
+        refuse("depth", f"has no effect with {label('rate')} over UDP: each is sent when it is due")
     sizes = [table] if isinstance(table, int) else table
     if min(sizes) < HEADER:
         refuse("size", f"is below {HEADER} bytes, which the header of a datagram needs over UDP")
@@ -153,4 +155,3 @@ def refuse_misfits(found: Mapping[str, Any], table: int | Sequence[int], refuse:
     if whole > LARGEST:
         what = f"with {label('prefix')} and {label('suffix')} " if whole > max(sizes) else ""
         refuse("size", f"{what}is above {LARGEST} bytes, the largest datagram over IPv4")
-

@@ -137,8 +137,10 @@ def _first_reachable(places: list[Place], target: Address, plan: Plan) -> Place:
 
 
 def _first_answering(places: list[Place]) -> Place:
-    """Return the first of several places that answers a datagram, or else the first that is not
-    known to be empty: connecting tells nothing over UDP."""
+    """Return the first of several places that answers a datagram: connecting tells nothing here.
+
+    Without any, it is the first that is not known to be empty.
+    """
     silent = []
     for family, address in places:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:

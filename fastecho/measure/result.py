@@ -232,10 +232,10 @@ class Result:
     """
 
     __slots__ = (
-        "bytes", "connect", "connects", "datagrams", "described", "elapsed", "failures", "gap", "generator",
-        "held", "host", "instances", "interrupted", "intervals", "label", "latency", "longest_gap",
-        "messages", "messages_in_window", "parts", "plan", "reopened", "run", "schedule_error",
-        "search", "sent", "service", "started_at", "version",
+        "bytes", "connect", "connects", "datagrams", "described", "elapsed", "failures", "gap",
+        "generator", "held", "host", "instances", "interrupted", "intervals", "label", "latency",
+        "longest_gap", "messages", "messages_in_window", "parts", "plan", "reopened", "run",
+        "schedule_error", "search", "sent", "service", "started_at", "version",
     )  # fmt: skip
 
     def __init__(

@@ -10,8 +10,8 @@ import errno
 
 from fastecho.errors import StartError
 
-from .preflight import names_of
 from .datagrams import percent_text
+from .preflight import names_of
 from .result import FAILURES_OF_MESSAGES
 from .values import seconds_text
 from .words import counted
