@@ -84,10 +84,10 @@ def test_an_open_loop_has_room_for_what_is_lost() -> None:
     ("behaviour", "settings", "found"),
     [
         (echo, {}, {}),
-        (lose(10), {"timeout": 0.1}, {"lost": 10}),
+        (lose(10), {"depth": 12, "timeout": 0.4}, {"lost": 10}),
         (double(10), {}, {"duplicates": 10}),
         (swap(10), {"depth": 4}, {"reordered": 10}),
-        (keep(3, until=4), {"timeout": 0.1}, {"lost": 1, "late": 1}),
+        (keep(3, until=4), {"timeout": 0.4}, {"lost": 1, "late": 1}),
     ],
 )
 def test_a_result_has_what_the_path_did(
@@ -118,10 +118,10 @@ def test_several_threads_and_targets_have_sockets_of_their_own() -> None:
 
 
 def test_an_open_loop_goes_on_beside_what_is_lost() -> None:
-    result = measured(lose(2), rate=500, duration=0.4, connections=1, timeout=0.3)
+    result = measured(lose(2), rate=500, duration=0.4, connections=1, timeout=0.4)
     assert result.datagrams == {**NOTHING, "lost": 100}
     assert (result.messages, result.held, result.failed) == (100, 0, 0)
-    assert result.percentile(100) is not None and (result.percentile(100) or 1) < 0.3
+    assert 0 < (result.percentile(100, "service") or 0) < 0.4
     assert "50 % of the datagrams were lost" in result.generator.verdict
 
 
