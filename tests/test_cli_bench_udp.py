@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from commands import assert_refused, run, serving
+from commands import COMMAND, DEADLINE, assert_refused, environment, run, serving
+from terminal import Terminal
 from udp_paths import Rule, answering, change, double, echo, lose, nobody, swap
 
 
@@ -99,3 +103,47 @@ def test_lines_tell_of_each_interval_and_a_page_of_all(tmp_path: Path) -> None:
 )
 def test_what_udp_has_not_is_refused_in_a_sentence(words: list[str], sentence: str) -> None:
     assert_refused(run("bench", *words), 2, sentence)
+
+
+def test_replies_that_our_own_buffers_had_no_room_for_are_told_apart() -> None:
+    found: list[subprocess.Popen[str]] = []
+
+    def flood(number: int, data: bytes) -> list[bytes]:
+        """Stop the load once, and answer 2,000 times meanwhile."""
+        if number != 20:
+            return [data]
+        os.kill(found[0].pid, signal.SIGSTOP)
+        return [data] * 2000
+
+    with answering(flood) as server:
+        words = [server.url(), "-R100", "-c1", "-d0.6", "-s9000", "--json"]
+        command = [*COMMAND, "bench", *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, env=environment(), **pipes) as process:  # type: ignore[call-overload]
+            found.append(process)
+            while server.answered < 2000 and process.poll() is None:
+                os.sched_yield()
+            process.send_signal(signal.SIGCONT)
+            out, err = process.communicate(timeout=DEADLINE)
+    data = json.loads(out)
+    assert data["datagrams"]["overflows"] > 0 < data["datagrams"]["duplicates"]
+    assert "dropped in our own receive buffers" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("words", [(), ("--live",)])
+def test_a_terminal_shows_what_was_lost_so_far(words: tuple[str, ...]) -> None:
+    with answering(lose(10)) as server:
+        bench = [
+            "bench",
+            server.url(),
+            "-d1.2",
+            "-c1",
+            "-p8",
+            "--timeout=200ms",
+            "--interval=200ms",
+        ]
+        with Terminal([*bench, *words], columns=100, rows=50) as terminal:
+            terminal.screen.feed = lambda text: None  # type: ignore[method-assign]
+            assert terminal.wait_for_exit() == 0
+            text = terminal.raw.decode()
+    assert ("  lost " if not words else "lost") in text.split("started")[0]
