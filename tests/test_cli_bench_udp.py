@@ -147,3 +147,19 @@ def test_a_terminal_shows_what_was_lost_so_far(words: tuple[str, ...]) -> None:
             assert terminal.wait_for_exit() == 0
             text = terminal.raw.decode()
     assert ("  lost " if not words else "lost") in text.split("started")[0]
+
+
+def test_a_server_that_is_killed_leaves_its_figures() -> None:
+    with serving("--bind=udp://127.0.0.1:0", "--udp-rate=none") as server:
+        words = [server.addresses[0], "-c2", "-d1", "--timeout=100ms", "--interval=0.2", "--jsonl"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [*COMMAND, "bench", *words]
+        with subprocess.Popen(command, text=True, env=environment(), **pipes) as process:  # type: ignore[call-overload]
+            lines = [process.stdout.readline()]
+            server.process.kill()
+            lines += process.communicate(timeout=DEADLINE)[0].splitlines()
+    *intervals, result = (json.loads(line) for line in lines)
+    assert process.returncode == 1 and result["messages"] > 0
+    assert {name for name, n in result["failures"].items() if n} == {"refused"}
+    assert 2 <= result["datagrams"]["lost"] == sum(one["lost"] for one in intervals)
+    assert intervals[0]["messages"] > 0 == intervals[-1]["messages"] < intervals[-1]["lost"]
