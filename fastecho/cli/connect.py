@@ -175,7 +175,7 @@ def _run_udp(args: argparse.Namespace, address: Address, patience: float, wait: 
         ("--identify", NO_VALUE if args.identify else None),
     ):
         if value is not None:
-            raise ConfigError(option, value, f"needs a connection, which {address} does not have")
+            raise ConfigError(option, value, f"needs a connection, which {address} has not")
     try:
         peer = DatagramPeer(address, NAME)
     except OSError as error:
