@@ -64,6 +64,7 @@ class Relay:
         self._peers: dict[tuple[str, int], Peer] = {}
         self._by_fd: dict[int, Peer] = {}
         self._tokens, self._filled = float(options.burst), time.monotonic()
+        self._pushed = 0
         self._late: list[tuple[float, int, bytes, Peer]] = []
 
     def _bound(self) -> socket.socket:
@@ -135,7 +136,8 @@ class Relay:
             return
         if fault == "delays":
             due = time.monotonic() + options.ms / 1e3
-            heappush(self._late, (due, peer.answers, data, peer))
+            self._pushed += 1
+            heappush(self._late, (due, self._pushed, data, peer))
             return
         gone = {
             "loses": is_met,
