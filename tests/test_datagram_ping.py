@@ -11,11 +11,13 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import COMMAND, DEADLINE, assert_refused, environment, run
-from datagram_peers import DatagramServer, Send, answering_datagrams, echo, refusing_port
+from datagram_peers import DatagramServer, Send, answering_datagrams, refusing_port
 from peers import has_ipv6
 
 from fastecho.errors import ConfigError
@@ -35,6 +37,22 @@ def ping(
     """Ping to the end; return what was counted, and what happened."""
     pinger = DatagramPinger(address, count=count, interval=interval, timeout=timeout, size=size)
     return pinger.result(), list(pinger)
+
+
+@contextmanager
+def pinging(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `fastecho ping`; it is ended in any case."""
+    with subprocess.Popen(
+        [*COMMAND, "ping", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def counted(result: PingResult) -> dict[str, int]:
@@ -314,16 +332,12 @@ def test_the_json_and_the_rules_know_what_datagrams_do(tmp_path: Path) -> None:
 
 
 def test_interrupt_ends_it_with_the_summary() -> None:
-    with answering_datagrams() as server:
-        with subprocess.Popen(
-            [*COMMAND, "ping", server.address, "-i", "0.02"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            for _ in range(3):
-                process.stdout.readline()
-            process.send_signal(signal.SIGINT)
-            out, said = process.communicate(timeout=DEADLINE)
+    with answering_datagrams() as server, pinging(server.address, "-i", "0.02") as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=DEADLINE)
     assert (process.returncode, said) == (0, "")
     assert "0% lost" in out
 
@@ -343,4 +357,3 @@ def test_a_stream_is_no_address_for_datagrams_and_the_other_way_round() -> None:
 
     with pytest.raises(ConfigError, match="is UDP, which cannot be used here"):
         Pinger("udp://localhost:7")
-    assert echo

@@ -68,6 +68,7 @@ ARROWS: dict[str, set[str]] = {
     "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
+    "datagrams": {"dial"},
     "dial": {"address"},
     "diagnose": set(),
     "diagnose.demo": {
@@ -155,6 +156,10 @@ ARROWS: dict[str, set[str]] = {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
     "measure.compare": {"measure.merge", "measure.result", "measure.words"},
+    "measure.datagram_pinger": {
+        "address", "datagrams", "dial", "errors", "measure.channel", "measure.ping_events",
+        "measure.ping_result", "measure.pinger", "measure.probes", "measure.route",
+    },
     "measure.histograms": {"_load"},
     "measure.instances": {"_load", "errors"},
     "measure.merge": {
@@ -192,7 +197,7 @@ ARROWS: dict[str, set[str]] = {
         "_load", "_version", "errors", "measure.histograms", "measure.instances", "measure.plan",
         "measure.values",
     },
-    "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
+    "measure.route": {"address", "datagrams", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
         "_load", "errors", "identity", "measure.histograms", "measure.instances", "measure.plan",

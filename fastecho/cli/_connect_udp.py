@@ -17,15 +17,14 @@ import select
 import sys
 from time import monotonic
 
-from fastecho.address import Address
 from fastecho.cli import complain
 from fastecho.cli._terminal import Decoder, Screen, read_some, write_all
 from fastecho.datagrams import LARGEST, NO_LISTENER, Datagrams
-from fastecho.dial import resolve, text_of
+from fastecho.dial import text_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["DatagramPeer", "LineCopy"]
 
@@ -47,8 +46,8 @@ class DatagramPeer:
         timeout: for the sake of its name.
     """
 
-    def __init__(self, address: Address, name: str) -> None:
-        self._datagrams = Datagrams(resolve(address))
+    def __init__(self, targets: Sequence[tuple[int, object]], name: str) -> None:
+        self._datagrams = Datagrams(targets)
         self._name = name
         self.timeout: float | None = None
         # Sent while nobody has answered: somebody else may have to be asked.
@@ -130,7 +129,8 @@ class DatagramPeer:
         raise OSError(number, NO_LISTENER if refused else os.strerror(number))
 
     def shutdown(self) -> None:
-        """Nothing more will be sent, which nobody can be told over UDP."""
+        """End recv(): nothing more will be sent, which nobody can be told over UDP."""
+        self._closed = True
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -192,6 +192,8 @@ class LineCopy:
         except OSError as error:
             complain(self._name, f"{self._peer.peer_address}: {error.strerror or error}")
             return 1
+        finally:
+            self._peer.close()
         return self._conclude()
 
     def _left(self) -> float:

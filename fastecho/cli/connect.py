@@ -169,15 +169,16 @@ def run(args: argparse.Namespace) -> int:
 def _run_udp(args: argparse.Namespace, address: Address, patience: float, wait: float) -> int:
     """Converse or copy, in datagrams; return the exit code."""
     from fastecho.cli._connect_udp import DatagramPeer, LineCopy
+    from fastecho.dial import resolve
 
     for option, value in (
         ("--send-proxy", args.send_proxy),
         ("--identify", NO_VALUE if args.identify else None),
     ):
         if value is not None:
-            raise ConfigError(option, value, f"needs a connection, which {address} has not")
+            raise ConfigError(option, value, f"needs a connection, which {address} does not have")
     try:
-        peer = DatagramPeer(address, NAME)
+        peer = DatagramPeer(resolve(address), NAME)
     except OSError as error:
         complain(NAME, f"cannot reach {address}: {error.strerror or error}")
         return EXIT_FAILED
@@ -351,9 +352,7 @@ class ConnectionEndedError(Exception):
 class Conversation:
     """Prompt, line, reply, prompt: the main thread asks, sends and shows, another one receives."""
 
-    def __init__(
-        self, client: Client | DatagramPeer, *, newline: bool, wait: float
-    ) -> None:
+    def __init__(self, client: Client | DatagramPeer, *, newline: bool, wait: float) -> None:
         from queue import SimpleQueue
 
         self._client = client

@@ -288,7 +288,9 @@ def _datagram_pinger(args: argparse.Namespace) -> DatagramPinger:
         ("--identify", NO_VALUE if args.identify else None),
     ):
         if value is not None:
-            raise ConfigError(option, value, f"needs a connection, which {args.address} has not")
+            raise ConfigError(
+                option, value, f"needs a connection, which {args.address} does not have"
+            )
     return DatagramPinger(
         args.address,
         size=_whole("--size", args.size, LARGEST, least=HEADER),

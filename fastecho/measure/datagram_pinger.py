@@ -105,7 +105,7 @@ class DatagramPinger:
         self._last = ENDLESS if count is None else whole("count", count, ENDLESS)
         self._interval_ns = 0 if interval == 0 else nanoseconds("interval", interval, "0, or from")
         self._timeout_ns = nanoseconds("timeout", timeout, "from")
-        if isinstance(size, bool) or not isinstance(size, int) or not HEADER <= size <= LARGEST:
+        if whole("size", size, LARGEST) < HEADER:
             raise ConfigError("size", size, f"must be a whole number from {HEADER} to {LARGEST}")
         self._size = size
         self._tag = token_hex(TAG_BYTES // 2).encode()
@@ -318,7 +318,7 @@ class DatagramPinger:
             return
         refused = number == errno.ECONNREFUSED
         probe = self._number_in(quoted) or 0
-        numbers = []
+        numbers: list[int] = []
         if probe in self._under_way:
             self._given_up[probe] = self._under_way.pop(probe)
             numbers.append(probe)

@@ -2,8 +2,8 @@
 
     python -m boxes.udp --to 127.0.0.1:7777 --fault loses --every 10
 
-Each peer has a socket of its own towards the server, as a NAT gives it one. The faults, of which
-each meets one datagram in --every (on the way back, of those of one peer), or all larger than --size:
+Each peer has a socket of its own towards the server, as a NAT gives it one. Most faults meet one
+answer in --every, of those of one peer, or all that are larger than --size:
 
     loses        it is gone
     doubles      it comes twice
