@@ -138,17 +138,15 @@ def test_interrupt_ends_a_pipe_with_130() -> None:
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (
-            "--send-proxy=v1",
-            "--send-proxy 'v1' needs a connection, which udp://127.0.0.1:7 has not",
-        ),
-        ("--identify", "--identify needs a connection, which udp://127.0.0.1:7 has not"),
+        ("--send-proxy=v1", "--send-proxy 'v1' needs a connection, which {} does not have"),
+        ("--identify", "--identify needs a connection, which {} does not have"),
     ],
 )
 def test_what_needs_a_connection_is_refused(option: str, sentence: str) -> None:
     done = run_piped("udp://127.0.0.1:7", option)
     assert done.returncode == 2
-    assert done.stderr.decode() == f"fastecho connect: {sentence.format('udp://127.0.0.1:7')}\n"
+    whole = sentence.format("udp://127.0.0.1:7")
+    assert done.stderr.decode() == f"fastecho connect: {whole}\n"
 
 
 # At a terminal

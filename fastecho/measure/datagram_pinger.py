@@ -282,7 +282,7 @@ class DatagramPinger:
 
     def _give_up(self, now: int) -> Iterator[Event]:
         """Count those as lost that have had no answer for the timeout."""
-        numbers = []
+        numbers: list[int] = []
         for number, sent_ns in self._under_way.items():
             if sent_ns + self._timeout_ns > now and len(self._under_way) - len(numbers) < PERIOD:
                 break
