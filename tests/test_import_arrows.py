@@ -43,7 +43,12 @@ ARROWS: dict[str, set[str]] = {
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
     # `check` checks any server: like `measure`, it never imports ours.
     "check": set(),
+    "check.asking": {"check.path", "check.pattern", "datagrams"},
     "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
+    "check.datagram_probes": {
+        "check.asking", "check.path", "check.pattern", "check.pings", "check.train",
+        "check.verdict", "datagrams", "dial",
+    },
     "check.families": {
         "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
     },
@@ -65,6 +70,7 @@ ARROWS: dict[str, set[str]] = {
     "check.samples": {"check.path", "check.pattern", "check.talk", "check.verdict"},
     "check.talk": {"check.path", "check.pattern"},
     "check.tcp": set(),
+    "check.train": {"check.asking", "check.path", "check.verdict", "datagrams"},
     "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
@@ -280,8 +286,8 @@ PACKAGES = ("check", "diagnose", "measure", "models")
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
-    if module.startswith("check.probes."):
-        module = "check.probes"  # a new probe needs no row
+    if module.startswith(("check.probes.", "check.datagram_probes.")):
+        module = ".".join(module.split(".")[:2])  # a new probe needs no row
     folder = module.partition(".")[0]
     in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:

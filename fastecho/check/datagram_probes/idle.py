@@ -50,8 +50,12 @@ def _climb(path: Path, rungs: list[float], ladder: list[list[Datagrams]]) -> Fin
     alive: list[float] = []
     for rung, sockets in zip(rungs, ladder, strict=True):
         path.sleep(max(began + rung - monotonic(), 0))
-        if not any(_is_answered(path, socket, rung) for socket in sockets):
-            again = any(_is_answered(path, socket, -rung) for socket in sockets)
+        again = False
+        for socket in sockets:
+            if _is_answered(path, socket, rung):
+                break
+            again = _is_answered(path, socket, -rung) or again
+        else:
             before = f"alive after {alive[-1]:g} s, " if alive else ""
             words = f"{before}not answered after {rung:g} s without a datagram"
             then = "; the next one was" if again else "; nor was the next one"
