@@ -1,4 +1,4 @@
-"""Inherited descriptors: listening sockets that somebody else has opened.
+"""Inherited descriptors: sockets that somebody else has opened.
 
 Such a socket is shared with whoever passed it on: its descriptor is duplicated, it is never shut
 down, and its file is never removed.
@@ -12,8 +12,10 @@ import socket
 import stat
 
 from .address import Address
+from .datagram_socket import DatagramSocket
 from .errors import StartError
 from .listen_tcp import set_options, tcp_address
+from .listen_udp import prepare_datagrams, udp_address
 from .listener import Listener, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["adopt"]
 
 
-def adopt(address: Address, config: Config) -> Listener:
-    """Take an inherited listening socket over by a duplicate of its descriptor."""
+def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
+    """Take an inherited socket over by a duplicate of its descriptor."""
     assert address.fd is not None
     try:
         is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)
@@ -35,7 +37,9 @@ def adopt(address: Address, config: Config) -> Listener:
     sock = _duplicate(address.fd)
     try:
         if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP nor Unix")
+            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
+        if sock.type == socket.SOCK_DGRAM and sock.family != socket.AF_UNIX:
+            return _adopt_udp(address, sock, config)
         if sock.type != socket.SOCK_STREAM:
             raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -56,6 +60,15 @@ def adopt(address: Address, config: Config) -> Listener:
         if isinstance(error, OSError) and not isinstance(error, StartError):
             raise refused(address, str(address), error) from None
         raise
+
+
+def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> DatagramSocket:
+    """Make an inherited UDP socket ready; all workers receive from it."""
+    if sock.getsockname()[1] == 0:
+        raise _unfit(address, errno.EINVAL, "the socket is not bound")
+    sock.setblocking(False)
+    prepare_datagrams(sock, config)
+    return DatagramSocket(sock, udp_address(sock), owned=False)
 
 
 def _duplicate(descriptor: int) -> socket.socket:
