@@ -34,6 +34,8 @@ SPACING_SECONDS = 0.0025
 """Between two datagrams: 400/s, well below what servers with guards answer a source."""
 TRY_SECONDS, TRY_ROUND_TRIPS = 0.25, 4
 """Without an answer for so long, a datagram is sent again."""
+REFUSED_SECONDS = 0.02
+"""Before the next try."""
 UNLIKELY = 1e-5
 """So improbable may it be that a datagram is lost each time, by the loss that was seen."""
 FEWEST_TRIES, MOST_TRIES = 3, 14
@@ -137,6 +139,7 @@ class _Round:
         self._poller.register(socket, select.POLLIN)
         one.ports.append(socket.sock.getsockname()[1])
         one.sent += 1
+        one.errno = 0
         try:
             socket.send(one.data)
         except OSError as error:
@@ -192,17 +195,19 @@ def ask(
                     a_round.send(one, place or path.place)
                     a_round.take(monotonic() + SPACING_SECONDS)
             until = monotonic() + (try_seconds(path) if number < tries - 1 else last)
-            while any(map(_is_open, asked)) and monotonic() < until:
+            while any(_is_open(one) and not one.errno for one in asked) and monotonic() < until:
                 a_round.take(until)
             if not any(map(_is_open, asked)):
                 break
+            path.sleep(REFUSED_SECONDS)
         return asked
     finally:
         a_round.close()
 
 
 def _is_open(one: Asked) -> bool:
-    return not one.is_exact and not one.errno
+    """Tell whether to send it again, also if it was refused: a server may be between two flows."""
+    return not one.is_exact and not one.is_unsent
 
 
 def ask_once(path: Path, socket: Datagrams, data: bytes, patience: float) -> float | None:
