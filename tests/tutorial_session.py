@@ -228,11 +228,17 @@ def _place(count: int) -> tuple[str, list[int]]:
 
 
 def _listens(host: str, port: int) -> bool:
-    """Tell whether the port listens, without connecting to it: a peer would be one too many."""
+    """Tell whether the port listens, without connecting to it: a peer would be one too many.
+
+    Over UDP a socket that is bound, and not connected, is one that listens.
+    """
     where = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
-    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-    fields = [line.split() for line in lines]
-    return any(one[1] == where and one[3] == "0A" for one in fields)
+    for table, state in (("tcp", "0A"), ("udp", "07")):
+        lines = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        fields = [line.split() for line in lines]
+        if any(one[1] == where and one[3] == state for one in fields):
+            return True
+    return False
 
 
 def follow(page: Path, folder: Path, locale: str = "C.UTF-8") -> None:
