@@ -1,4 +1,4 @@
-"""The how-to of echo over UDP is run as it stands: nc, ping, check, socat in between, the guards."""
+"""The how-to of echo over UDP is run as it stands: nc, ping, check, socat in between, guards."""
 
 from __future__ import annotations
 
