@@ -27,7 +27,7 @@ from .dial import text_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 __all__ = ["LARGEST", "NO_LISTENER", "Datagrams"]
@@ -42,6 +42,9 @@ RECEIVE_BUFFER = 1 << 20
 
 SEND_TRIES = 4
 """A send fails once for each error that has come meanwhile; as many are looked at."""
+
+READS = 256
+"""Datagrams that are read before somebody looks at the clock."""
 
 IP_RECVERR, IPV6_RECVERR = 11, 25
 """Linux; the socket module has no names for them."""
@@ -184,6 +187,20 @@ class Datagrams:
     def _note(self, error: OSError) -> None:
         if not HAS_QUEUE:
             self._noted.append((error.errno or 0, b""))
+
+    def some(self) -> Iterator[tuple[bytes, tuple[object, ...]]]:
+        """Yield what is here, as receive() returns it, and no more than READS: a flood ends too."""
+        for _ in range(READS):
+            if (came := self.receive()) is None:
+                return
+            yield came
+
+    def errors(self) -> Iterator[tuple[int, bytes]]:
+        """Yield what error() returns, and no more than READS."""
+        for _ in range(READS):
+            if (failure := self.error()) is None:
+                return
+            yield failure
 
     def error(self) -> tuple[int, bytes] | None:
         """Return the next error that ICMP brought: its errno, and the datagram that caused it.

@@ -6,13 +6,15 @@ The servers and boxes are sockets of the standard library, by rule. No extension
 from __future__ import annotations
 
 import pkgutil
+import re
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 from checked import box, check
 from commands import assert_refused, run
-from datagram_peers import Send, answering_datagrams, refusing_port
+from datagram_peers import DatagramServer, Send, answering_datagrams, refusing_port
 from peers import has_ipv6
 
 from fastecho.check import catalog, datagram_probes
@@ -201,3 +203,28 @@ def test_some_probes_alone() -> None:
         assert [one["name"] for one in found.report["probes"]] == ["reachable", "empty", "source"]
         # What the guards of a server count: all of it, trains included.
         assert len(running.came) < 400
+
+
+def test_a_flood_ends_neither_in_memory_nor_in_time() -> None:
+    """A server that sends without end: the check ends when it would, and says so."""
+    stop = threading.Event()
+
+    def flood(server: DatagramServer) -> None:
+        while not stop.is_set():
+            if server.peer is not None:
+                server.sock.sendto(b"more and more" * 9, server.peer)
+
+    with answering_datagrams() as running:
+        flooding = threading.Thread(target=flood, args=(running,))
+        flooding.start()
+        try:
+            found = check(running.address, *SHORT, "--timeout=0.5", "--only=loss,intact")
+            done = run("ping", running.address, "-qc10", "-i0.01", "-W0.2")
+        finally:
+            stop.set()
+            flooding.join()
+    assert found["intact"]["verdict"] == "failed"
+    assert " came that are none of ours" in found["intact"]["evidence"]
+    assert found.report["elapsed_s"] < 10
+    assert "10 probes, 10 transmitted" in done.stdout
+    assert re.search(r"\d+ foreign datagrams", done.stdout)

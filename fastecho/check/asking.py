@@ -36,6 +36,8 @@ TRY_SECONDS, TRY_ROUND_TRIPS = 0.25, 4
 """Without an answer for so long, a datagram is sent again."""
 REFUSED_SECONDS = 0.02
 """Before the next try."""
+MOST_KEPT = 8
+"""Wrong answers, and places of answers, of one datagram."""
 UNLIKELY = 1e-5
 """So improbable may it be that a datagram is lost each time, by the loss that was seen."""
 FEWEST_TRIES, MOST_TRIES = 3, 14
@@ -152,13 +154,13 @@ class _Round:
                 self._read(fd, *self._open[fd])
 
     def _read(self, fd: int, socket: Datagrams, one: Asked, began: float) -> None:
-        while (failure := socket.error()) is not None:
-            one.errno = failure[0]
-        while (came := socket.receive()) is not None:
-            data, place = came
-            one.places.add(place)
+        for number, _ in socket.errors():
+            one.errno = number
+        for data, place in socket.some():
+            if len(one.places) < MOST_KEPT:
+                one.places.add(place)
             if data != one.data:
-                if data not in one.wrong:
+                if len(one.wrong) < MOST_KEPT and data not in one.wrong:
                     one.wrong.append(data)
             elif not one.is_exact:
                 one.is_exact, one.seconds = True, perf_counter() - began
@@ -221,9 +223,7 @@ def ask_once(path: Path, socket: Datagrams, data: bytes, patience: float) -> flo
         return None
     while monotonic() < until:
         path.wait(poller, until)
-        while socket.error() is not None:
-            pass
-        while (came := socket.receive()) is not None:
-            if came[0] == data:
-                return perf_counter() - began
+        list(socket.errors())
+        if any(came == data for came, _ in socket.some()):
+            return perf_counter() - began
     return None

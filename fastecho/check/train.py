@@ -248,12 +248,14 @@ def _collect(path: Path, socket: Datagrams, all_of_them: list[Train], silence: f
 
 
 def _take(socket: Datagrams, all_of_them: list[Train]) -> bool:
-    """Take what is there; tell whether there was something."""
-    while socket.error() is not None:
-        pass
+    """Take what is there; tell whether it was one of theirs."""
+    list(socket.errors())
     some = False
-    while (came := socket.receive()) is not None:
+    for data, _ in socket.some():
+        train = next((one for one in all_of_them if one.is_of(data)), None)
+        if train is None:
+            all_of_them[0].foreign += 1
+            continue
         some = True
-        train = next((one for one in all_of_them if one.is_of(came[0])), all_of_them[0])
-        train.take(came[0])
+        train.take(data)
     return some

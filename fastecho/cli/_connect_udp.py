@@ -103,10 +103,9 @@ class DatagramPeer:
         Raises:
             OSError: what ICMP told of one that was sent.
         """
-        while (failure := self._datagrams.error()) is not None:
-            self._refused(failure[0])
-        while (came := self._datagrams.receive()) is not None:
-            data, place = came
+        for number, _ in self._datagrams.errors():
+            self._refused(number)
+        for data, place in self._datagrams.some():
             if place == self._datagrams.place:
                 self._untried = None
                 return data

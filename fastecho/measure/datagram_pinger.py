@@ -62,9 +62,6 @@ LINGER_NS = (10_000_000, 100_000_000)
 KEPT = 65536
 """So many lost probes are known, whose answers may still come."""
 
-READS = 256
-"""Datagrams that are read before the clock is looked at."""
-
 TOLD = 16
 """So many senders that nobody asked are told."""
 
@@ -302,12 +299,10 @@ class DatagramPinger:
     def _take(self) -> Iterator[Event]:
         """Read what is there."""
         assert self._datagrams is not None
-        while (failure := self._datagrams.error()) is not None:
-            yield from self._refused(*failure)
-        for _ in range(READS):
-            if (came := self._datagrams.receive()) is None:
-                return
-            yield from self._came(*came, clock())
+        for number, quoted in self._datagrams.errors():
+            yield from self._refused(number, quoted)
+        for data, place in self._datagrams.some():
+            yield from self._came(data, place, clock())
 
     def _refused(self, number: int, quoted: bytes) -> Iterator[Event]:
         """Count an error that ICMP told, or ask the next address."""

@@ -62,8 +62,7 @@ def _ask_all(path: Path, sockets: list[Datagrams], tries: int) -> list[int]:
             socket = waiting.get(fd)
             if socket is None:
                 continue
-            while socket.error() is not None:
-                pass
+            list(socket.errors())
             if socket.receive() is not None:
                 poller.unregister(fd)
                 del waiting[fd]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastecho.check.asking import Asked, ask, tries_for
 from fastecho.check.pattern import Pattern
 from fastecho.check.train import trains
-from fastecho.check.verdict import NotTestable, failed, passed
+from fastecho.check.verdict import NotTestable, OutOfTime, failed, passed
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -65,15 +65,17 @@ def _ask(path: Path, sizes: list[int], patience: float | None = None) -> list[As
 
 
 def _search(path: Path, low: int, high: int, words: str, values: dict[str, list[int]]) -> Finding:
-    """Narrow down the largest size that comes back."""
-    while high - low > 1:
-        step = max((high - low) // (AT_ONCE + 1), 1)
-        sizes = list(range(low + step, high, step))[:AT_ONCE]
-        came = {len(one.data) for one in _ask(path, sizes, path.patience / 2) if one.is_exact}
-        lost = [size for size in sizes if size not in came]
-        high = min([*lost, high])
-        low = max([size for size in came if size < high], default=low)
-        if not came and step == 1:
-            break
+    """Narrow down the largest size that comes back; if the time is over, say how far."""
+    try:
+        while high - low > 1:
+            step = max((high - low) // (AT_ONCE + 1), 1)
+            sizes = list(range(low + step, high, step))[:AT_ONCE]
+            came = {len(one.data) for one in _ask(path, sizes, path.patience / 2) if one.is_exact}
+            high = min([*(size for size in sizes if size not in came), high])
+            low = max([size for size in came if size < high], default=low)
+    except OutOfTime:
+        pass
     most = f"the largest that comes back is {low:,} bytes, {high:,} does not"
+    if high - low > 1:
+        most = f"up to {low:,} bytes come back, {high:,} do not; then the time was over"
     return failed(f"{words}; {most}", largest_bytes=low, lost_bytes=high, **values)
