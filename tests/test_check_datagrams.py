@@ -17,7 +17,10 @@ from commands import assert_refused, run
 from datagram_peers import DatagramServer, Send, answering_datagrams, refusing_port
 from peers import has_ipv6
 
+from fastecho.address import parse_target
 from fastecho.check import catalog, datagram_probes
+from fastecho.check.asking import tries_for
+from fastecho.check.path import Path
 from fastecho.check.train import Train, Trains
 
 SHORT = ("--quick", "--idle=0.6", "--seed=1")
@@ -116,6 +119,31 @@ def test_a_limit_of_the_rate_is_told_from_loss_only_if_chance_hardly_explains_it
     assert not limited(3, 0)
     assert not limited(15, 0)
     assert not limited(180, 30)
+
+
+@pytest.mark.parametrize(
+    ("loss", "size", "tries"),
+    [
+        (0.0, 65507, 3),
+        (0.01, 64, 3),
+        (0.1, 64, 5),
+        (0.4, 64, 13),
+        (0.6, 64, 0),
+        (1.0, 64, 0),
+        (0.01, 9000, 5),
+        (0.1, 65507, 0),
+        (0.99, 65507, 0),
+    ],
+)
+def test_the_more_is_lost_the_more_often_is_sent_and_at_some_point_nothing_can_be_told(
+    loss: float, size: int, tries: int
+) -> None:
+    path = Path(parse_target("udp://127.0.0.1:7", udp=True))
+    try:
+        path.loss = loss
+        assert tries_for(path, size) == tries
+    finally:
+        path.close()
 
 
 def test_a_spoilt_datagram_is_known_by_two_of_its_three_headers() -> None:

@@ -116,10 +116,10 @@ def tries_for(path: Path, size: int = 0) -> int:
     arrives = (1 - path.loss) ** max(ceil(size / FRAGMENT_BYTES), 1)
     if arrives >= 1:
         return FEWEST_TRIES
-    if arrives <= 0:
+    if (1 - arrives) ** MOST_TRIES > UNLIKELY:
         return 0
     tries = ceil(log(UNLIKELY) / log(1 - arrives))
-    return max(tries, FEWEST_TRIES) if tries <= MOST_TRIES else 0
+    return min(max(tries, FEWEST_TRIES), MOST_TRIES)
 
 
 class _Round:

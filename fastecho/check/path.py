@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import socket
+import threading
 from time import monotonic, perf_counter
 
 from fastecho.check.verdict import Cancelled, OutOfTime
@@ -86,6 +87,7 @@ class _Found:
         self.mss = 0
         self.loss = 0.0
         self.trains: Any = None
+        self.train_lock = threading.Lock()
 
 
 class Path:
@@ -189,6 +191,11 @@ class Path:
     @trains.setter
     def trains(self, found: Any) -> None:
         self._found.trains = found
+
+    @property
+    def train_lock(self) -> threading.Lock:
+        """Held by the probe that runs the trains."""
+        return self._found.train_lock
 
     @property
     def place(self) -> tuple[int, object]:

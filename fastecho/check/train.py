@@ -171,11 +171,12 @@ def trains(path: Path) -> Trains:
     Raises:
         NotTestable: no port of ours was answered.
     """
-    if path.trains is None:
-        path.trains = _run(path)
-        path.loss = path.trains.loss
-    found: Trains = path.trains
-    return found
+    with path.train_lock:
+        if path.trains is None:
+            path.trains = _run(path)
+            path.loss = path.trains.loss
+        found: Trains = path.trains
+        return found
 
 
 def answered_socket(path: Path, number: int = 0) -> Datagrams:

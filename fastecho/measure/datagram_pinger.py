@@ -69,6 +69,8 @@ TOLD = 16
 class DatagramPinger:
     """Send probes over UDP and verify what comes back: iterate over what happens.
 
+    Use it as Pinger, for what datagrams suffer: loss, duplicates, reordering.
+
     Args:
         address: udp://HOST:PORT, udp://[V6]:PORT, or udp://:PORT (this machine).
         size: bytes of a probe, 16..65507; above the path's MTU they travel in fragments.

@@ -73,8 +73,8 @@ CHECK_BYTES = 64
 class Pinger:
     """Send probes to an echo server and verify what comes back: iterate over what happens.
 
-    Use it to watch one path for minutes or days; for load there is bench. It is pure Python and
-    works where the compiled core does not.
+    Use it to watch one path for minutes or days; for load there is bench, for UDP DatagramPinger.
+    It is pure Python and works where the compiled core does not.
 
     Args:
         address: HOST:PORT, [V6]:PORT, :PORT (this machine) or unix:PATH.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastecho.check.asking import Asked, ask, tries_for
+from fastecho.check.asking import Asked, ask, tries_for, try_seconds
 from fastecho.check.pattern import Pattern
 from fastecho.check.train import trains
 from fastecho.check.verdict import NotTestable, OutOfTime, failed, passed
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastecho.check.verdict import Finding
 
 TITLE = "datagrams of every size come back"
-GROUP, QUICK, PHASE, NEEDS = "exact", True, "alone", ()
+GROUP, QUICK, PHASE, NEEDS = "exact", True, "beside", ()
 PASSED = "From one byte to the largest datagram there is, also in fragments, all come back."
 FAILED = (
     "Datagrams above some size do not come back: fragments are dropped (a firewall, a NAT, a "
@@ -66,11 +66,12 @@ def _ask(path: Path, sizes: list[int], patience: float | None = None) -> list[As
 
 def _search(path: Path, low: int, high: int, words: str, values: dict[str, list[int]]) -> Finding:
     """Narrow down the largest size that comes back; if the time is over, say how far."""
+    wait = try_seconds(path)
     try:
         while high - low > 1:
             step = max((high - low) // (AT_ONCE + 1), 1)
             sizes = list(range(low + step, high, step))[:AT_ONCE]
-            came = {len(one.data) for one in _ask(path, sizes, path.patience / 2) if one.is_exact}
+            came = {len(one.data) for one in _ask(path, sizes, wait) if one.is_exact}
             high = min([*(size for size in sizes if size not in came), high])
             low = max([size for size in came if size < high], default=low)
     except OutOfTime:
