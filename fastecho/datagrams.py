@@ -129,8 +129,8 @@ class Datagrams:
                 sock.bind((ours[0], 0, *ours[2:]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            # Also for IPv6, whose addresses ::ffff:0:0/96 are reached over IPv4.
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         except BaseException:
             sock.close()
             raise
@@ -184,6 +184,10 @@ class Datagrams:
                 return data, place if HAS_QUEUE else self._place
         return None
 
+    def _pending(self) -> int:
+        """Return the errno of a connected socket's error, and clear it."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     def _note(self, error: OSError) -> None:
         if not HAS_QUEUE:
             self._noted.append((error.errno or 0, b""))
@@ -208,6 +212,8 @@ class Datagrams:
         Of the datagram there is what the message quotes, which may be nothing. None: no error.
         """
         if not HAS_QUEUE:
+            if not self._noted and (number := self._pending()):
+                self._noted.append((number, b""))
             return self._noted.popleft() if self._noted else None
         try:
             quoted, ancillary, _, _ = self.sock.recvmsg(65536, 512, MSG_ERRQUEUE)
