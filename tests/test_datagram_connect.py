@@ -149,6 +149,20 @@ def test_what_needs_a_connection_is_refused(option: str, sentence: str) -> None:
     assert done.stderr.decode() == f"fastecho connect: {whole}\n"
 
 
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("udp://255.255.255.255:9", "cannot reach udp://255.255.255.255:9: Permission denied"),
+        ("udp://" + "x" * 64 + ":9", None),
+    ],
+)
+def test_an_address_without_a_way_is_one_sentence(address: str, sentence: str | None) -> None:
+    done = run_piped(address, data=b"a\n")
+    assert (done.returncode, done.stdout) == (1 if sentence else 2, b"")
+    assert done.stderr.decode().startswith(f"fastecho connect: {sentence or 'address '}")
+    assert done.stderr.count(b"\n") == 1
+
+
 # At a terminal
 
 

@@ -177,10 +177,13 @@ def _run_udp(args: argparse.Namespace, address: Address, patience: float, wait: 
     ):
         if value is not None:
             raise ConfigError(option, value, f"needs a connection, which {address} does not have")
+    what = ""
     try:
-        peer = DatagramPeer(resolve(address), NAME)
+        targets = resolve(address)
+        what = f"cannot reach {address}: "
+        peer = DatagramPeer(targets, NAME)
     except OSError as error:
-        complain(NAME, f"cannot reach {address}: {error.strerror or error}")
+        complain(NAME, f"{what}{error.strerror or error}")
         return EXIT_FAILED
     typed = sys.stdin is not None and sys.stdin.isatty()
     newline = not args.no_newline
