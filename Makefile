@@ -15,8 +15,8 @@ REMARKS := -X warn.unused=True -X warn.unreachable=True
 SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
 MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench* cli_ping cli_report cluster compare \
-    deploy histogram* identify_[cl]* load* measure_* merge page* pinger* saved_results send_proxy \
-    summary timings))
+    datagram_ping deploy histogram* identify_[cl]* load* measure_* merge page* pinger* saved_results \
+    send_proxy summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
 # And what a program embeds: callbacks, faults, fixtures, examples, a server's life in a process.

@@ -43,7 +43,12 @@ ARROWS: dict[str, set[str]] = {
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
     # `check` checks any server: like `measure`, it never imports ours.
     "check": set(),
+    "check.asking": {"check.path", "check.pattern", "datagrams"},
     "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
+    "check.datagram_probes": {
+        "check.asking", "check.path", "check.pattern", "check.pings", "check.train",
+        "check.verdict", "datagrams", "dial",
+    },
     "check.families": {
         "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
     },
@@ -65,10 +70,12 @@ ARROWS: dict[str, set[str]] = {
     "check.samples": {"check.path", "check.pattern", "check.talk", "check.verdict"},
     "check.talk": {"check.path", "check.pattern"},
     "check.tcp": set(),
+    "check.train": {"check.asking", "check.path", "check.verdict", "datagrams"},
     "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "datagram_socket": {"address", "config", "listen_queue"},
+    "datagrams": {"dial"},
     "dial": {"address"},
     "diagnose": set(),
     "diagnose.demo": {
@@ -136,8 +143,10 @@ ARROWS: dict[str, set[str]] = {
         "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
-    "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
-        "measure.runner", "measure.saved", "measure.search"},
+    "measure": {
+        "", "measure.datagram_pinger", "measure.pinger", "measure.plan", "measure.result",
+        "measure.rules", "measure.runner", "measure.saved", "measure.search",
+    },
     # Read by people who learn: each stands on the standard library and on what all share.
     "models": {"models.options"},
     **{f"models.{name}": {"models.options"} for name in (
@@ -167,6 +176,10 @@ ARROWS: dict[str, set[str]] = {
         "measure.datagrams", "measure.merge", "measure.result", "measure.words",
     },
     "measure.datagrams": {"measure.reading", "measure.values", "measure.words"},
+    "measure.datagram_pinger": {
+        "address", "datagrams", "dial", "errors", "measure.channel", "measure.ping_events",
+        "measure.ping_result", "measure.pinger", "measure.probes", "measure.route",
+    },
     "measure.histograms": {"_load"},
     "measure.instances": {"_load", "errors"},
     "measure.merge": {
@@ -208,7 +221,7 @@ ARROWS: dict[str, set[str]] = {
         "_load", "_version", "errors", "measure.datagrams", "measure.histograms",
         "measure.instances", "measure.plan", "measure.reading",
     },
-    "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
+    "measure.route": {"address", "datagrams", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
         "_load", "errors", "identity", "measure.datagrams", "measure.histograms",
@@ -294,8 +307,8 @@ PACKAGES = ("check", "diagnose", "measure", "models")
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
-    if module.startswith("check.probes."):
-        module = "check.probes"  # a new probe needs no row
+    if module.startswith(("check.probes.", "check.datagram_probes.")):
+        module = ".".join(module.split(".")[:2])  # a new probe needs no row
     folder = module.partition(".")[0]
     in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:
