@@ -122,18 +122,21 @@ class Line(StatusLine):
         self._one_way = plan.is_one_way
         self._end = "" if plan.duration is None else f" of {plan.duration:g}"
         self._failures = 0
+        self._lost: int | None = 0 if plan.udp else None
         self._due = _Paced()
 
     def interval(self, one: Interval) -> None:
         """Write the latest interval over the line."""
         self._failures += one.failures
+        if self._lost is not None:
+            self._lost += one.lost or 0
         if not self._due():
             return
         rate, p50, p99, _, _ = _cells(one, one_way=self._one_way)
         now = one.start + one.elapsed
         told = rate if self._one_way else f"{rate} messages/s  p50 {p50}  p99 {p99}"
-        text = f"{now:.3g}{self._end} s  {told}"
-        self.put(f"{text}  failures {self._failures:,}")
+        lost = "" if self._lost is None else f"  lost {self._lost:,}"
+        self.put(f"{now:.3g}{self._end} s  {told}  failures {self._failures:,}{lost}")
 
     def close(self) -> None:
         """Take the line away."""
@@ -149,6 +152,7 @@ class Table:
 
         self._one_way = plan.is_one_way
         self._title = ", ".join(str(one) for one in plan.targets)
+        self._lost = plan.udp
         self._rows: list[tuple[str, ...]] = []
         self._due = _Paced()
         self._live = Live(
@@ -159,7 +163,9 @@ class Table:
     def interval(self, one: Interval) -> None:
         """Add a row."""
         cells = _cells(one, one_way=self._one_way)
-        self._rows = [*self._rows, (f"{one.start + one.elapsed:.3g} s", *cells)][-ROWS:]
+        lost = (f"{one.lost or 0:,}",) if self._lost else ()
+        row = (f"{one.start + one.elapsed:.3g} s", *cells[:4], *lost, *cells[4:])
+        self._rows = [*self._rows, row][-ROWS:]
         if self._due():
             self._live.update(self._table(), refresh=True)
 
@@ -177,7 +183,8 @@ class Table:
 
         table = RichTable(title=Text(self._title))
         rate = "throughput" if self._one_way else "messages/s"
-        for name in ("time", rate, "p50", "p99", "max", "failures"):
+        lost = ("lost",) if self._lost else ()
+        for name in ("time", rate, "p50", "p99", "max", *lost, "failures"):
             table.add_column(name, justify="right")
         for row in self._rows:
             table.add_row(*row, style="red" if row[-1] != "0" else None)
