@@ -76,6 +76,8 @@ cdef struct Listener:
     # Opened by us: nobody else accepts from it, so it may be shut down.
     bint owned
     bint is_unix
+    # Another process accepts from it: what is queued is left to that one.
+    bint given
     # Deepest accept queue that a worker found when it came to accept; TCP only. Atomic.
     int64_t highest
 
@@ -117,6 +119,8 @@ cdef struct Shared:
     int64_t accepting
     pthread_mutex_t accept_lock
     pthread_cond_t accept_ended
+    # Whoever opened the listeners may close them from now on; under accept_lock.
+    bint listeners_left
     # Workers whose loop has not ended. Atomic.
     int64_t running
     # An accept callback decides: newcomers go through admissions first.

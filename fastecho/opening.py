@@ -16,17 +16,19 @@ from .listener import refused
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .config import Config
+    from .handover.offers import Offers
     from .listener import Listener
 
 __all__ = ["open_listeners"]
 
 
-def open_listeners(config: Config, workers: int) -> list[Listener]:
+def open_listeners(config: Config, workers: int, offers: Offers | None = None) -> list[Listener]:
     """Open every listener that `config.bind` asks for, or none.
 
     Args:
         config: its bind, backlog and reuse_port are used.
         workers: how many sockets each TCP address gets with reuse_port; int >= 1.
+        offers: what another server hands over; of an address that is among them, those are taken.
     Returns:
         list[Listener]: in the order of `bind`; the addresses of a name stand together and share
         one port, also when port 0 was asked; so do the sockets of reuse_port, worker 0 first.
@@ -39,18 +41,21 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
     copies = workers if config.reuse_port else 1
     try:
         for address in config.bind:
+            before = len(listeners)
             if address.kind == "unix":
-                listeners.append(open_unix(address, config.backlog))
+                listeners.append(open_unix(address, config.backlog, offers))
             elif address.kind == "fd":
                 listeners.append(adopt(address, config))
             elif address.kind == "udp":
                 raise refused(address, str(address), OSError(errno.EPROTONOSUPPORT, "no UDP yet"))
             else:
-                opened = open_tcp(address, config, copies)
+                opened = open_tcp(address, config, copies, offers)
                 twice = {one.address for one in opened} & {one.address for one in listeners}
                 listeners.extend(opened)
                 if twice:  # the kernel allows that with SO_REUSEPORT
                     raise refused(address, str(twice.pop()), OSError(errno.EADDRINUSE, ""))
+            for one in listeners[before:]:
+                one.asked = address
     except BaseException:
         for listener in listeners:
             listener.close()

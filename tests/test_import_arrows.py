@@ -92,20 +92,37 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.syn_queue": set(),
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "front": {"_version", "config", "limits"},
+    "handover": set(),
+    "handover.give": {"_version", "handover.wire", "listener", "server"},
+    "handover.offers": {"address", "listener"},
+    "handover.part": {
+        "address", "handover.give", "handover.offers", "handover.take", "inherited", "listen_unix",
+        "listener", "metrics", "server",
+    },
+    "handover.take": {
+        "_version", "address", "config", "errors", "handover.offers", "handover.wire", "inherited",
+        "server",
+    },
+    "handover.wire": set(),
     "hole": {"config", "errors", "listener", "opening"},
-    "inherited": {"address", "config", "errors", "listen_tcp", "listener"},
+    "inherited": {"address", "config", "errors", "handover.offers", "listen_tcp", "listener"},
     "identity": {"errors", "logs", "proxy_header"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
-    "listen_tcp": {"address", "config", "errors", "limits", "listener"},
-    "listen_unix": {"address", "errors", "listener"},
+    "listen_tcp": {
+        "address", "config", "errors", "handover.offers", "inherited", "limits", "listener",
+    },
+    "listen_unix": {"address", "errors", "handover.offers", "inherited", "listener"},
     "listener": {"address", "errors"},
     "metrics": {
-        "address", "config", "errors", "listen_queue", "listener", "logs", "opening", "server",
-        "stats",
+        "address", "config", "errors", "handover.offers", "listen_queue", "listener", "logs",
+        "opening", "server", "stats",
     },
-    "opening": {"config", "inherited", "listen_tcp", "listen_unix", "listener"},
+    "opening": {
+        "config", "handover.offers", "inherited", "listen_tcp", "listen_unix", "listener",
+    },
+    "passing": {"_core", "changing", "handover.offers", "listener"},
     "peer": {"address", "listener"},
     "probing": {"_core"},
     "process": {"server"},
@@ -113,10 +130,11 @@ ARROWS: dict[str, set[str]] = {
     "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
     "refused": {"address", "errors"},
+    "rights": {"errors", "listener"},
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
-        "faults", "front", "latch", "limits", "listener", "opening", "peer", "process", "reason",
+        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew", "faults",
+        "front", "latch", "limits", "listener", "opening", "passing", "peer", "process", "reason",
         "reporter", "settings", "signals",
     },
     "signals": set(),
@@ -229,6 +247,10 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "_core",
     "admission",
     "crew",
+    "handover.give",
+    "handover.offers",
+    "handover.take",
+    "handover.wire",
     "hole",
     "inherited",
     "latch",
@@ -236,6 +258,7 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "listen_unix",
     "listener",
     "opening",
+    "passing",
     "process",
     "pytest_plugin",
     "refused",
@@ -270,7 +293,7 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 
 # Folders whose modules have rows of their own.
-PACKAGES = ("check", "diagnose", "measure", "models")
+PACKAGES = ("check", "diagnose", "handover", "measure", "models")
 
 
 def complaints(text: str, module: str) -> list[str]:
