@@ -62,7 +62,8 @@ class Channel:
         self._sock.settimeout(timeout)
         try:
             sent = self._sock.sendmsg([data], with_it, socket.MSG_NOSIGNAL)
-            self._sock.sendall(data[sent:], socket.MSG_NOSIGNAL)
+            if sent < len(data):
+                self._sock.sendall(data[sent:], socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             raise GoneError from None
 
