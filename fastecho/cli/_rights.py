@@ -43,6 +43,9 @@ GROUP = Setting(
     needs="user",
 )
 
+LATE = ("difflib", "encodings.ascii", "encodings.idna", "fastecho.faults", "tomllib")
+"""Modules that a reload or a complaint needs: the user may not be able to read them later."""
+
 
 class Rights:
     """What --user and --group ask for.
@@ -87,8 +90,12 @@ class Rights:
         """
         if self.identity is None:
             return
+        from importlib import import_module
+
         from fastecho.rights import drop
 
+        for name in LATE:
+            import_module(name)
         stay = drop(self.identity, self._label, listeners)
         self._log.say(
             "info", f"user {self.identity.user}, group {self.identity.group}, no capabilities"

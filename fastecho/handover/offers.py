@@ -64,9 +64,9 @@ class Offers:
         self._offers = offers
 
     @property
-    def taken(self) -> list[Offer]:
-        """Those that have become listeners."""
-        return [one for one in self._offers if one.listener is not None]
+    def taken(self) -> list[Listener]:
+        """What they have become, as far as they were taken."""
+        return [one.listener for one in self._offers if one.listener is not None]
 
     def at(
         self, family: int, kind: int, name: tuple[Any, ...], dual_stack: bool, address: Address

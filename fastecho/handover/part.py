@@ -45,8 +45,10 @@ class Handover:
         from fastecho.inherited import take_over
         from fastecho.listen_unix import open_unix
 
+        from .give import Giver
         from .take import take
 
+        self._giver_class = Giver  # imported now: the right to read it may be gone later
         self._taker = take(address, {os.geteuid(), 0, *users})
         if self._taker is None:
             self._path = open_unix(address, None, mode=0o600)
@@ -77,14 +79,12 @@ class Handover:
         if self._path is None:
             return
         if self._taker is not None:
-            process, mine = self._taker.process, [one for one in server.listeners if not one.owned]
             self._taker.serve(server, None if metrics is None else metrics.config)
             self._taker.close()
-            taken = ", ".join(dict.fromkeys(str(one.address) for one in mine)) or "nothing"
-            log.info("taken over from process %s: %s", process, taken)
-        from .give import Giver
-
-        self._giver = Giver(self._path, server, metrics)
+            taken = dict.fromkeys(str(one.address) for one in self._taker.echo.taken)
+            addresses = ", ".join(taken) or "nothing"
+            log.info("taken over from process %s: %s", self._taker.process, addresses)
+        self._giver = self._giver_class(self._path, server, metrics)
 
     def close(self) -> None:
         """End all of it."""
