@@ -62,23 +62,25 @@ def test_both_say_what_happened_and_the_old_one_ends_with_0(tmp_path: Path) -> N
 
 
 def test_a_storm_of_commands(tmp_path: Path) -> None:
-    """The first server, two that take over, one that cannot, one that is killed while it starts."""
+    """The first server, two that take over, and between them one that cannot start."""
     options = pair(tmp_path / "path", "--threads=2", "--reuse-port")
-    with serving(*options) as first, Storm(first.addresses[0]) as storm:
-        with serving(*options, "--threads=1") as second:
-            assert ended(first)[0] == 0
-            busy = socket.create_server(("127.0.0.1", 0))
-            with busy:
-                done = run("serve", *options, f"--bind=127.0.0.1:{busy.getsockname()[1]}")
-            assert done.returncode == 4
-            assert "the address is in use" in done.stderr
-            with serving(*options, "--threads=3") as third:
-                assert ended(second)[0] == 0
-                begun = storm.begun
-                wait_until(lambda: storm.begun > begun + 100, what="the storm")
-                storm.end()
-                assert storm.harmed == 0, storm.seen
-                assert third.end(signal.SIGTERM)[0] == 0
+    with (
+        serving(*options) as first,
+        Storm(first.addresses[0]) as storm,
+        serving(*options, "--threads=1") as second,
+    ):
+        assert ended(first)[0] == 0
+        with socket.create_server(("127.0.0.1", 0)) as busy:
+            done = run("serve", *options, f"--bind=127.0.0.1:{busy.getsockname()[1]}")
+        assert done.returncode == 4
+        assert "the address is in use" in done.stderr
+        with serving(*options, "--threads=3") as third:
+            assert ended(second)[0] == 0
+            begun = storm.begun
+            wait_until(lambda: storm.begun > begun + 100, what="the storm")
+            storm.end()
+            assert storm.harmed == 0, storm.seen
+            assert third.end(signal.SIGTERM)[0] == 0
 
 
 @pytest.mark.parametrize("said", ["protocol", "serving"])
