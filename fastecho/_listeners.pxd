@@ -6,22 +6,17 @@
 # A worker reads whose a listener is when it stops accepting, behind a message: what was said here
 # before that message was posted, it sees.
 
+from fastecho._accept cimport accept_filter
 from fastecho._poll cimport pthread_mutex_lock, pthread_mutex_unlock
-from fastecho._worker cimport Listener, Shared
-cimport fastecho._sys as _sys
+from fastecho._worker cimport Shared
 
 
 cdef inline void listeners_leave(Shared *shared, bint filters) noexcept nogil:
     """The listeners are left to whoever opened them; the first call may have them take no SYN
     any more, where they are ours alone."""
-    cdef Listener *l
-    cdef int i
     pthread_mutex_lock(&shared.accept_lock)
-    for i in range(shared.listener_count if filters and not shared.listeners_left else 0):
-        l = &shared.listeners[i]
-        if l.owned and not l.is_unix and not l.given:
-            # Where the kernel refuses the filter, the race stays open.
-            _sys.sys_drop_new_connections(l.fd)
+    if filters and not shared.listeners_left:
+        accept_filter(shared)
     shared.listeners_left = True
     pthread_mutex_unlock(&shared.accept_lock)
 

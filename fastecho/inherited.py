@@ -1,4 +1,4 @@
-"""Inherited descriptors: listening sockets that somebody else has opened.
+"""Inherited descriptors: sockets that somebody else has opened.
 
 Such a socket is shared with whoever passed it on: its descriptor is duplicated, it is never shut
 down, and its file is never removed. One that another server hands over (handover/) is ours once
@@ -13,8 +13,10 @@ import socket
 import stat
 
 from .address import Address
+from .datagram_socket import DatagramSocket
 from .errors import StartError
 from .listen_tcp import set_options, tcp_address
+from .listen_udp import prepare_datagrams, set_trains, udp_address
 from .listener import Listener, read_somaxconn, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["adopt", "make_own", "take_over"]
 
 
-def adopt(address: Address, config: Config) -> Listener:
-    """Take an inherited listening socket over by a duplicate of its descriptor."""
+def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
+    """Take an inherited socket over by a duplicate of its descriptor."""
     assert address.fd is not None
     try:
         is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)
@@ -36,6 +38,8 @@ def adopt(address: Address, config: Config) -> Listener:
         raise _unfit(address, errno.ENOTSOCK, "the descriptor is not a socket")
     sock = _duplicate(address.fd)
     try:
+        if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
+            return _adopt_udp(address, sock, config)
         _check(sock, address)
         sock.setblocking(False)
         if config.backlog is not None:
@@ -53,7 +57,7 @@ def adopt(address: Address, config: Config) -> Listener:
 def _check(sock: socket.socket, address: Address) -> None:
     """Raise StartError unless it is a socket to accept streams from."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-        raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP nor Unix")
+        raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
     if sock.type != socket.SOCK_STREAM:
         raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -68,6 +72,15 @@ def _address(sock: socket.socket) -> Address:
     return Address("unix", path=os.fsdecode(name) if isinstance(name, bytes) else str(name))
 
 
+def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> DatagramSocket:
+    """Make an inherited UDP socket ready; all workers receive from it."""
+    if sock.getsockname()[1] == 0:
+        raise _unfit(address, errno.EINVAL, "the socket is not bound")
+    sock.setblocking(False)
+    prepare_datagrams(sock, config)
+    return DatagramSocket(sock, udp_address(sock), owned=False)
+
+
 def take_over(offer: Offer, address: Address, worker: int | None) -> Listener:
     """Take what another server hands over for `address`; that one still accepts from it."""
     try:
@@ -77,8 +90,20 @@ def take_over(offer: Offer, address: Address, worker: int | None) -> Listener:
         if isinstance(error, StartError):
             raise
         raise refused(address, str(address), error) from None
-    offer.listener = Listener(offer.sock, found, backlog=None, worker=worker, owned=False)
-    return offer.listener
+    listener = Listener(offer.sock, found, backlog=None, worker=worker, owned=False)
+    offer.taken = listener
+    return listener
+
+
+def take_over_udp(offer: Offer, config: Config, worker: int | None) -> DatagramSocket:
+    """Take a UDP socket that another server hands over; that one still answers from it.
+
+    The receive buffer is set now: later the right to a large one may be gone.
+    """
+    prepare_datagrams(offer.sock, config, shared=True)
+    taken = DatagramSocket(offer.sock, udp_address(offer.sock), worker=worker, owned=False)
+    offer.taken = taken
+    return taken
 
 
 def make_own(offer: Offer, config: Config) -> None:
@@ -87,16 +112,19 @@ def make_own(offer: Offer, config: Config) -> None:
     Raises:
         OSError: an option was refused, where the server before had another value.
     """
-    listener = offer.listener
-    assert listener is not None
+    taken = offer.taken
+    assert taken is not None
     if offer.owned:
-        listener.own(offer.file)
+        taken.own(offer.file)
+    if not isinstance(taken, Listener):
+        set_trains(taken.socket, config)
+        return
     if offer.owned or config.backlog is not None:
         asked = read_somaxconn() if config.backlog is None else config.backlog
-        listener.socket.listen(asked)
-        listener.take_backlog(asked)
-    if listener.family != socket.AF_UNIX:
-        set_options(listener.socket, config)
+        taken.socket.listen(asked)
+        taken.take_backlog(asked)
+    if taken.family != socket.AF_UNIX:
+        set_options(taken.socket, config)
 
 
 def _duplicate(descriptor: int) -> socket.socket:

@@ -54,7 +54,7 @@ class Passing(Changing):
     def _give(self, taken: Collection[int]) -> None:
         """For handover/: the successor serves on these listeners; drain, and leave them to it."""
         for number in taken:
-            self._listeners[number].give()
+            self._opened()[number].give()
         self._share(taken)
         self._lent = False
         if self._core is not None:

@@ -201,6 +201,62 @@ def test_an_inherited_socket_stays_somebody_elses(line: Line) -> None:
             parent.accept()[0].close()
 
 
+class Datagrams:
+    """Peers that send datagrams one after the other, each when its reply has come or is lost."""
+
+    def __init__(self, address: str, peers: int = 8) -> None:
+        host, _, port = address.removeprefix("udp://").rpartition(":")
+        self._peers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(peers)]
+        for peer in self._peers:
+            peer.connect((host, int(port)))
+            peer.settimeout(2)
+        self.sent = self.lost = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            for peer in self._peers:
+                peer.send(data := self.sent.to_bytes(8, "big"))
+                self.sent += 1
+                try:
+                    self.lost += peer.recv(100) != data
+                except OSError:
+                    self.lost += 1
+
+    def __enter__(self) -> Datagrams:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        for peer in self._peers:
+            peer.close()
+
+
+def test_datagrams_notice_nothing(line: Line) -> None:
+    server = line.start("udp://127.0.0.1:0", threads=2)
+    with Datagrams(server.address) as datagrams:
+        for threads in (3, 1, 1, 2):
+            sent = datagrams.sent
+            wait_until(lambda sent=sent: datagrams.sent > sent + 50, what="datagrams")
+            before, server = server, line.start("udp://127.0.0.1:0", threads=threads)
+            assert server.address == before.address
+            assert before.wait(SECONDS)
+        wait_until(lambda: server.stats().datagrams_in > 50, what="the last one's share")
+    assert datagrams.lost == 0
+    assert all(one.owned for one in server.datagram_sockets)
+
+
+def test_both_datagrams_and_connections_go_along(line: Line) -> None:
+    binds = ["udp://127.0.0.1:0", "127.0.0.1:0", "udp://[::1]:0"]
+    before = line.start(binds)
+    after = line.start(binds)
+    assert before.wait(SECONDS)
+    assert after.addresses == before.addresses
+
+
 # --- a successor that fails ----------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from fastecho.datagram_socket import DatagramSocket
     from fastecho.listener import Listener
     from fastecho.server import Server
 
@@ -145,15 +146,17 @@ class Giver:
             raise GoneError
         return set(taken)
 
-    def _offered(self) -> list[tuple[str, Listener]]:
-        offered = [("echo", one) for one in self._server.listeners]
-        offered += [("metrics", one) for one in self._metrics.listeners] if self._metrics else []
-        return [*offered, ("handover", self._listener)]
+    def _offered(self) -> list[tuple[str, Listener | DatagramSocket]]:
+        return [
+            *(("echo", one) for one in self._server._opened()),
+            *(("metrics", one) for one in (self._metrics.listeners if self._metrics else ())),
+            ("handover", self._listener),
+        ]
 
     def _leave(self, taken: set[int], process: int) -> None:
         """Have the server drain, without what was taken."""
         offered = self._offered()
-        count = len(self._server.listeners)
+        count = len(self._server._opened())
         addresses = dict.fromkeys(str(offered[one][1].address) for one in taken if one < count)
         log.info(
             "handed over to process %d: %s; draining", process, ", ".join(addresses) or "nothing"
@@ -181,7 +184,7 @@ if TYPE_CHECKING:
             """End, and leave those listeners to another process."""
 
 
-def _described(role: str, listener: Listener) -> dict[str, Any]:
+def _described(role: str, listener: Listener | DatagramSocket) -> dict[str, Any]:
     """Return what is said of a listener; see Offer."""
     file: Sequence[object] | None = listener.file
     path = listener.address.path

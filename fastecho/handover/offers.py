@@ -1,4 +1,4 @@
-"""Offers: listening sockets that another server has passed on, and who wants them.
+"""Offers: sockets that another server has passed on, and who wants them.
 
 Lives here: what is known of each, and finding those of an address. Does not live here: how they
 come (take.py), what becomes of them in a server (opening.py, listen_tcp.py, listen_unix.py).
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastecho.address import Address
+    from fastecho.datagram_socket import DatagramSocket
     from fastecho.listener import Listener
 
 __all__ = ["Offer", "Offers"]
@@ -33,10 +34,10 @@ class Offer:
         worker: the one worker that accepted from it (reuse_port), or None.
         owned: whether the server before had opened it, or one before that.
         file: of a Unix socket: absolute path, device, inode; None if it is somebody else's.
-        listener: what it became here, once it was taken.
+        taken: the socket of this server that it became, once it was taken.
     """
 
-    __slots__ = ("asked", "file", "listener", "number", "owned", "role", "sock", "worker")
+    __slots__ = ("asked", "file", "number", "owned", "role", "sock", "taken", "worker")
 
     def __init__(self, number: int, said: dict[str, Any], sock: socket.socket) -> None:
         self.number = number
@@ -50,7 +51,7 @@ class Offer:
         file = said.get("file")
         if isinstance(file, list) and [type(one) for one in file] == [str, int, int]:
             self.file = (file[0], file[1], file[2])
-        self.listener: Listener | None = None
+        self.taken: Listener | DatagramSocket | None = None
 
 
 class Offers:
@@ -64,9 +65,9 @@ class Offers:
         self._offers = offers
 
     @property
-    def taken(self) -> list[Listener]:
+    def taken(self) -> list[Listener | DatagramSocket]:
         """What they have become, as far as they were taken."""
-        return [one.listener for one in self._offers if one.listener is not None]
+        return [one.taken for one in self._offers if one.taken is not None]
 
     def at(
         self, family: int, kind: int, name: tuple[Any, ...], dual_stack: bool, address: Address
@@ -80,7 +81,7 @@ class Offers:
         """
         found: list[Offer] = []
         for one in self._offers:
-            if one.listener is not None or one.sock.fileno() < 0:
+            if one.taken is not None or one.sock.fileno() < 0:
                 continue
             if (one.sock.family, one.sock.type) != (family, kind):
                 continue
@@ -99,7 +100,7 @@ class Offers:
     def of_file(self, path: str, kind: int = socket.SOCK_STREAM) -> Offer | None:
         """Return the one of a Unix socket's file, if the name still leads to it."""
         for one in self._offers:
-            if one.listener is None and one.file is not None and one.file[0] == path:
+            if one.taken is None and one.file is not None and one.file[0] == path:
                 if (one.sock.family, one.sock.type) != (socket.AF_UNIX, kind):
                     continue
                 try:
@@ -112,5 +113,5 @@ class Offers:
     def close(self) -> None:
         """Close what nobody has taken."""
         for one in self._offers:
-            if one.listener is None:
+            if one.taken is None:
                 one.sock.close()

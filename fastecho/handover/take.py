@@ -117,7 +117,7 @@ class Taker:
         Raises:
             StartError: the one before refuses after all, and goes on; so `server` is to end.
         """
-        taken = [one for one in self._offers if one.listener is not None]
+        taken = [one for one in self._offers if one.taken is not None]
         try:
             self._channel.send(LEAVE_SECONDS, serving=[one.number for one in taken])
             said = self._channel.receive(LEAVE_SECONDS)
@@ -142,12 +142,12 @@ class Taker:
             settings = config_of_metrics if one.role == "metrics" else config
             try:
                 if one.role == "handover" or settings is None:
-                    assert one.listener is not None
-                    one.listener.own(one.file)
+                    assert one.taken is not None
+                    one.taken.own(one.file)
                 else:
                     make_own(one, settings)
             except OSError as error:
-                where = one.listener.address if one.listener is not None else one.asked
+                where = one.taken.address if one.taken is not None else one.asked
                 log.warning("%s keeps its socket options: %s", where, error.strerror)
 
     def close(self) -> None:
