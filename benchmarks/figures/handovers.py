@@ -78,3 +78,6 @@ def handover(plan: Plan) -> Figure:
             servers.start()
             storms[kind] = (times, storm_through(servers.address, servers.start, times))
     return figure("handover", "replaced by serve --handover", storms)
+
+
+FIGURES = {"handover": handover}

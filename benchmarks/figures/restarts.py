@@ -70,3 +70,7 @@ def figure(name: str, title: str, storms: dict[str, tuple[int, Storm]]) -> Figur
         f"gone; late: the echo came more than {LATE:g} s after that"
     )
     return Figure(name, title, table, results, [note])
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {}
+"""None of its own."""
