@@ -101,7 +101,6 @@ NOT_UNDER = (
     Skip("test_how_to_udp.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_haproxy.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_restart.py", frozenset(RUNTIMES), OTHERS),
-    Skip("test_how_to_udp.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_check_pattern.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_system_calls.py", ANY, ITSELF),
     Skip("test_rights.py", COUNTED, DROPPED),
