@@ -23,11 +23,11 @@ from fastecho._log cimport log_begin, log_refused, log_trouble
 from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
+from fastecho._proxied cimport PROXY_REQUIRED
 from fastecho._proxy cimport proxy_is_trusted, proxy_wait
 from fastecho._udp cimport datagrams_end
 from fastecho._worker cimport (
-    MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, PROXY_REQUIRED, TAG_LISTENER, Listener, Shared,
-    Worker,
+    MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, TAG_LISTENER, Listener, Shared, Worker,
     peer_enter, peer_keep, peer_leave, place_give, wake_workers, worker_deadline,
 )
 

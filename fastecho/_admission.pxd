@@ -36,6 +36,8 @@ cdef inline uint8_t path_of(const Worker *w) noexcept nogil:
     """How the bytes of a connection without a fault are handled."""
     if w.messages != NULL and w.messages.delivers:
         return FE_PATH_CALLBACKS
+    if w.shared.service:
+        return w.shared.service
     return FE_PATH_RAW if is_raw(&w.stream.framing) else FE_PATH_FRAMES
 
 

@@ -139,6 +139,8 @@ cdef extern from "connection.h" nogil:
         FE_PATH_CALLBACKS
         FE_PATH_FAULT
         FE_PATH_PROXY
+        FE_PATH_DISCARD
+        FE_PATH_CHARGEN
 
         FE_HOLDS
         FE_KEEPS_OPEN
@@ -172,6 +174,7 @@ cdef extern from "connection.h" nogil:
         fe_timer timer
         uint32_t next
         uint32_t previous
+        uint32_t pattern_at
         uint16_t listener
         uint8_t state
         uint8_t path
@@ -183,6 +186,16 @@ cdef extern from "connection.h" nogil:
     const char *fe_reason_name(int reason) noexcept
     fe_connection *fe_connection_of(fe_timer *timer) noexcept
     fe_transition fe_transition_for(int state, int event) noexcept
+
+
+cdef extern from "chargen.h" nogil:
+    enum:
+        FE_CHARGEN_RFC
+    const uint32_t FE_CHARGEN_TURN
+    const uint32_t FE_CHARGEN_BUFFER
+
+    uint32_t fe_chargen_after(uint32_t at, size_t n) noexcept
+    void fe_chargen_fill(unsigned char *out, size_t n, int kind) noexcept
 
 
 cdef extern from "fault.h" nogil:

@@ -19,6 +19,7 @@ cimport fastecho._sys as _sys
 from fastecho._cdefs cimport *
 from fastecho._load_cdefs cimport *
 from fastecho._load_connection cimport *
+from fastecho._load_oneway cimport *
 
 cdef enum:
     # Events of one epoll_wait.
@@ -48,6 +49,8 @@ cdef inline void drive_event(Drive *d, uint64_t index, uint32_t events) noexcept
         d.armed_ns = 0
     elif c.state == FE_LOAD_CONNECTING:
         drive_connect_decided(d, c)
+    elif is_one_way(d):
+        oneway_event(d, c, events)
     else:
         if events & ~<uint32_t>_sys.EPOLLOUT:
             drive_receive(d, c)
@@ -100,7 +103,11 @@ cdef inline void drive_sweep(Drive *d, bint all_) noexcept nogil:
     cdef fe_load_connection *c
     cdef uint32_t i
     cdef bint over = d.runs and fe_load_is_over(&d.load, d.now_ns)
-    drive_catch_up(d)
+    if is_one_way(d):
+        drive_wait(d, 0)  # once: a turn of each takes its time, and who is silent is looked at again
+        oneway_sweep(d)
+    else:
+        drive_catch_up(d)
     d.sweep_ns = d.now_ns + drive_tick_ns(d)
     if d.now_ns < d.load.end_ns < d.sweep_ns:
         d.sweep_ns = d.load.end_ns
@@ -214,6 +221,8 @@ cdef inline void drive_start_window(Drive *d) noexcept nogil:
     fe_load_write(&d.load.counts.n[FE_LOAD_BYTES_RECEIVED], 0)
     fe_load_write(&d.load.counts.n[FE_LOAD_SPIN_NS], 0)
     fe_load_write(&d.load.counts.n[FE_LOAD_ITERATIONS], 0)
+    if is_one_way(d):
+        oneway_start_window(d)
     if d.mode == FE_LOAD_RECONNECT:
         fe_load_write(&d.load.counts.n[FE_LOAD_CONNECTS], 0)
         fe_instances_forget(&d.greetings.instances)
@@ -302,6 +311,8 @@ cdef inline bint drive_run_is_over(Drive *d) noexcept nogil:
             return False
         fe_load_cut(&d.load, d.now_ns)
         return True
+    if is_one_way(d):
+        return oneway_is_over(d)
     if d.mode == FE_LOAD_RECONNECT:
         return d.alive == 0
     return (d.load.outstanding == 0

@@ -15,6 +15,7 @@ from fastecho._connection cimport (
 from fastecho._fault cimport FAULT_EARLY_NS, fault_begin, faults_new
 from fastecho._greeting cimport connection_greet
 from fastecho._poll cimport fe_cpu_relax, pthread_mutex_lock, pthread_mutex_unlock
+from fastecho._service cimport is_service, service_begin
 from fastecho._worker cimport TAG_FAULTS, Worker
 
 
@@ -39,6 +40,8 @@ cdef inline void connection_admit(Worker *w, fe_connection *c,
         connection_handle(w, c, FE_ON_ADMITTED)
         if w.shared.identity != NULL or c.unparsed != NULL:
             connection_greet(w, c)
+        if is_service(c):
+            service_begin(w, c)
         return
     fe_count(&w.counters.connections_faulty, 1)
     if fault.flags & FE_FAULT_DENY:

@@ -13,6 +13,7 @@ from fastecho._connection cimport (
     connection_answered, connection_input, connection_refused, connection_settle, connection_took,
 )
 from fastecho._proxied cimport Proxied, proxied, proxied_end
+from fastecho._service cimport is_service, service_input
 from fastecho._stream cimport stream_count_in, stream_send
 from fastecho._worker cimport Worker, faulty
 
@@ -45,6 +46,8 @@ cdef inline void connection_take_up(Worker *w, fe_connection *c, const unsigned 
     cdef fe_faulty *f = faulty(w, c)
     if c.state != FE_OPEN or (f != NULL and f.fault.flags & FE_FAULT_NO_READ):
         fe_count(&w.counters.bytes_discarded, n)
+    elif is_service(c):
+        service_input(w, c, n)
     elif c.path != FE_PATH_CALLBACKS:
         connection_input(w, c, data, n)
     elif fe_buffer_append(&c.unparsed, data, n) < 0:

@@ -194,8 +194,11 @@ class Load:
             with "raw".
         mode: "closed" (send after each reply), "open" (send on a schedule; the last 0.1 ms
             before a message is due are spent polling), "reconnect" (connect, echo one
-            message, close, for ever; after a failure again within 20 ms) or "idle" (connect and
-            hold).
+            message, close, for ever; after a failure again within 20 ms), "idle" (connect and
+            hold), "upload" (send `size` bytes at a time as fast as they are taken, then FIN, and
+            wait for the server's) or "download" (read the pattern of RFC 864 and verify it). The
+            last two have no messages: `bytes` are those that were acknowledged, or right, in the
+            window; the connections are closed at the end.
         rate: messages per second over all connections; mode "open" only.
         schedule: of an open loop: "fixed" (evenly) or "poisson" (independently of each other).
         phase: where in the first interval a fixed schedule begins, 0..1, so that several threads
@@ -240,7 +243,7 @@ class Load:
         frame: Literal["raw", "line", "length"] = "raw",
         prefix: bytes = b"",
         suffix: bytes = b"",
-        mode: Literal["closed", "open", "reconnect", "idle"] = "closed",
+        mode: Literal["closed", "open", "reconnect", "idle", "upload", "download"] = "closed",
         rate: float = 0.0,
         schedule: Literal["fixed", "poisson"] = "fixed",
         phase: float = 0.0,

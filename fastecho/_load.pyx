@@ -32,7 +32,8 @@ cdef enum:
 
 # As int: Cython's conversion of an unnamed enum does not compile without a warning.
 _MODES = {"closed": <int>FE_LOAD_CLOSED_LOOP, "open": <int>FE_LOAD_OPEN_LOOP,
-          "reconnect": <int>FE_LOAD_RECONNECT, "idle": <int>FE_LOAD_IDLE}
+          "reconnect": <int>FE_LOAD_RECONNECT, "idle": <int>FE_LOAD_IDLE,
+          "upload": <int>FE_LOAD_UPLOAD, "download": <int>FE_LOAD_DOWNLOAD}
 _FRAMES = {"raw": <int>FE_PATTERN_RAW, "line": <int>FE_PATTERN_LINE,
            "length": <int>FE_PATTERN_LENGTH}
 _HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
@@ -333,6 +334,10 @@ cdef class Load:
         for i in range(l.count):
             l.connections[i].fd = -1
             l.connections[i].first = <uint16_t>fe_pattern_first(&l.pattern, i)
+            if is_one_way(d):
+                fe_load_make_stream(&l.connections[i])
+        if d.mode == FE_LOAD_DOWNLOAD:
+            fe_load_fill_periods(d.scratch)
         return 0
 
     cdef int _make_noise(self, uint64_t size, uint64_t seed, int frame) except -1:

@@ -47,10 +47,11 @@ cdef extern from "pattern.h" nogil:
     const uint32_t FE_PATTERN_MAX_SIZES
 
     ctypedef struct fe_size:
-        pass
+        uint32_t body
 
     ctypedef struct fe_pattern:
         const unsigned char *noise
+        fe_size one
 
     int fe_pattern_init(fe_pattern *p, int frame, uint64_t size, uint64_t seed,
                         const void *prefix, size_t prefix_size, const void *suffix,
@@ -75,6 +76,7 @@ cdef extern from "schedule.h" nogil:
 
 cdef extern from "load_counts.h" nogil:
     enum:
+        FE_LOAD_BYTES
         FE_LOAD_BYTES_SENT
         FE_LOAD_MESSAGES
         FE_LOAD_CONNECTS
@@ -131,6 +133,8 @@ cdef extern from "load.h" nogil:
         FE_LOAD_OPEN_LOOP
         FE_LOAD_RECONNECT
         FE_LOAD_IDLE
+        FE_LOAD_UPLOAD
+        FE_LOAD_DOWNLOAD
 
         FE_LOAD_CLOSED
         FE_LOAD_RESTING
@@ -150,6 +154,8 @@ cdef extern from "load.h" nogil:
         uint64_t due
         uint64_t sent
         uint64_t done
+        uint64_t sent_at
+        uint64_t done_at
         uint64_t since_ns
 
     ctypedef struct fe_load_past:
@@ -220,6 +226,19 @@ cdef extern from "load_open.h" nogil:
     uint32_t fe_load_give(fe_load *l, uint64_t now_ns, uint32_t most) noexcept
     fe_load_connection *fe_load_given(fe_load *l) noexcept
     void fe_load_give_up(fe_load *l) noexcept
+
+
+cdef extern from "load_oneway.h" nogil:
+    const uint64_t FE_LOAD_STREAM
+
+    void fe_load_make_stream(fe_load_connection *c) noexcept
+    void fe_load_fill_periods(unsigned char *periods) noexcept
+    bint fe_load_acknowledged(fe_load *l, fe_load_connection *c, uint64_t missing,
+                              uint64_t now_ns) noexcept
+    int fe_load_downloaded(fe_load *l, fe_load_connection *c, const unsigned char *periods,
+                           const unsigned char *bytes, size_t n, uint64_t now_ns) noexcept
+    bint fe_load_stands_still(const fe_load *l, const fe_load_connection *c,
+                              uint64_t now_ns) noexcept
 
 
 cdef extern from "load_udp.h" nogil:

@@ -120,6 +120,11 @@ cdef inline int drive_register(Drive *d, fe_load_connection *c, int operation,
     return _sys.sys_epoll_ctl(d.epfd, operation, c.fd, mask, <uint64_t>(c - d.load.connections))
 
 
+cdef inline uint32_t drive_first_mask(Drive *d) noexcept nogil:
+    """What a new connection is asked for: a download reads nothing before it takes part."""
+    return 0 if d.mode == FE_LOAD_DOWNLOAD else _sys.EPOLLIN
+
+
 cdef inline bint drive_may_connect(Drive *d) noexcept nogil:
     """Another connect may be under way; in reconnect mode as long as there is a message for it."""
     if d.mode == FE_LOAD_RECONNECT:
@@ -160,7 +165,7 @@ cdef inline void drive_try_connect(Drive *d, fe_load_connection *c) noexcept nog
     c.fd = fd
     c.state = FE_LOAD_CONNECTING
     if rc == 0:
-        rc = drive_register(d, c, _sys.EPOLL_CTL_ADD, _sys.EPOLLIN)
+        rc = drive_register(d, c, _sys.EPOLL_CTL_ADD, drive_first_mask(d))
         if rc == 0:
             drive_connected(d, c)
             return
@@ -174,7 +179,7 @@ cdef inline void drive_connect_decided(Drive *d, fe_load_connection *c) noexcept
     """A connect that was under way has succeeded or failed."""
     cdef int rc = _sys.sys_socket_error(c.fd)
     if rc == 0:
-        rc = drive_register(d, c, _sys.EPOLL_CTL_MOD, _sys.EPOLLIN)
+        rc = drive_register(d, c, _sys.EPOLL_CTL_MOD, drive_first_mask(d))
     if rc < 0:
         drive_broken(d, c, rc)
     else:
@@ -202,6 +207,8 @@ cdef inline void drive_connected(Drive *d, fe_load_connection *c) noexcept nogil
             return
     d.connecting -= 1
     began_ns = fe_load_opened(&d.load, c, d.now_ns)
+    if d.mode == FE_LOAD_DOWNLOAD:
+        d.load.times[c - d.load.connections] = 0
     if d.mode == FE_LOAD_IDLE and c.gap != FE_LOAD_NO_GAP:
         fe_load_back(&d.load, c, d.now_ns)
     if d.mode == FE_LOAD_RECONNECT:
@@ -221,6 +228,13 @@ cdef inline void drive_join(Drive *d, fe_load_connection *c) noexcept nogil:
     elif d.mode == FE_LOAD_CLOSED_LOOP:
         fe_load_release(&d.load, c, fe_load_room(&d.load, c), d.now_ns, d.now_ns)
         drive_send(d, c)
+    elif d.mode == FE_LOAD_UPLOAD:
+        c.since_ns = d.now_ns
+        c.wants_write = True
+        drive_register(d, c, _sys.EPOLL_CTL_MOD, _sys.EPOLLIN | _sys.EPOLLOUT)
+    elif d.mode == FE_LOAD_DOWNLOAD:
+        c.since_ns = d.now_ns
+        drive_register(d, c, _sys.EPOLL_CTL_MOD, _sys.EPOLLIN)
 
 
 cdef inline void drive_send(Drive *d, fe_load_connection *c) noexcept nogil:

@@ -20,7 +20,16 @@ cdef inline str counted(n, str noun):
 cdef inline str described(const fe_load_failure *f, timeout):
     """Return one sentence about a failure."""
     where = f"connection {f.connection}"
-    outstanding = f"with {counted(f.count, 'message')} outstanding"
+    outstanding = f" with {counted(f.count, 'message')} outstanding"
+    if f.number == FE_LOAD_STREAM:
+        outstanding = f" after {counted(f.offset, 'byte')}"
+        if f.kind == FE_LOAD_CORRUPT:
+            return (f"{where}: byte {f.offset} is 0x{f.got:02x}, where the pattern of RFC 864 has "
+                    f"0x{f.expected:02x}")
+        if f.kind == FE_LOAD_EXTRA_BYTES:
+            return f"{where}: {counted(f.count, 'byte')} came back"
+        if f.kind == FE_LOAD_TIMED_OUT:
+            return f"{where}: no byte moved for {timeout} s,{outstanding}"
     if f.kind == FE_LOAD_CORRUPT and f.error == EMSGSIZE:
         return (f"{where}, message {f.number}: a reply of {counted(f.offset, 'byte')} came, "
                 f"not of {f.count}")
@@ -40,20 +49,20 @@ cdef inline str described(const fe_load_failure *f, timeout):
         return f"{where}: {counted(f.count, 'byte')} came although no reply was due"
     if f.kind == FE_LOAD_TIMED_OUT:
         return (f"{where}, message {f.number}: no complete reply within {timeout} s, "
-                f"{counted(f.offset, 'byte')} of it came; {outstanding}")
+                f"{counted(f.offset, 'byte')} of it came;{outstanding}")
     if f.kind == FE_LOAD_OTHER and f.state == FE_LOAD_ENDING and f.error == ETIMEDOUT:
         return f"{where}: the server did not answer our FIN within {timeout} s"
     if f.kind == FE_LOAD_CONNECT_TIMED_OUT:
         return f"{where}: not connected within {timeout} s"
     if f.kind == FE_LOAD_RESET:
-        return f"{where}: reset by the server {outstanding}"
+        return f"{where}: reset by the server{outstanding}"
     if f.kind == FE_LOAD_CLOSED_BY_SERVER:
-        return f"{where}: closed by the server {outstanding}"
+        return f"{where}: closed by the server{outstanding}"
     if f.kind == FE_LOAD_OTHER and f.error == EPROTO:
         return f"{where}: it did not begin by a line that says who answers"
     if f.kind == FE_LOAD_REFUSED:
         return f"{where}: refused"
-    return f"{where}: {(<bytes>strerror(f.error)).decode()} (errno {f.error}) {outstanding}"
+    return f"{where}: {(<bytes>strerror(f.error)).decode()} (errno {f.error}){outstanding}"
 
 
 cdef inline str not_decoded(int error):

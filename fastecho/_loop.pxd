@@ -21,6 +21,7 @@ from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
 from fastecho._proxy cimport proxy_event, proxy_waiting_expired
 from fastecho._quiet cimport connection_expired
+from fastecho._service cimport service_event
 from fastecho._udp cimport datagrams_event, datagrams_rested
 from fastecho._worker cimport (
     TAG_DATAGRAMS, TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove,
@@ -48,10 +49,12 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
     if slot < TAG_DATAGRAMS:
         c = fe_slab_find(&w.connections, slot, tag >> 32)
         if c != NULL and c.state != FE_REAP:
-            if c.path == FE_PATH_PROXY:
+            if c.path < FE_PATH_PROXY:
+                connection_event(w, c, event.events)
+            elif c.path == FE_PATH_PROXY:
                 proxy_event(w, c)
             else:
-                connection_event(w, c, event.events)
+                service_event(w, c, event.events)
     elif slot == TAG_MAILBOX:
         mail_read(w)
     elif slot == TAG_FAULTS:

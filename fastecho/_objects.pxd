@@ -65,7 +65,8 @@ cdef inline void framing_into(fe_framing *f, int kind, bytes prefix, bytes suffi
 cdef inline int front_into(Shared *shared, dict front) except 1:
     """What stands before a connection's first byte. proxy: 0 off, 1 optional, 2 required;
     proxy_timeout_ms; trusted: (is IPv6, address as bytes, bits) of each range that is believed;
-    identity: how the line begins that says who answers, or None. The caller frees the copies.
+    identity: how the line begins that says who answers, or None; service: 0 echo, 1 discard,
+    2 chargen. The caller frees the copies.
 
     0 or -ENOMEM.
     """
@@ -74,6 +75,8 @@ cdef inline int front_into(Shared *shared, dict front) except 1:
     cdef fe_network *network
     cdef bytes address
     shared.began_ns = _sys.sys_now_ns()
+    if front["service"]:
+        shared.service = FE_PATH_DISCARD if front["service"] == 1 else FE_PATH_CHARGEN
     shared.proxy_mode = front["proxy"]
     shared.proxy_timeout_ms = front["proxy_timeout_ms"]
     if trusted:

@@ -11,6 +11,13 @@ from libc.string cimport memcpy, memset
 from fastecho._poll cimport Message
 
 
+# Whether newcomers begin by a PROXY header.
+cdef enum ProxyMode:
+    PROXY_OFF = 0
+    PROXY_OPTIONAL
+    PROXY_REQUIRED
+
+
 cdef struct Proxied:
     bint is_used
     # As it was accepted: with the proxy's own address, until the header has told another.

@@ -25,9 +25,11 @@ from fastecho._connection cimport (
 from fastecho._greeting cimport connection_take_up
 from fastecho._log cimport log_rename, log_trouble
 from fastecho._poll cimport Message
-from fastecho._proxied cimport Proxied, proxied, proxied_begin, proxied_end, proxied_keep
+from fastecho._proxied cimport (
+    PROXY_OPTIONAL, Proxied, proxied, proxied_begin, proxied_end, proxied_keep,
+)
 from fastecho._worker cimport (
-    PROXY_OPTIONAL, Shared, Worker, list_add, list_remove, peer_enter, peer_keep, peer_leave,
+    Shared, Worker, list_add, list_remove, peer_enter, peer_keep, peer_leave,
     worker_deadline,
 )
 

@@ -12,6 +12,7 @@ from fastecho._connection cimport (
     is_held, is_late_with_first, linger_look, linger_unsent, quiet_span,
 )
 from fastecho._messages cimport is_arena_full
+from fastecho._service cimport is_service, service_event
 from fastecho._worker cimport Worker, faulty
 
 
@@ -36,6 +37,8 @@ cdef inline void connection_expired(Worker *w, fe_connection *c) noexcept nogil:
         connection_handle(w, c, FE_ON_OVERDUE)
     elif not w.draining and quiet_span(w, c) == 0:
         return  # the first byte came in time, and nothing else is timed
+    elif w.draining and c.path == FE_PATH_CHARGEN:
+        connection_end(w, c, FE_ON_END, FE_BY_DRAIN)  # it would never be quiet
     elif not is_quiet(w, c):
         if c.pending == NULL:
             c.unsent = 0
@@ -87,9 +90,11 @@ cdef inline bint is_unheard(Worker *w, const fe_connection *c) noexcept nogil:
 cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
     """No byte was seen for so long. One more look: this process may have been stopped (SIGSTOP,
     a suspended machine), and then its timers expire before its events are looked at."""
-    if c.interest & _sys.EPOLLOUT:
+    if is_service(c):
+        service_event(w, c, c.interest)
+    elif c.interest & _sys.EPOLLOUT:
         connection_writable(w, c)
-    if c.state == FE_OPEN and c.interest & _sys.EPOLLIN and not c.flags & FE_HAS_FRAMES:
+    if not is_service(c) and c.state == FE_OPEN and c.interest & _sys.EPOLLIN and not c.flags & FE_HAS_FRAMES:
         connection_readable(w, c)
     if c.state != FE_OPEN and c.state != FE_PEER_EOF:
         return
@@ -104,7 +109,7 @@ cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
             connection_arm(w, c, quiet_span(w, c))
     elif not w.draining:
         connection_end(
-            w, c, FE_ON_ABORT if c.pending != NULL else FE_ON_END,
+            w, c, FE_ON_ABORT if c.pending != NULL or c.path == FE_PATH_CHARGEN else FE_ON_END,
             FE_BY_FIRST_BYTE_TIMEOUT if is_late_with_first(w, c) else FE_BY_IDLE_TIMEOUT)
     elif c.pending == NULL and (c.state == FE_OPEN or c.wishes & FE_KEEPS_OPEN):
         connection_end(w, c, FE_ON_END, FE_BY_DRAIN)

@@ -41,6 +41,7 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_EOR
         MSG_MORE
         MSG_NOSIGNAL
+        MSG_TRUNC
     ssize_t recv(int fd, void *buf, size_t n, int flags)
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     int connect(int fd, const sockaddr *address, socklen_t size)
@@ -118,6 +119,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<linux/sockios.h>" nogil:
     enum:
+        SIOCINQ
         SIOCOUTQ
 
 
@@ -160,6 +162,18 @@ cdef inline ssize_t sys_recv(int fd, void *buf, size_t n) noexcept nogil:
     cdef ssize_t rc
     while True:
         rc = recv(fd, buf, n, 0)
+        if rc >= 0:
+            return rc
+        if errno != EINTR:
+            return -errno
+
+
+cdef inline ssize_t sys_recv_nowhere(int fd, void *buf, size_t n) noexcept nogil:
+    """The same for who does not want the bytes. Of TCP the kernel drops them without a copy
+    (tcp(7), MSG_TRUNC); of a Unix socket it ignores the flag, so buf has room for n all the same."""
+    cdef ssize_t rc
+    while True:
+        rc = recv(fd, buf, n, MSG_TRUNC)
         if rc >= 0:
             return rc
         if errno != EINTR:
@@ -374,6 +388,12 @@ cdef inline int sys_unsent(int fd) noexcept nogil:
     """Bytes that the peer has not acknowledged (a Unix socket: not read) yet; 0 on any error."""
     cdef int n = 0
     return n if ioctl(fd, SIOCOUTQ, &n) == 0 else 0
+
+
+cdef inline int sys_unread(int fd) noexcept nogil:
+    """Bytes that can be read; 0 on any error."""
+    cdef int n = 0
+    return n if ioctl(fd, SIOCINQ, &n) == 0 else 0
 
 
 cdef inline int sys_drop_new_connections(int listener) noexcept nogil:

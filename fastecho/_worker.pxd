@@ -86,13 +86,6 @@ cdef struct Listener:
     int64_t highest
 
 
-# Whether newcomers begin by a PROXY header.
-cdef enum ProxyMode:
-    PROXY_OFF = 0
-    PROXY_OPTIONAL
-    PROXY_REQUIRED
-
-
 # What may change while the server runs. 0 is no limit, but for max_connections: -1.
 cdef struct Limits:
     int64_t max_connections
@@ -140,6 +133,8 @@ cdef struct Shared:
     fe_fault fault
     int64_t has_fault
     int64_t accept_delay_ms
+    # What connections get: FE_PATH_DISCARD, FE_PATH_CHARGEN, 0: their echo.
+    uint8_t service
     # enum ProxyMode; who is believed when a PROXY header says who the peer is, and how long it may
     # take to come.
     int proxy_mode
@@ -435,6 +430,8 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
+    if shared.service == FE_PATH_CHARGEN:  # then no reply is ever put together there
+        fe_chargen_fill(w.stream.out, FE_CHARGEN_BUFFER, FE_CHARGEN_RFC)
     if shared.datagram_count:
         w.datagrams = datagrams_open(shared.peers.seed + <uint64_t>index)
         if w.datagrams == NULL:

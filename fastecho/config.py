@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     AtLimit = Literal["reset", "queue"]
     Frame = Literal["recv", "line", "length"]
     LogFormat = Literal["text", "json"]
+    Service = Literal["echo", "discard", "chargen"]
     ProxyProtocol = Literal["off", "optional", "required"]
     Networks = str | Sequence[str | Network]
     Bind = str | tuple[str, int] | Address
@@ -51,6 +52,7 @@ class Config:
     threads: int
     backlog: int | None
     reuse_port: bool
+    service: Service
     frame: Frame
     prefix: bytes
     suffix: bytes
@@ -92,6 +94,7 @@ class Config:
         threads: int = 1,
         backlog: int | None = None,
         reuse_port: bool = False,
+        service: Service = "echo",
         frame: Frame = "recv",
         prefix: Bytes = b"",
         suffix: Bytes = b"",
@@ -171,6 +174,10 @@ def _settle(values: dict[str, object], label: Callable[[str], str]) -> None:
     if fault is not None and fault.duplicate and values["frame"] == "recv":
         reason = f"duplicates frames, which {label('frame')} recv does not have"
         raise ConfigError(label("fault"), str(fault), reason)
+    if values["service"] != "echo":
+        from .service import check_service
+
+        check_service(values, label)
 
 
 class Merged:

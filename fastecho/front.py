@@ -1,4 +1,4 @@
-"""What stands before a connection's first byte: who is believed about the peer, and who answers.
+"""What a connection is for, and what stands before its first byte: who is believed, who answers.
 
 Lives here: from a Config to what the core takes for it. Does not live here: the header and the
 line themselves (src_c/proxy.h, src_c/identify.h), what the settings mean (settings.py).
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["front_of"]
 
+SERVICES = {"echo": 0, "discard": 1, "chargen": 2}
 PROXY_MODES = {"off": 0, "optional": 1, "required": 2}
 
 
@@ -28,6 +29,7 @@ def front_of(config: Config) -> dict[str, object]:
         OSError: the host's name cannot be told.
     """
     return {
+        "service": SERVICES[config.service],
         "proxy": PROXY_MODES[config.proxy_protocol],
         "proxy_timeout_ms": milliseconds(config.proxy_timeout),
         "trusted": [(one.is_ipv6, one.packed, one.bits) for one in config.proxy_trusted],

@@ -76,6 +76,10 @@ def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> Datagra
     """Make an inherited UDP socket ready; all workers receive from it."""
     if sock.getsockname()[1] == 0:
         raise _unfit(address, errno.EINVAL, "the socket is not bound")
+    if config.service != "echo":
+        raise _unfit(
+            address, errno.EINVAL, f"it is UDP, and service {config.service} is for streams"
+        )
     sock.setblocking(False)
     prepare_datagrams(sock, config)
     return DatagramSocket(sock, udp_address(sock), owned=False)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
-    from .config import AtLimit, Bind, Bytes, Frame, LogFormat, Networks, ProxyProtocol
+    from .config import AtLimit, Bind, Bytes, Frame, LogFormat, Networks, ProxyProtocol, Service
     from .datagram_socket import DatagramSocket
     from .faults import Fault
     from .peer import Peer
@@ -90,6 +90,8 @@ class Server(Passing):
         threads: workers, each with its own loop; int >= 1.
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
+        service: "echo", "discard" (all input is dropped, RFC 863) or "chargen" (a pattern without
+            end, RFC 864).
         frame: "recv", "line" or "length": how bytes are cut into messages.
         prefix, suffix: bytes-like (or str, as UTF-8) put around each message, at most 4096 bytes.
         max_frame: longest message of line and length frames, in bytes.
@@ -154,6 +156,7 @@ class Server(Passing):
         threads: int = 1,
         backlog: int | None = None,
         reuse_port: bool = False,
+        service: Service = "echo",
         frame: Frame = "recv",
         prefix: Bytes = b"",
         suffix: Bytes = b"",

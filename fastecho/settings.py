@@ -54,6 +54,15 @@ SETTINGS: tuple[Setting, ...] = (
         "one listener for each thread with SO_REUSEPORT, instead of one for all",
     ),
     Setting(
+        "service",
+        "choice",
+        "echo",
+        "what a connection gets: echo (RFC 862), discard (nothing: what it sends is dropped, RFC "
+        "863) or chargen (a pattern without end, RFC 864); the last two over TCP and Unix sockets",
+        choices=("echo", "discard", "chargen"),
+        metavar="WHAT",
+    ),
+    Setting(
         "frame",
         "choice",
         "recv",

@@ -250,7 +250,11 @@ enum fe_path {
     /* Replies of either kind of echo go through a fault. (Those of callbacks may as well.) */
     FE_PATH_FAULT = 3,
     /* Nothing is served yet: its PROXY header is awaited. */
-    FE_PATH_PROXY = 4
+    FE_PATH_PROXY = 4,
+    /* From here on there is no echo. What comes in is dropped (RFC 863). */
+    FE_PATH_DISCARD = 5,
+    /* A pattern goes out without end, and what comes in is dropped (RFC 864). */
+    FE_PATH_CHARGEN = 6
 };
 
 typedef struct fe_connection {
@@ -279,7 +283,12 @@ typedef struct fe_connection {
     fe_timer timer;
     /* Neighbours in the ready list; next also links the free and the reap list. */
     uint32_t next;
-    uint32_t previous;
+    union {
+        uint32_t previous;
+        /* FE_PATH_CHARGEN, which is never on the ready list: the place in the pattern of the next
+         * byte to be sent (chargen.h). */
+        uint32_t pattern_at;
+    };
     /* Index of the listener that it came through. */
     uint16_t listener;
     /* enum fe_state. */

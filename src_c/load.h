@@ -35,7 +35,15 @@
 #include "pattern.h"
 #include "schedule.h"
 
-enum fe_load_mode { FE_LOAD_CLOSED_LOOP = 0, FE_LOAD_OPEN_LOOP, FE_LOAD_RECONNECT, FE_LOAD_IDLE };
+enum fe_load_mode {
+    FE_LOAD_CLOSED_LOOP = 0,
+    FE_LOAD_OPEN_LOOP,
+    FE_LOAD_RECONNECT,
+    FE_LOAD_IDLE,
+    /* In one direction, without messages (load_oneway.h). */
+    FE_LOAD_UPLOAD,
+    FE_LOAD_DOWNLOAD
+};
 
 enum fe_load_state {
     /* No descriptor. */
@@ -47,7 +55,7 @@ enum fe_load_state {
     /* The handshake is under way. */
     FE_LOAD_CONNECTING,
     FE_LOAD_OPEN,
-    /* Reconnect mode: our FIN is sent, the server's is awaited. */
+    /* Reconnect mode, uploads: our FIN is sent, the server's is awaited. */
     FE_LOAD_ENDING
 };
 

@@ -23,6 +23,7 @@ import benchmarks.echo
 import benchmarks.figures
 import benchmarks.figures.callbacks
 import benchmarks.figures.faults
+import benchmarks.figures.oneway
 import benchmarks.figures.paths
 import benchmarks.figures.queues
 import benchmarks.figures.udp
@@ -315,4 +316,5 @@ def test_every_kind_of_figure_can_be_measured() -> None:
         known |= {*benchmarks.figures.faults.FIGURES, *benchmarks.figures.queues.FIGURES}
         known |= {*benchmarks.figures.paths.FIGURES, *benchmarks.figures.udp.FIGURES}
         known |= {*benchmarks.restart.MAKERS}
+        known |= {*benchmarks.figures.oneway.FIGURES}
         assert figures.keys() <= known

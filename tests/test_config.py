@@ -46,6 +46,7 @@ def test_the_defaults() -> None:
         "threads": 1,
         "backlog": None,
         "reuse_port": False,
+        "service": "echo",
         "frame": "recv",
         "prefix": b"",
         "suffix": b"",
@@ -349,7 +350,7 @@ def test_a_file_carries_every_kind_of_value(tmp_path: Path) -> None:
 WRONG_FILES: list[tuple[str | bytes, str]] = [
     ("max-frame = 1", "{path}: key 'max-frame' is not a setting: did you mean max_frame?"),
     ("thread = 1", "{path}: key 'thread' is not a setting: did you mean threads?"),
-    ("[server]\nthreads = 1", "{path}: key 'server' is not a setting: there are bind, threads,"),
+    ("[server]\nthreads = 1", "{path}: key 'server' is not a setting: did you mean service?"),
     ('threads = "2"', "{path}: threads '2' must be a whole number from 1 to 1024"),
     ("threads = 2.0", "{path}: threads 2.0 must be a whole number"),
     ("threads = true", "{path}: threads True must be a whole number"),

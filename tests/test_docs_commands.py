@@ -46,6 +46,7 @@ OTHERS = {
     "docs/how-to/connections-time-out.md": "test_how_to_queues.py",
     "docs/how-to/udp.md": "test_how_to_udp.py",
     "docs/how-to/test-your-client.md": "test_examples.py",
+    "docs/how-to/throughput.md": "test_how_to_throughput.py",
     "docs/how-to/embed-a-server.md": "test_examples.py",
 }
 """Pages whose `console` and `python` blocks another test runs; `sh` blocks are looked at here."""

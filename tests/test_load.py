@@ -409,7 +409,10 @@ def test_too_few_descriptors_are_one_error() -> None:
         ({"size": (64 << 20) + 1}, "size must be between 1 and 67108864, not 67108865"),
         ({"timeout": 0}, "timeout must be between 0.001 and 1000000.0, not 0"),
         ({"frame": "recv"}, "frame must be one of raw, line, length, not 'recv'"),
-        ({"mode": "fast"}, "mode must be one of closed, open, reconnect, idle, not 'fast'"),
+        (
+            {"mode": "fast"},
+            "mode must be one of closed, open, reconnect, idle, upload, download, not 'fast'",
+        ),
         ({"close": "now"}, "close must be one of fin, reset, not 'now'"),
         ({"prefix": b"x"}, "prefix needs frame 'line' or 'length', not 'raw'"),
         ({"suffix": b"x" * 4097, "frame": "line"}, "the length of suffix must be between 0 and"),

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from fastecho.cli._summary import count_text, time_text
+from fastecho.cli._summary import bytes_text, count_text, time_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -41,8 +41,14 @@ ROWS = 12
 """Intervals that the table holds."""
 
 
-def _cells(one: Interval) -> tuple[str, ...]:
-    """Return rate, p50, p99, maximum and failures of an interval."""
+def _cells(one: Interval, *, one_way: bool) -> tuple[str, ...]:
+    """Return rate, p50, p99, maximum and failures of an interval.
+
+    In one direction the rate is in bytes, and there are no times.
+    """
+    if one_way:
+        rate = bytes_text(one.bytes / one.elapsed if one.elapsed else 0.0)
+        return (f"{rate}/s", "-", "-", "-", f"{one.failures:,}")
     times = [
         "-" if value is None else time_text(value * 1e6) for value in (one.p50, one.p99, one.max)
     ]
@@ -113,6 +119,7 @@ class Line(StatusLine):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        self._one_way = plan.is_one_way
         self._end = "" if plan.duration is None else f" of {plan.duration:g}"
         self._failures = 0
         self._lost: int | None = 0 if plan.udp else None
@@ -125,11 +132,11 @@ class Line(StatusLine):
             self._lost += one.lost or 0
         if not self._due():
             return
-        rate, p50, p99, _, _ = _cells(one)
+        rate, p50, p99, _, _ = _cells(one, one_way=self._one_way)
         now = one.start + one.elapsed
-        text = f"{now:.3g}{self._end} s  {rate} messages/s  p50 {p50}  p99 {p99}"
+        told = rate if self._one_way else f"{rate} messages/s  p50 {p50}  p99 {p99}"
         lost = "" if self._lost is None else f"  lost {self._lost:,}"
-        self.put(f"{text}  failures {self._failures:,}{lost}")
+        self.put(f"{now:.3g}{self._end} s  {told}  failures {self._failures:,}{lost}")
 
     def close(self) -> None:
         """Take the line away."""
@@ -143,6 +150,7 @@ class Table:
         from rich.console import Console
         from rich.live import Live
 
+        self._one_way = plan.is_one_way
         self._title = ", ".join(str(one) for one in plan.targets)
         self._lost = plan.udp
         self._rows: list[tuple[str, ...]] = []
@@ -154,8 +162,9 @@ class Table:
 
     def interval(self, one: Interval) -> None:
         """Add a row."""
+        cells = _cells(one, one_way=self._one_way)
         lost = (f"{one.lost or 0:,}",) if self._lost else ()
-        row = (f"{one.start + one.elapsed:.3g} s", *_cells(one)[:4], *lost, *_cells(one)[4:])
+        row = (f"{one.start + one.elapsed:.3g} s", *cells[:4], *lost, *cells[4:])
         self._rows = [*self._rows, row][-ROWS:]
         if self._due():
             self._live.update(self._table(), refresh=True)
@@ -173,8 +182,9 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=Text(self._title))
+        rate = "throughput" if self._one_way else "messages/s"
         lost = ("lost",) if self._lost else ()
-        for name in ("time", "messages/s", "p50", "p99", "max", *lost, "failures"):
+        for name in ("time", rate, "p50", "p99", "max", *lost, "failures"):
             table.add_column(name, justify="right")
         for row in self._rows:
             table.add_row(*row, style="red" if row[-1] != "0" else None)

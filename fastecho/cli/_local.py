@@ -12,6 +12,7 @@ import sys
 from contextlib import contextmanager
 
 from fastecho.errors import StartError
+from fastecho.measure.oneway import SERVICES
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def _words(plan: Plan) -> list[str]:
         if largest > USUAL_FRAME:
             words += [f"--max-frame={largest}", f"--high-water={4 * largest}"]
         words += [f"--prefix={os.fsdecode(plan.prefix)}", f"--suffix={os.fsdecode(plan.suffix)}"]
+    if plan.is_one_way:
+        words.append(f"--service={SERVICES[plan.loop]}")
     if plan.send_proxy is not None:
         words.append("--proxy-protocol=required")
     if plan.identify:

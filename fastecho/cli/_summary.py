@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 from fastecho.cli._bars import BLOCKS, bars
 from fastecho.cli._terminal import printable
+from fastecho.measure.oneway import SERVICES
+from fastecho.measure.oneway import rate_text as oneway_text
 from fastecho.measure.words import (
     FAILURES,
     clock_text,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "PERCENTILES", "Paint", "count_text", "look_of", "rate_text", "summary",
+    "PERCENTILES", "Paint", "bytes_text", "count_text", "look_of", "rate_text", "summary",
     "time_text",
 ]  # fmt: skip
 
@@ -61,6 +63,8 @@ LOOPS = {
     "closed": "closed loop (each connection sends after its reply)",
     "open": "open loop (sent on a schedule, whatever the server does)",
     "reconnect": "reconnect (connect, echo one message, close)",
+    "upload": "upload (to a discard server, in one direction)",
+    "download": "download (from a chargen server, in one direction)",
 }
 LEAST_SPIN_SECONDS = 0.001
 """Less is no news: every thread waits so for the start."""
@@ -130,12 +134,15 @@ def count_text(value: float) -> str:
 
 
 def rate_text(result: Mapping[str, Any]) -> str:
-    """Return messages and bytes per second."""
+    """Return messages and bytes per second; of a run in one direction there are bytes alone."""
+    if result.get("plan", {}).get("loop") in SERVICES:
+        return f"{bytes_text(result.get('bytes_per_s', 0.0))}/s"
     rate = f"{count_text(result.get('messages_per_s', 0.0))} messages/s"
-    return f"{rate}, {_bytes_text(result.get('bytes_per_s', 0.0))}/s"
+    return f"{rate}, {bytes_text(result.get('bytes_per_s', 0.0))}/s"
 
 
-def _bytes_text(value: float) -> str:
+def bytes_text(value: float) -> str:
+    """Return a number of bytes with three digits and its unit, of decimal thousands."""
     for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB")):
         if value < limit * 0.9995:
             return f"{_digits(value / limit * 1e3)} {unit}"
@@ -207,7 +214,9 @@ def _load_words(plan: Mapping[str, Any]) -> str:
     ]
     if plan.get("depth", 1) != 1:
         words.append(f"depth {plan['depth']}")
-    if "size" in plan:
+    if plan.get("loop") == "upload":
+        words.append(f"sends of {plan.get('size')} bytes")
+    elif "size" in plan and plan.get("loop") != "download":
         words.append(f"messages of {plan['size']} byte{'' if plan['size'] == '1' else 's'}")
     if plan.get("frame", "recv") != "recv":
         words.append(f"frame {plan['frame']}")
@@ -222,7 +231,11 @@ def _rates(run: Mapping[str, Any], paint: Paint, width: int) -> str:
     text = _line("rate", paint(rate_text(run), "bold"))
     messages, elapsed = run.get("messages", 0), run.get("elapsed_s", 0.0)
     plan = run.get("plan", {})
-    text += _line("", replies_text(messages, elapsed, str(plan.get("loop", ""))))
+    loop = str(plan.get("loop", ""))
+    if loop in SERVICES:
+        text += _line("", oneway_text(loop, run.get("bytes", 0), elapsed, bytes_text))
+    else:
+        text += _line("", replies_text(messages, elapsed, loop))
     wanted = plan.get("rate_per_s")
     reached = run.get("messages_per_s", 0.0)
     if wanted and reached < wanted * 0.99:

@@ -60,6 +60,7 @@ examples:
   fastecho bench 127.0.0.1:7777 -c 64 -d 5s --find-max 'p99<1ms'
   fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000
   fastecho bench balancer:7 --send-proxy v2 --identify
+  fastecho bench --server --upload --fail-if 'throughput<1G'
   fastecho bench udp://127.0.0.1:7777 -c 4 -p 16 -s 1400 --fail-if 'loss>0.1%'"""
 
 RESULTS = """\
@@ -143,9 +144,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="RULE",
         help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
-        "'rate<50k' (with --reconnect, connections a second), 'failures>0', 'lost>0', "
-        "'service.p99>1ms', 'connect.p99>5ms'; over UDP 'loss>0.1%%', 'duplicates>0', "
-        "'reordered>0'",
+        "'rate<50k' (with --reconnect, connections a second), 'throughput<100M' (bytes a second), "
+        "'failures>0', 'lost>0', 'service.p99>1ms', 'connect.p99>5ms'; over UDP 'loss>0.1%%', "
+        "'duplicates>0', 'reordered>0'",
     )
     group.add_argument(
         "--find-max",
@@ -248,6 +249,10 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.schedule is not None and plan.rate is None and args.find_max is None:
         reason = "has no effect without --rate or --find-max"
         raise ConfigError("--schedule", args.schedule, reason)
+    for flag in ("--hgrm", "--html") if plan.is_one_way else ():
+        if (path := getattr(args, flag[2:])) is not None:
+            reason = f"shows messages and their latencies, which --{plan.loop} has not"
+            raise ConfigError(flag, path, reason)
     return plan
 
 

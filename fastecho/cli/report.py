@@ -122,6 +122,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--hgrm", args.hgrm, f"has nothing to show: {paths[0]} holds no latencies"
         )
+    for result, path in zip(results, paths, strict=True):
+        if args.html is not None and result.plan.is_one_way:
+            reason = f"shows messages, and {path} has none: it is of bench --{result.plan.loop}"
+            raise ConfigError("--html", args.html, reason)
     outputs = Outputs(args)
     stream = sys.stderr if outputs.takes_stdout else sys.stdout
     if len(results) == 1:
@@ -296,23 +300,25 @@ def comparison_text(comparison: Comparison, *, color: bool) -> str:
 
 
 def _row(figure: Figure, paint: Paint) -> str:
-    from fastecho.cli._summary import count_text, time_text
+    from fastecho.cli._summary import bytes_text, count_text, time_text
 
+    tells = {"rate": count_text, "throughput": bytes_text}
     cells = [
         "-"
         if value is None
-        else f"{count_text(value)}/s"
-        if figure.name == "rate"
+        else f"{tells[figure.name](value)}/s"
+        if figure.name in tells
         else time_text(value)
         for value in (figure.baseline, figure.value)
     ]
     ratio = "" if figure.ratio is None else f"{figure.ratio:.3f}"
     between = "" if figure.low is None else f"{figure.low:.3f} and {figure.high:.3f}"
-    better = figure.verdict == ("more" if figure.name == "rate" else "less")
+    better = figure.verdict == ("more" if figure.name in tells else "less")
     words = _words(figure)
     if figure.verdict in ("more", "less"):
         words = paint(words, "green" if better else "red")
-    return f"{figure.name:<8}{cells[0]:>14}{cells[1]:>14}{ratio:>9}   {between:<18}  {words}\n"
+    first = f"{figure.name:<8}{cells[0]:>{22 - max(len(figure.name), 8)}}"
+    return f"{first}{cells[1]:>14}{ratio:>9}   {between:<18}  {words}\n"
 
 
 def _words(figure: Figure) -> str:

@@ -194,7 +194,8 @@ def _check_probes(merged: Merged) -> None:
     if not merged.values["probes"]:
         return
     name = merged.labels["probes"]
-    for other, plain in (("frame", "recv"), ("prefix", b""), ("suffix", b"")):
+    plains = (("service", "echo"), ("frame", "recv"), ("prefix", b""), ("suffix", b""))
+    for other, plain in plains:
         if merged.values[other] != plain:
             reason = f"cannot be used with {name}, which needs a plain echo"
             raise ConfigError(merged.labels[other], merged.given[other], reason)
@@ -407,6 +408,8 @@ class _Serving:
             if not is_loopback(one.address.host or ""):
                 self.say("warning", f"{one.address} can be reached from other machines")
         self.say("info", f"threads: {server.threads}")
+        if self.config.service != "echo":
+            self.say("info", f"service: {self.config.service}")
         for sentence in _without_effect(self.config, bool(server.datagram_sockets)):
             self.say("warning", sentence)
         if self.takes_orders:

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "Comparison", "Figure", "compare", "key_of", "merge"]
 
 FIGURES = ("rate", "p50", "p90", "p99", "p99.9", "max")
+FIGURES_ONE_WAY = ("throughput",)
+"""Of two runs in one direction."""
+RATES = ("rate", "throughput")
+"""Figures of which more is better, and which may be 0 for a while."""
 NEIGHBOURS = {"p90": ("p50", "p99"), "p99.9": ("p99", "max")}
 """Whose spread a percentile borrows that intervals without histograms do not have."""
 BATCHES = 8
@@ -57,8 +61,9 @@ class Figure:
     """One figure of two runs.
 
     Attributes:
-        name: of FIGURES.
-        baseline, value: messages a second for the rate, otherwise microseconds; None: no reply.
+        name: of FIGURES, or FIGURES_ONE_WAY.
+        baseline, value: messages a second for the rate, bytes a second for the throughput,
+            otherwise microseconds; None: no reply.
         ratio: value / baseline; None if there is none.
         low, high: what the ratio may be; None if the runs are too short to tell.
         verdict: "within noise", "more", "less" or "cannot tell".
@@ -97,7 +102,8 @@ class Comparison:
 
     Attributes:
         baseline, name: what the two runs are called.
-        figures: a Figure for each of FIGURES.
+        figures: a Figure for each of FIGURES, or, where both went in one direction, of
+            FIGURES_ONE_WAY.
         notes: sentences that a reader must know: plans that differ, failures.
     """
 
@@ -141,14 +147,17 @@ def compare(results: Sequence[Result], *, baseline: int = 0) -> list[Comparison]
 
 
 def key_of(name: str) -> str:
-    """Return the key of a figure in JSON: messages_per_s, latency_us.p99."""
+    """Return the key of a figure in JSON: messages_per_s, bytes_per_s, latency_us.p99."""
+    if name == "throughput":
+        return "bytes_per_s"
     return "messages_per_s" if name == "rate" else f"latency_us.{name}"
 
 
 def _figures(baseline: Result, result: Result) -> list[Figure]:
     spreads = _Spread(baseline), _Spread(result)
     found = []
-    for name in FIGURES:
+    one_way = baseline.plan.is_one_way and result.plan.is_one_way
+    for name in FIGURES_ONE_WAY if one_way else FIGURES:
         values = [_value(one, name) for one in (baseline, result)]
         found.append(Figure(name, values[0], values[1], _together(name, spreads, values)))
     return found
@@ -158,6 +167,8 @@ def _value(result: Result, name: str) -> float | None:
     """Return a figure of a whole run."""
     if name == "rate":
         return result.messages_per_s or None
+    if name == "throughput":
+        return result.bytes_per_s or None
     percent = 100.0 if name == "max" else float(name[1:])
     seconds = result.percentile(percent)
     return None if seconds is None else seconds * 1e6
@@ -168,7 +179,10 @@ class _Spread:
 
     def __init__(self, result: Result) -> None:
         self._batches = _batches(result.intervals)
-        self._values: dict[str, list[float]] = {"rate": [_rate(one) for one in self._batches]}
+        self._values: dict[str, list[float]] = {
+            "rate": [_rate(one, "messages") for one in self._batches],
+            "throughput": [_rate(one, "bytes") for one in self._batches],
+        }
         histograms = [latencies_of(batch) for batch in self._batches]
         known = [one for one in histograms if one is not None]
         for name in FIGURES[1:]:
@@ -198,10 +212,10 @@ class _Spread:
         if count < FEWEST or not any(values):
             return None
         # A rate may be 0 for a while; a latency may be far from the others.
-        seen = [math.log(value) for value in values] if name != "rate" else values
+        seen = [math.log(value) for value in values] if name not in RATES else values
         middle = math.fsum(seen) / count
         variance = math.fsum((one - middle) ** 2 for one in seen) / (count - 1)
-        return (variance / middle**2 if name == "rate" else variance), count
+        return (variance / middle**2 if name in RATES else variance), count
 
 
 def _batches(intervals: Sequence[Interval]) -> list[list[Interval]]:
@@ -214,9 +228,9 @@ def _batches(intervals: Sequence[Interval]) -> list[list[Interval]]:
     return [whole[n : n + size] for n in range(0, len(whole) - size + 1, size)]
 
 
-def _rate(batch: Sequence[Interval]) -> float:
+def _rate(batch: Sequence[Interval], of: str) -> float:
     seconds = math.fsum(one.elapsed for one in batch)
-    return sum(one.messages for one in batch) / seconds if seconds else 0.0
+    return float(sum(getattr(one, of) for one in batch) / seconds) if seconds else 0.0
 
 
 def _typical(batch: Sequence[Interval], name: str) -> float | None:
@@ -238,7 +252,7 @@ def _together(
     square = sum(v * v / (count - 1) for v, count in (one, other))
     freedom = variance * variance / square if square else math.inf
     floor = RESOLUTION
-    if name != "rate":
+    if name not in RATES:
         floor = max(floor, *(BUCKET_US / value for value in values if value))
     return max(_student(freedom) * math.sqrt(variance), floor)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fastecho.errors import NO_VALUE, ConfigError, shown
 
-from . import datagrams, values
+from . import datagrams, oneway, values
 from .values import seconds_text
 from .words import counted
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fastecho.address import Address
 
-    Loop = Literal["closed", "open", "reconnect"]
+    Loop = Literal["closed", "open", "reconnect", "upload", "download"]
     Target = str | tuple[str, int] | Address
 
 __all__ = [
@@ -112,6 +112,16 @@ OPTIONS: tuple[Option, ...] = (
         metavar="N", key="rate_per_s", unset="closed loop: the next message after each reply",
     ),
     Option(
+        "upload", values.switch, False,
+        "no messages, one direction: send as fast as a discard server takes it (RFC 863)",
+        group=LOAD,
+    ),
+    Option(
+        "download", values.switch, False,
+        "the other direction: read what a chargen server sends, and verify it (RFC 864)",
+        group=LOAD,
+    ),
+    Option(
         "schedule", values.choice("fixed", "poisson"), "fixed",
         "when the messages of an open loop are due: fixed (evenly) or poisson (at random, as "
         "independent users would)",
@@ -134,7 +144,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "size", values.size, "64",
-        "bytes of a message: 64, 64:1024 (each as likely) or 64*9,1024*1 (nine of ten have 64)",
+        "bytes of a message: 64, 64:1024 (each as likely) or 64*9,1024*1 (nine of ten have 64); "
+        f"with --upload those of each send, {oneway.SEND_SIZE} unless it is given",
         group=MESSAGES, letter="-s", metavar="SIZE",
     ),
     Option(
@@ -212,7 +223,7 @@ ADDED = ("connections", "threads", "rate", "messages", "idle_connections")
 """What several runs have more of together than each: a sum keeps no limit of a single run."""
 
 # A file that says `loop` needs no `reconnect`, and the label is the result's.
-_NOT_IN_JSON = {"reconnect", "label"}
+_NOT_IN_JSON = {"reconnect", "upload", "download", "label"}
 
 
 def flag_of(name: str) -> str:
@@ -234,8 +245,10 @@ class Plan:
             given.
         messages: the run ends once so many were sent; None: no limit.
         rate: messages a second over all connections (open loop); None: closed loop.
+        upload, download: no messages, but bytes in one direction, for `duration`.
         schedule: of an open loop or find_max(), "fixed" or "poisson".
-        size: bytes of a message, or a distribution: "64:1024", "64*9,1024*1", or sizes in a list.
+        size: bytes of a message, or a distribution: "64:1024", "64*9,1024*1", or sizes in a list;
+            of an upload, the bytes of each send.
         frame: "recv", "line" or "length"; prefix, suffix: what the server adds to each reply.
         reconnect: a new connection for each message; close: "fin" or "reset", how it ends.
         warmup, ramp, timeout, interval: seconds; timeout None: 5 s, over UDP 1 s.
@@ -259,6 +272,8 @@ class Plan:
     duration: float | None
     messages: int | None
     rate: float | None
+    upload: bool
+    download: bool
     schedule: Literal["fixed", "poisson"]
     depth: int
     warmup: float
@@ -288,6 +303,8 @@ class Plan:
         duration: float | str | None = None,
         messages: int | None = None,
         rate: float | str | None = None,
+        upload: bool = False,
+        download: bool = False,
         schedule: Literal["fixed", "poisson"] = "fixed",
         size: int | str | Sequence[int] = "64",
         frame: Literal["recv", "line", "length"] = "recv",
@@ -315,8 +332,18 @@ class Plan:
 
     @property
     def loop(self) -> Loop:
-        """What decides when the next message is sent: "closed", "open" or "reconnect"."""
+        """What decides when the next message is sent: "closed", "open" or "reconnect".
+
+        Or the one direction in which bytes go: "upload" or "download".
+        """
+        if self.is_one_way:
+            return "upload" if self.upload else "download"
         return "reconnect" if self.reconnect else "closed" if self.rate is None else "open"
+
+    @property
+    def is_one_way(self) -> bool:
+        """Whether bytes go in one direction, and there are no messages."""
+        return self.upload or self.download
 
     @property
     def udp(self) -> bool:
@@ -373,7 +400,8 @@ class Plan:
         Raises:
             ConfigError: a value is wrong; it names the key.
         """
-        found: dict[str, Any] = {"label": label, "reconnect": data.get("loop") == "reconnect"}
+        loops = ("reconnect", "upload", "download")
+        found: dict[str, Any] = {"label": label, **{one: data.get("loop") == one for one in loops}}
         sums: dict[str, Any] = {}
         for option in OPTIONS:
             if option.name in _NOT_IN_JSON or option.key not in data:
@@ -448,6 +476,8 @@ def read_options(flags: Mapping[str, object], targets: Sequence[Target]) -> Plan
     for one in OPTIONS:
         value = flags.get(one.name)
         found[one.name] = one.default if value is None else one.read(value, one.flag)
+    if found["upload"] and flags.get("size") is None:
+        found["size"] = oneway.SEND_SIZE
     found["targets"] = values.targets(list(targets), "target")
     given = {name: as_written(flags, name) for name in found if flags.get(name) is not None}
     _settle(found, _Refuse({**found, **given}, flag_of))
@@ -486,6 +516,7 @@ class _Refuse:
 
 
 def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
+    oneway.refuse_misfits(found, refuse)
     threads, label = found["threads"], refuse.label
     for name in ("connections", "messages"):
         if found[name] is not None and found[name] < threads:
@@ -528,7 +559,9 @@ def _sentences(plan: Plan) -> list[str]:
     size = "1 byte" if plan.size == "1" else f"{plan.size} bytes"
     frame = "" if plan.frame == "recv" else f", frame {plan.frame}"
     first = f"{targets}: {by} {span}, messages of {size}{frame}."
-    if plan.loop == "open":
+    if plan.is_one_way:
+        first, second = f"{targets}: {by} {span}.", oneway.load_text(plan)
+    elif plan.loop == "open":
         assert plan.rate is not None
         how = "evenly" if plan.schedule == "fixed" else "at random times (Poisson)"
         second = f"Open loop: {plan.rate:,.10g} messages/s, {how}, whatever the server does."

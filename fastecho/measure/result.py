@@ -511,7 +511,10 @@ def _lines(result: Result) -> list[str]:
     name = f"{result.label}: " if result.label else ""
     targets = ", ".join(str(one) for one in result.plan.targets)
     rates = f"{result.messages_per_s:,.0f} messages/s, {result.bytes_per_s / 1e6:,.3g} MB/s"
-    lines = [f"{name}{targets}, {result.plan.loop} loop, {result.elapsed:.3g} s: {rates}"]
+    loop = f"{result.plan.loop} loop"
+    if result.plan.is_one_way:
+        loop, rates = result.plan.loop, rates.partition(", ")[2]
+    lines = [f"{name}{targets}, {loop}, {result.elapsed:.3g} s: {rates}"]
     for title in HISTOGRAMS:
         histogram = getattr(result, title)
         if histogram is not None and histogram.count:

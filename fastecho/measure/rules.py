@@ -35,10 +35,14 @@ _HISTOGRAMS = {
     "connect": "connect",
     "schedule": "schedule_error",
 }
+_RATES = {"rate": ("", "/s"), "throughput": ("", "/s", "B/s")}
+"""What counts a second, and the units that may be written."""
 DATAGRAMS = ("duplicates", "reordered", "foreign", "not_sent")
 """Counts that only datagrams have."""
 _FIGURES = (*(f"p{percent:g}" for percent in PERCENTILES), "max", "mean")
-_RULE = re.compile(r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kM]?)([a-zµ]*(?:/s)?|%)\s*")
+_RULE = re.compile(
+    r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kMG]?)(B?[a-zµ]*(?:/s)?|%)\s*"
+)
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
@@ -47,7 +51,7 @@ class Rule:
 
     Metrics: p50, p75, p90, p95, p99, p99.9, p99.99, max and mean of the latency; the same of
     another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second, each
-    on a connection of its own with --reconnect);
+    on a connection of its own with --reconnect); throughput (bytes a second);
     failures (of all kinds) and each kind by its name; loss, in percent; over UDP also duplicates,
     reordered and foreign. Times need a unit: ns, us, ms, s, m or h.
 
@@ -79,12 +83,12 @@ class Rule:
             raise ConfigError(option, text, "has a comma that groups no thousands: write 2.5")
         if number is None:
             raise ConfigError(option, text, "has no number to compare with, such as p99>2ms")
-        scale = {"k": 1e3, "M": 1e6}.get(found[4], 1.0)
+        scale = {"k": 1e3, "M": 1e6, "G": 1e9}.get(found[4], 1.0)
         self.limit = number * scale * self._unit(found[4], found[5])
 
     def _parts(self, metric: str, without: Sequence[str]) -> tuple[str, str]:
         """Return the histogram ("" for a count or rate) and the figure that a metric means."""
-        if metric in ("rate", "failures", "loss", *FAILURES, *DATAGRAMS):
+        if metric in (*_RATES, "failures", "loss", *FAILURES, *DATAGRAMS):
             return "", metric
         name, dot, figure = metric.partition(".")
         if name in _HISTOGRAMS and dot and figure in _FIGURES:
@@ -96,10 +100,10 @@ class Rule:
         def there(*names: str) -> list[str]:
             return [one for one in names if one.partition(".")[0] not in without]
 
-        counts = ("rate", "failures", "loss", *FAILURES, *DATAGRAMS)
+        counts = (*_RATES, "failures", "loss", *FAILURES, *DATAGRAMS)
         known = there(*counts, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS))
         near = get_close_matches(metric, known, n=1)
-        some = there("rate", "failures", "service.p99", "connect.p99", "schedule.p50")
+        some = there(*_RATES, "failures", "service.p99", "connect.p99", "schedule.p50")
         hint = f"there are p50 to p99.99, max, mean, {', '.join(some)}"
         hint = f"did you mean {near[0]}?" if near else hint
         raise ConfigError(self.option, self.text, f"has no metric {metric!r}: {hint}")
@@ -114,8 +118,9 @@ class Rule:
             if unit not in ("", "%"):
                 raise ConfigError(self.option, self.text, "takes % or no unit after its number")
             return 1.0
-        if unit not in ("", "/s") or (unit and self.metric != "rate"):
-            what = "/s or no unit" if self.metric == "rate" else "no unit"
+        units = _RATES.get(self.metric, ("",))
+        if unit not in units:
+            what = " or ".join([*units[1:], "no unit"])
             raise ConfigError(self.option, self.text, f"takes {what} after its number")
         return 1.0
 
@@ -126,6 +131,11 @@ class Rule:
 
     def check_plan(self, plan: Plan) -> None:
         """Raise ConfigError if a run of this plan has no such metric."""
+        if plan.is_one_way and (self.metric == "rate" or self._histogram not in ("", "connect")):
+            reason = (
+                f"is not measured with --{plan.loop}: write throughput, failures or connect.p99"
+            )
+            raise ConfigError(self.option, self.text, reason)
         if (self.metric == "loss" or self.metric in DATAGRAMS) and not plan.udp:
             raise ConfigError(self.option, self.text, "needs datagrams: a target udp://HOST:PORT")
         if (self.metric == "foreign" or self._histogram == "connect") and plan.udp:
@@ -140,6 +150,8 @@ class Rule:
         """Return the metric's value in a result, in seconds if it is a time; None without any."""
         if self.metric == "rate":
             return result.messages_per_s
+        if self.metric == "throughput":
+            return result.bytes_per_s
         if self.metric == "failures":
             return float(result.failed)
         if self.metric == "loss" or self.metric in DATAGRAMS:
@@ -177,7 +189,7 @@ class Rule:
         if self.metric == "loss":
             return f"{value:.6g}%"
         if not self._histogram:
-            return f"{value:,.0f}/s" if self.metric == "rate" else f"{value:,.0f}"
+            return f"{value:,.0f}{_RATES.get(self.metric, ('',))[-1]}"
         for unit, size in (("s", 1.0), ("ms", 1e-3)):
             if value >= size:
                 return f"{value / size:.4g} {unit}"

@@ -293,6 +293,8 @@ class _Run:
             idle = self.idle.snapshot()
             for name in FAILURES:
                 found[name] += idle[name]  # type: ignore[literal-required]
+        if self.plan.is_one_way:
+            found["right"] = 0 if found["extra_bytes"] else found["bytes"]
         return found
 
     def _look(self, on_interval: Callable[[Interval], object] | None, now: float) -> None:
@@ -362,7 +364,7 @@ class _Run:
             described=described,
             gap=counts["gap_ns"] / 1e9,
             longest_gap=counts["longest_gap_ns"] / 1e9,
-            latency=self._merged("latency"),
+            latency=None if self.plan.is_one_way else self._merged("latency"),
             service=self._merged("service") if is_open else None,
             connect=connect if connect.count and not self.plan.udp else None,
             schedule_error=self._merged("schedule_error") if is_open else None,

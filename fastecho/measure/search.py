@@ -107,6 +107,8 @@ def check_limit(rule: Rule, plan: Plan) -> None:
     if not rule.depends_on_rate:
         reason = "limits no latency: a rate is searched by one, such as p99<1ms"
         raise ConfigError(rule.option, rule.text, reason)
+    if plan.is_one_way:
+        raise ConfigError(rule.option, rule.text, f"does not go together with --{plan.loop}")
     if plan.reconnect:
         raise ConfigError(rule.option, rule.text, "does not go together with --reconnect")
     if plan.udp and plan.depth != 1:

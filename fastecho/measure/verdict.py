@@ -11,6 +11,7 @@ import errno
 from fastecho.errors import StartError
 
 from .datagrams import percent_text
+from .oneway import no_service
 from .preflight import names_of
 from .result import FAILURES_OF_MESSAGES
 from .values import seconds_text
@@ -54,6 +55,8 @@ def wrong_bytes(counts: Mapping[str, int]) -> int:
 def no_echo(plan: Plan, counts: Mapping[str, int], described: list[str]) -> StartError:
     """Return the error of a run that had failures and not one right reply."""
     names = names_of(plan)
+    if plan.is_one_way and (error := no_service(names, plan, counts, described)) is not None:
+        return error
     first = f" ({described[0]})" if described else ""
     span = seconds_text(plan.timeout)
     if wrong_bytes(counts):
