@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 
+from .address import Address
 from .inherited import adopt
 from .listen_tcp import open_tcp
 from .listen_unix import open_unix
@@ -31,6 +32,7 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
         list[Listener]: in the order of `bind`; the addresses of a name stand together and share
         one port, also when port 0 was asked; so do the sockets of reuse_port, worker 0 first.
     Raises:
+        ConfigError: systemd:NAME, and no such socket was passed.
         StartError: an address cannot be resolved, bound or listened on; nothing stays open.
     Thread: any.   Cost: a few system calls each; a name waits for the resolver.
     Source: ip(7), ipv6(7), unix(7), listen(2); sd_listen_fds(3) for inherited descriptors.
@@ -43,6 +45,8 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
                 listeners.append(open_unix(address, config.backlog))
             elif address.kind == "fd":
                 listeners.append(adopt(address, config))
+            elif address.kind == "systemd":
+                _adopt_passed(address, config, listeners)
             elif address.kind == "udp":
                 raise refused(address, str(address), OSError(errno.EPROTONOSUPPORT, "no UDP yet"))
             else:
@@ -56,3 +60,15 @@ def open_listeners(config: Config, workers: int) -> list[Listener]:
             listener.close()
         raise
     return listeners
+
+
+def _adopt_passed(address: Address, config: Config, listeners: list[Listener]) -> None:
+    """Append what was passed under the address's name."""
+    from .passed import choose, name_some  # here: other servers start without it
+
+    assert address.name is not None
+    name_some(one.name for one in config.bind if one.name)
+    listeners.extend(
+        adopt(Address("systemd", name=one.name, fd=one.fd), config)
+        for one in choose(address.name, "bind")
+    )

@@ -82,8 +82,8 @@ class Server(Changing):
     A server is used once: after it has ended, make another one. A process can have many.
 
     Args:
-        bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "unix:PATH", "fd://3", a
-            (host, port) pair, or a list of these. Port 0 picks a free one.
+        bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "unix:PATH", "fd://3",
+            "systemd:NAME", a (host, port) pair, or a list of these. Port 0 picks a free one.
         threads: workers, each with its own loop; int >= 1.
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
@@ -202,8 +202,8 @@ class Server(Changing):
         self._refusing = False
         # Set before anything is done to the listeners for the end.
         self._ending = False
-        # Set before the end begins: it still accepts.
-        self._leaving = False
+        # Opened before the end begins: it still accepts.
+        self._leaving = Latch()
         self._delayed: threading.Timer | None = None
         self._admitting = False
         self._ended = Latch()
@@ -225,6 +225,7 @@ class Server(Changing):
         Installs no signal handlers.
 
         Raises:
+            ConfigError: systemd:NAME, and no socket of that name was passed to this process.
             StartError: an address could not be resolved, bound or listened on.
             OSError: a descriptor, memory or a thread was refused; nothing is left behind.
             RuntimeError: it was started before.
@@ -337,6 +338,7 @@ class Server(Changing):
         Takes no lock: a signal handler that waits for the end may have interrupted its holder.
         """
         self._ending = True
+        self._leaving.open()
         core.leave_listeners()
         for listener in self._listeners:
             listener.close()
@@ -358,7 +360,21 @@ class Server(Changing):
         For programs with signals of their own: load balancers need some time to look elsewhere
         before stop(). `drain_delay` does the same in serve_forever().
         """
-        self._leaving = True
+        self._leaving.open()
+
+    def wait_retired(self, timeout: float | None = None) -> bool:
+        """Wait until the end is near: a signal came, or retire(), stop() or another end began.
+
+        For programs that tell others, as sd_notify(3) does. After close() it is near with the last
+        connection.
+
+        Args:
+            timeout: seconds, float >= 0; None waits for ever.
+        Returns:
+            bool: True if it is near, or over.
+        """
+        self._check_process()
+        return self._leaving.wait(None if timeout is None else seconds(timeout))
 
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
@@ -404,6 +420,7 @@ class Server(Changing):
         if core is None:
             return
         self._ending = True
+        self._leaving.open()
         core.abort()
         if self._may_wait():
             self._wait_ended(CLOSE_WAIT)
@@ -444,6 +461,7 @@ class Server(Changing):
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
         self._ending = True
+        self._leaving.open()
         core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
         core.drain(milliseconds(timeout), milliseconds(idle))
         if self._starting is not threading.current_thread():
@@ -498,6 +516,7 @@ class Server(Changing):
         assert core is not None
         if asked > 1:
             self._ending = True
+            self._leaving.open()
             core.abort()
         elif self.config.drain_delay:
             self.retire()

@@ -212,7 +212,10 @@ def _check_bind(setting: Setting, value: object, label: str) -> tuple[Address, .
 def _check_address(setting: Setting, value: object, label: str) -> Address:
     if not isinstance(value, (str, tuple, Address)):
         setting.refuse(value, label, "an address")
-    return parse_bind(value, label)
+    address = parse_bind(value, label)
+    if address.name == "":
+        raise ConfigError(label, str(address), "names no socket: write systemd:NAME")
+    return address
 
 
 def _check_fault(setting: Setting, value: object, label: str) -> Fault:

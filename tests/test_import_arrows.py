@@ -105,7 +105,11 @@ ARROWS: dict[str, set[str]] = {
         "address", "config", "errors", "listen_queue", "listener", "logs", "opening", "server",
         "stats",
     },
-    "opening": {"config", "inherited", "listen_tcp", "listen_unix", "listener"},
+    "opening": {
+        "address", "config", "inherited", "listen_tcp", "listen_unix", "listener", "passed",
+    },
+    "notify": {"errors"},
+    "passed": {"errors"},
     "peer": {"address", "listener"},
     "probing": {"_core"},
     "process": {"server"},
@@ -123,8 +127,8 @@ ARROWS: dict[str, set[str]] = {
     "tcp_info": set(),
     "testing": {"", "callbacks", "config", "server"},
     "view": {
-        "_core", "callbacks", "config", "crew", "errors", "latch", "listen_queue", "listener",
-        "peer", "stats", "tcp_info",
+        "_core", "callbacks", "config", "crew", "errors", "latch", "limits", "listen_queue",
+        "listener", "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fastecho.cli._log import Log
+    from fastecho.cli._service_manager import ServiceManager
     from fastecho.config import Config, Merged
     from fastecho.metrics import MetricsServer
     from fastecho.server import Server
@@ -139,23 +140,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; return the exit code."""
     ready_fd = _ready_fd(args.ready_fd)  # first: later, N could be a descriptor of ours
+    from fastecho.cli import _black_hole, _model, _passed
+
     threads = usable_cpus()
+    bind = _passed.default_bind(DEFAULT_BIND)
 
     def read() -> Merged:
         return merge(
             {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, *EXTRA)},
             os.environ,
             args.config,
-            defaults={"bind": DEFAULT_BIND, "threads": threads},
+            defaults={"bind": bind, "threads": threads},
             extra=EXTRA,
         )
-
-    from fastecho.cli import _black_hole, _model
 
     merged = read()
     _model.check(merged)
     _black_hole.check(merged)
     _check_probes(merged)
+    _passed.check(merged)
     if args.print_config:
         if sys.stdout is not None:
             printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
@@ -166,7 +169,8 @@ def run(args: argparse.Namespace) -> int:
         return _black_hole.run(merged, log, ready_fd)
     model = _model.chosen(merged, log)
     if model == "native":
-        return _Serving(merged, log, None if args.config is None else read).run(ready_fd)
+        reader = None if args.config is None else read
+        return _Serving(merged, log, reader, _passed.unused(merged)).run(ready_fd)
     return _model.run(model, merged, log, ready_fd)
 
 
@@ -197,15 +201,24 @@ def _check_probes(merged: Merged) -> None:
 class _Serving:
     """One run of the server, from the first system call to the line of totals."""
 
-    def __init__(self, merged: Merged, log: Log, read: Callable[[], Merged] | None) -> None:
+    def __init__(
+        self,
+        merged: Merged,
+        log: Log,
+        read: Callable[[], Merged] | None,
+        unused: Sequence[str] = (),
+    ) -> None:
         self.config = merged.config
         address = merged.values["metrics"]
         self.metrics = address if isinstance(address, Address) else None
         self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
+        # Names of passed sockets that nobody asked for.
+        self.unused = unused
         self.log = log
         self.say = self.log.say
+        self.manager: ServiceManager | None = None
 
     def run(self, ready_fd: int | None) -> int:
         early = EarlySignals(
@@ -213,6 +226,10 @@ class _Serving:
         )  # first: an import that is broken off may leave half a module
         from fastecho import Server
 
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import ServiceManager
+
+            self.manager = ServiceManager(self.log)
         self._raise_descriptor_limit()
         self.log.take_over()
         callbacks = {}
@@ -225,6 +242,8 @@ class _Serving:
         try:
             return self._run(server, metrics, early, ready_fd)
         finally:
+            if self.manager is not None:
+                self.manager.close()
             if metrics is not None:
                 metrics.close()
 
@@ -243,6 +262,8 @@ class _Serving:
                 self._metrics_banner(metrics)
             if ready_fd is not None:
                 tell_ready(server.addresses, ready_fd, self.log)
+            if self.manager is not None:
+                self.manager.serving(server)
             drained = self._serve(server, early)
         except Stopped:
             early.install()  # serve_forever() may have replaced some already
@@ -313,6 +334,16 @@ class _Serving:
                 pass  # once more; a server that has ended by now says so again
 
     def _reload(self, server: Server) -> None:
+        if self.manager is None:
+            self._read_again(server)
+            return
+        self.manager.reloading()
+        try:
+            self._read_again(server)
+        finally:
+            self.manager.reloaded()
+
+    def _read_again(self, server: Server) -> None:
         """Read the settings again and take over those that may change; say what has changed."""
         assert self.read is not None
         try:
@@ -363,6 +394,8 @@ class _Serving:
             host = listener.address.host
             if host is not None and not is_loopback(host):
                 self.say("warning", f"{listener.address} can be reached from other machines")
+        for name in self.unused:
+            self.say("warning", f"the passed socket {name} is not used: who connects waits")
         self.say("info", f"threads: {server.threads}")
         for sentence in _without_effect(self.config):
             self.say("warning", sentence)
