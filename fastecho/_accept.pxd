@@ -24,6 +24,7 @@ from fastecho._poll cimport (
     Message, mailbox_post, pthread_cond_broadcast, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from fastecho._proxy cimport proxy_is_trusted, proxy_wait
+from fastecho._udp cimport datagrams_end
 from fastecho._worker cimport (
     MESSAGE_CONNECTION, MESSAGE_LOOK, MESSAGE_ROOM, PROXY_REQUIRED, TAG_LISTENER, Listener, Shared,
     Worker,
@@ -415,6 +416,15 @@ cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
 
 # --- the end of accepting ------------------------------------------------------------------
 
+cdef inline void accept_filter(Shared *shared) noexcept nogil:
+    """Lets no new connection begin, where the listener is ours alone. Under accept_lock."""
+    cdef int i
+    for i in range(shared.listener_count):
+        if shared.listeners[i].owned and not shared.listeners[i].is_unix:
+            # Where the kernel refuses the filter, the race stays open.
+            _sys.sys_drop_new_connections(shared.listeners[i].fd)
+
+
 cdef inline void accept_end(Worker *w, int most) noexcept nogil:
     """Accepts what is queued, at most `most` a listener, and leaves the listeners for good.
     TCP listeners carry the filter already that lets nothing new begin.
@@ -434,6 +444,7 @@ cdef inline void accept_end(Worker *w, int most) noexcept nogil:
                 # No connect() succeeds from here on; what is queued can still be accepted.
                 _sys.sys_shutdown(l.fd, _sys.SHUT_RD)
             accept_some(w, i, most)
+    datagrams_end(w, most > 0)
     if not w.accept_paused:
         accept_unwatch(w)
     fe_timers_clear(&w.timers, &w.accept_timer)

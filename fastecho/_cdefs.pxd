@@ -289,6 +289,17 @@ cdef extern from "counters.h" nogil:
         uint64_t accept_pauses
         uint64_t callback_ns
         uint64_t access_log_dropped
+        uint64_t datagrams_in
+        uint64_t datagram_bytes_in
+        uint64_t datagrams_out
+        uint64_t datagram_bytes_out
+        uint64_t datagrams_unsent
+        uint64_t datagrams_too_long
+        uint64_t datagrams_failed
+        uint64_t datagrams_refused_port
+        uint64_t datagrams_refused_address
+        uint64_t datagrams_refused_rate
+        uint64_t datagrams_refused_loop
         uint64_t iterations
         uint64_t events
         uint64_t bytes_pending
@@ -382,7 +393,7 @@ cdef extern from "peers.h" nogil:
         pass
 
     ctypedef struct fe_peers:
-        pass
+        uint64_t seed
 
     void fe_peers_init(fe_peers *t, uint64_t seed) noexcept
     void fe_peers_free(fe_peers *t) noexcept

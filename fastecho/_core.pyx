@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastecho._accept cimport accept_watch
+from fastecho._accept cimport accept_filter, accept_watch
 from fastecho._callbacks cimport block_set, callbacks_call, callbacks_open
 from fastecho._cdefs cimport *
 from fastecho._handle cimport ask, is_here, write_here, write_there
@@ -26,8 +26,8 @@ from fastecho._log cimport log_wait, log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
 from fastecho._objects cimport (
-    counters_of, ended_of, entries_of, fault_into, framing_into, front_into, newcomers_of,
-    proxy_of, troubles_of,
+    counters_of, datagrams_into, ended_of, entries_of, fault_into, framing_into, front_into,
+    listeners_into, newcomers_of, proxy_of, troubles_of,
 )
 from fastecho._poll cimport (
     Mailbox, Message, mailbox_close, mailbox_close_descriptors, mailbox_free, mailbox_open,
@@ -35,10 +35,11 @@ from fastecho._poll cimport (
     pthread_self,
 )
 from fastecho._samples cimport samples_of
+from fastecho._udp cimport datagrams_watch
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_LOOK, MESSAGE_ROOM,
     MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, WISH_CLOSE, WISH_EOF, WISH_PAUSE, WISH_RESET,
-    WISH_RESUME, Limits, Listener, Shared, Worker, shared_close_locks, shared_open_locks,
+    WISH_RESUME, Limits, Shared, Worker, shared_close_locks, shared_free, shared_open_locks,
     worker_began, worker_close_descriptors, worker_ended, worker_free, worker_open,
 )
 cimport fastecho._sys as _sys
@@ -96,6 +97,7 @@ cdef class Core:
         log_rate: entries a second; 0: no limit.
         calls: a callbacks.Callbacks, or None: then no worker ever takes the GIL.
         front: what stands before a connection's first byte: _objects.front_into().
+        datagrams: sockets for datagrams, and which are answered: _objects.datagrams_into().
     Raises:
         OSError: epoll, eventfd or memory was refused; nothing is left behind.
     Thread: any thread may call any method; run() once for each worker.
@@ -110,7 +112,8 @@ cdef class Core:
     def __cinit__(self, int threads, list listeners, int frame, bytes prefix, bytes suffix,
                   size_t max_frame, size_t high_water, size_t low_water, uint64_t spin_us,
                   bint admits, bint queues, dict limits not None, uint64_t log_sample,
-                  uint64_t log_rate, object calls, dict front not None):
+                  uint64_t log_rate, object calls, dict front not None,
+                  dict datagrams not None):
         cdef Shared *shared = <Shared *>calloc(1, sizeof(Shared))
         cdef Worker *w
         cdef size_t size
@@ -125,22 +128,19 @@ cdef class Core:
         shared_open_locks(shared)
         fe_peers_init(&shared.peers, int.from_bytes(os.urandom(8), "big"))
         self.set_limits(**limits)
-        rc = front_into(shared, front)
+        rc = (front_into(shared, front) or listeners_into(shared, listeners)
+              or datagrams_into(shared, datagrams, prefix, suffix))
         shared.high_water = high_water
         shared.low_water = low_water
         shared.admits = admits
         shared.queues = queues
         shared.log_sample = log_sample
         fe_rate_set(&shared.log_rate, log_rate)
-        shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
         size = threads * sizeof(Worker)
         shared.workers = <Worker *>aligned_alloc(64, (size + 63) & ~<size_t>63)
-        if rc < 0 or shared.listeners == NULL or shared.workers == NULL:
+        if rc < 0 or shared.workers == NULL:
             raise os_error(-ENOMEM, "could not prepare a server")
         memset(shared.workers, 0, size)
-        for i, (fd, worker, owned, is_unix) in enumerate(listeners):
-            shared.listeners[i] = Listener(fd, worker, owned, is_unix, 0)
-        shared.listener_count = len(listeners)
         rc = mailbox_open(&shared.admissions)
         if rc < 0:
             raise os_error(rc, "eventfd")
@@ -160,7 +160,7 @@ cdef class Core:
             if rc < 0:
                 raise os_error(rc, "could not prepare a worker")
         for i in range(threads):
-            rc = accept_watch(&shared.workers[i])
+            rc = accept_watch(&shared.workers[i]) or datagrams_watch(&shared.workers[i])
             if rc < 0:
                 raise os_error(rc, "epoll_ctl on a listener")
             shared.workers[i].accepting = True
@@ -179,11 +179,7 @@ cdef class Core:
         mailbox_free(&self.shared.admissions)
         shared_close_locks(self.shared)
         fe_peers_free(&self.shared.peers)
-        free(self.shared.workers)
-        free(self.shared.listeners)
-        free(self.shared.trusted)
-        free(self.shared.identity)
-        free(self.shared)
+        shared_free(self.shared)
 
     def run(self, int worker):
         """Runs a worker's loop in this thread until it was told to end and has ended.
@@ -259,11 +255,12 @@ cdef class Core:
 
     def set_limits(self, *, int64_t max_connections, uint32_t max_per_ip, uint32_t ipv6_prefix,
                    uint64_t accept_rate, uint64_t idle_timeout_ms,
-                   uint64_t first_byte_timeout_ms):
+                   uint64_t first_byte_timeout_ms, uint64_t datagram_interval_ns):
         """Changes the limits of the running server; no connection is ended for one at once.
 
         max_connections is -1 for no limit, all others 0. max_per_ip is the number of connections
-        of one address, of which ipv6_prefix bits count; accept_rate is newcomers a second.
+        of one address, of which ipv6_prefix bits count; accept_rate is newcomers a second; of one
+        address one datagram in datagram_interval_ns is answered.
         """
         cdef Shared *shared = self.shared
         cdef Limits changed
@@ -272,6 +269,7 @@ cdef class Core:
         changed.ipv6_prefix = ipv6_prefix
         changed.idle_timeout_ms = idle_timeout_ms
         changed.first_byte_timeout_ms = first_byte_timeout_ms
+        changed.datagram_interval_ns = datagram_interval_ns
         pthread_mutex_lock(&shared.limits_lock)
         shared.limits = changed
         pthread_mutex_unlock(&shared.limits_lock)
@@ -304,14 +302,9 @@ cdef class Core:
         left as it is: somebody else may go on accepting from it. Returns at once; see
         wait_not_accepting().
         """
-        cdef Listener *l
-        cdef int i
         pthread_mutex_lock(&self.shared.accept_lock)
-        for i in range(self.shared.listener_count):
-            l = &self.shared.listeners[i]
-            if l.owned and not l.is_unix and not self.listeners_left:
-                # Where the kernel refuses the filter, the race stays open.
-                _sys.sys_drop_new_connections(l.fd)
+        if not self.listeners_left:
+            accept_filter(self.shared)
         self.listeners_left = True
         pthread_mutex_unlock(&self.shared.accept_lock)
         self._tell(MESSAGE_STOP_ACCEPTING, grace_ms, 0)

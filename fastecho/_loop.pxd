@@ -21,8 +21,10 @@ from fastecho._messages cimport messages_wait
 from fastecho._poll cimport mailbox_close_if_empty, poll_wait
 from fastecho._proxy cimport proxy_event, proxy_waiting_expired
 from fastecho._quiet cimport connection_expired
+from fastecho._udp cimport datagrams_event, datagrams_rested
 from fastecho._worker cimport (
-    TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove, worker_clock,
+    TAG_DATAGRAMS, TAG_FAULTS, TAG_LISTENER, TAG_MAILBOX, Worker, reap_all, ready_remove,
+    worker_clock,
 )
 cimport fastecho._sys as _sys
 
@@ -43,7 +45,7 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
     cdef uint64_t tag = event.data.u64
     cdef uint32_t slot = <uint32_t>tag
     cdef fe_connection *c
-    if slot < TAG_LISTENER:
+    if slot < TAG_DATAGRAMS:
         c = fe_slab_find(&w.connections, slot, tag >> 32)
         if c != NULL and c.state != FE_REAP:
             if c.path == FE_PATH_PROXY:
@@ -54,6 +56,8 @@ cdef inline void dispatch(Worker *w, const _sys.epoll_event *event) noexcept nog
         mail_read(w)
     elif slot == TAG_FAULTS:
         faults_run(w)
+    elif slot < TAG_LISTENER:
+        datagrams_event(w, slot - TAG_DATAGRAMS)
     elif w.accepting and not w.accept_paused:
         accept_event(w, slot - TAG_LISTENER)
 
@@ -85,6 +89,8 @@ cdef inline void timers_run(Worker *w) noexcept nogil:
             accept_timer_expired(w)
         elif timer == &w.waiting_timer:
             proxy_waiting_expired(w)
+        elif w.datagrams != NULL and timer == &w.datagrams.timer:
+            datagrams_rested(w)
         else:
             connection_expired(w, fe_connection_of(timer))
 

@@ -11,10 +11,12 @@ from libc.stdlib cimport calloc, malloc
 from libc.string cimport memcpy
 
 from fastecho._cdefs cimport *
+from fastecho._datagram_cdefs cimport fe_guarding, fe_own_port
+from fastecho._datagrams cimport DatagramSocket
 cimport fastecho._sys as _sys
 from fastecho._messages cimport Link, Maker
 from fastecho._poll cimport Message
-from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Shared, Worker
+from fastecho._worker cimport MESSAGE_CONNECTION, MESSAGE_ENDED, Listener, Shared, Worker
 
 
 cdef enum:
@@ -93,6 +95,43 @@ cdef inline int front_into(Shared *shared, dict front) except 1:
     return 0
 
 
+cdef inline int listeners_into(Shared *shared, list listeners) except 1:
+    """(fd, worker, owned, is_unix) of each. 0 or -ENOMEM."""
+    cdef int i
+    shared.listeners = <Listener *>calloc(max(len(listeners), 1), sizeof(Listener))
+    if shared.listeners == NULL:
+        return -ENOMEM
+    for i, (fd, worker, owned, is_unix) in enumerate(listeners):
+        shared.listeners[i] = Listener(fd, worker, owned, is_unix, 0)
+    shared.listener_count = len(listeners)
+    return 0
+
+
+cdef inline int datagrams_into(Shared *shared, dict datagrams, bytes prefix,
+                               bytes suffix) except 1:
+    """sockets: (fd, worker, port) of each socket for datagrams, worker -1: all receive from it;
+    guards: whether ports, addresses and loops are looked at. prefix and suffix are borrowed. 0 or
+    -ENOMEM."""
+    cdef list sockets = datagrams["sockets"]
+    cdef int i
+    if not sockets:
+        return 0
+    shared.datagrams = <DatagramSocket *>calloc(len(sockets), sizeof(DatagramSocket))
+    shared.guarding = <fe_guarding *>calloc(1, sizeof(fe_guarding))
+    if shared.datagrams == NULL or shared.guarding == NULL:
+        return -ENOMEM
+    shared.guarding.is_on = datagrams["guards"]
+    shared.guarding.prefix = prefix
+    shared.guarding.prefix_size = len(prefix)
+    shared.guarding.suffix = suffix
+    shared.guarding.suffix_size = len(suffix)
+    for i, (fd, worker, port) in enumerate(sockets):
+        shared.datagrams[i] = DatagramSocket(fd, worker)
+        fe_own_port(shared.guarding, port)
+    shared.datagram_count = len(sockets)
+    return 0
+
+
 cdef inline object proxy_of(bint is_claimed, const uint8_t *proxy, uint32_t size):
     """The sockaddr of the proxy whose header told the address, empty of a Unix socket's; or None."""
     return PyBytes_FromStringAndSize(<const char *>proxy, size) if is_claimed else None
@@ -127,16 +166,22 @@ cdef inline list ended_of(object core, Maker make, const Message *messages, uint
 
 cdef inline tuple troubles_of(Shared *shared):
     """Newcomers shed for want of a descriptor, times that accepting rested, lines dropped, PROXY
-    headers refused, newcomers from where none is believed; and what was wrong last."""
+    headers refused, newcomers from where none is believed; datagrams not answered for their port,
+    their address, their rate, a loop; and what was wrong with a header last."""
     cdef int i
-    shed = pauses = dropped = refused = untrusted = 0
+    shed = pauses = dropped = refused = untrusted = port = address = rate = loop = 0
     for i in range(shared.worker_count):
         shed += fe_counter_read(&shared.workers[i].counters.shed_no_descriptors)
         pauses += fe_counter_read(&shared.workers[i].counters.accept_pauses)
         dropped += fe_counter_read(&shared.workers[i].counters.access_log_dropped)
         refused += fe_counter_read(&shared.workers[i].counters.ended_by_proxy_header)
         untrusted += fe_counter_read(&shared.workers[i].counters.shed_untrusted)
-    return shed, pauses, dropped, refused, untrusted, fe_atomic_load(&shared.proxy_error)
+        port += fe_counter_read(&shared.workers[i].counters.datagrams_refused_port)
+        address += fe_counter_read(&shared.workers[i].counters.datagrams_refused_address)
+        rate += fe_counter_read(&shared.workers[i].counters.datagrams_refused_rate)
+        loop += fe_counter_read(&shared.workers[i].counters.datagrams_refused_loop)
+    return (shed, pauses, dropped, refused, untrusted, port, address, rate, loop,
+            fe_atomic_load(&shared.proxy_error))
 
 
 cdef inline list entries_of(fe_log_ring *ring):

@@ -15,6 +15,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from fastecho._cdefs cimport *
+from fastecho._datagram_cdefs cimport fe_guarding
+from fastecho._datagrams cimport DatagramSocket, Datagrams, datagrams_free, datagrams_open
 cimport fastecho._sys as _sys
 from fastecho._fault cimport Faults, fault_find, faults_close, faults_free
 from fastecho._messages cimport Messages, messages_free
@@ -36,6 +38,7 @@ cdef enum:
 
 # epoll tags: slot and generation of a connection, or one of these in the slot's place.
 cdef enum:
+    TAG_DATAGRAMS = 0xFFFD0000      # + index of the socket
     TAG_LISTENER = 0xFFFE0000       # + index of the listener
     TAG_FAULTS = 0xFFFFFFFE         # the timerfd of faults
     TAG_MAILBOX = 0xFFFFFFFF
@@ -95,6 +98,8 @@ cdef struct Limits:
     uint32_t ipv6_prefix
     uint64_t idle_timeout_ms
     uint64_t first_byte_timeout_ms
+    # Of one source address one datagram in so many ns is answered.
+    uint64_t datagram_interval_ns
 
 
 cdef struct Shared:
@@ -102,6 +107,10 @@ cdef struct Shared:
     Worker *workers
     int listener_count
     Listener *listeners
+    # Sockets for datagrams, and which of these are answered; NULL: there are none.
+    int datagram_count
+    DatagramSocket *datagrams
+    fe_guarding *guarding
     # Connections accepted so far: the next one's number less one. Atomic.
     int64_t last_number
     # Places taken of max_connections. Atomic.
@@ -226,6 +235,8 @@ cdef struct Worker:
     fe_slab connections
     # With message callbacks: what waits for Python; NULL otherwise.
     Messages *messages
+    # Room for datagrams; NULL: there is no socket for them.
+    Datagrams *datagrams
     # Connections with a fault; NULL until there is one.
     Faults *faults
     Mailbox mailbox
@@ -419,7 +430,11 @@ cdef inline int worker_open(Worker *w, Shared *shared, int index) noexcept nogil
         STREAM_ROUND + fe_reply_max(&w.stream.framing, longest_frame(&w.stream)))
     if w.buffer == NULL or w.stream.out == NULL:
         return -ENOMEM
-    rc = fe_timers_init(&w.timers, 3)
+    if shared.datagram_count:
+        w.datagrams = datagrams_open(shared.peers.seed + <uint64_t>index)
+        if w.datagrams == NULL:
+            return -ENOMEM
+    rc = fe_timers_init(&w.timers, 4)
     if rc == 0 and shared.log_sample:
         rc = fe_log_ring_init(&w.log)
     if rc < 0:
@@ -474,6 +489,17 @@ cdef inline void shared_close_locks(Shared *shared) noexcept nogil:
     pthread_mutex_destroy(&shared.sample_lock)
 
 
+cdef inline void shared_free(Shared *shared) noexcept nogil:
+    """Gives back the server's own memory; nobody uses it any more."""
+    free(shared.workers)
+    free(shared.listeners)
+    free(shared.datagrams)
+    free(shared.guarding)
+    free(shared.trusted)
+    free(shared.identity)
+    free(shared)
+
+
 cdef inline size_t longest_frame(const StreamShare *stream) noexcept nogil:
     """Bytes of input that one frame can hold."""
     if stream.framing.kind == FE_FRAME_RECV:
@@ -515,6 +541,8 @@ cdef inline void worker_free(Worker *w) noexcept nogil:
     free(w.peer_of)
     messages_free(w.messages)
     w.messages = NULL
+    datagrams_free(w.datagrams)
+    w.datagrams = NULL
     faults_free(w.faults)
     w.faults = NULL
     fe_log_table_free(&w.stream.log)

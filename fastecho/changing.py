@@ -37,8 +37,9 @@ class Changing(View):
         max_per_ip counts connections that came while there was such a limit.
 
         Args:
-            limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, first_byte_timeout,
-                idle_timeout, graceful_timeout, drain_delay or drain_idle, as in Server().
+            limits: max_connections, max_per_ip, ipv6_prefix, accept_rate, udp_rate,
+                first_byte_timeout, idle_timeout, graceful_timeout, drain_delay or drain_idle, as in
+                Server().
         Raises:
             ConfigError: a value is wrong, or another setting is named; nothing has changed.
         Thread: any.   Cost: each worker looks at all its connections once.
@@ -74,7 +75,8 @@ class Changing(View):
         reset. A second call does nothing.
 
         Raises:
-            OSError: EOPNOTSUPP: it listens on a Unix or an inherited socket; nothing has changed.
+            OSError: EOPNOTSUPP: it listens on a Unix, a UDP or an inherited socket; nothing has
+                changed.
             RuntimeError: it does not listen: not yet, or no more.
         Thread: any.   Cost: one shutdown(2) for each listener.
         Source: shutdown(2) of a listener, as Linux does it.
@@ -83,11 +85,9 @@ class Changing(View):
             self._check_listening()
             if self._refusing:
                 return
-            for listener in self._listeners:
-                if not listener.can_refuse:
-                    text = (
-                        f"{listener.address} cannot refuse for a time: only a TCP port of ours can"
-                    )
+            for one in self._opened():
+                if not one.can_refuse:
+                    text = f"{one.address} cannot refuse for a time: only a TCP port of ours can"
                     raise OSError(errno.EOPNOTSUPP, text)
             try:
                 for listener in self._listeners:

@@ -62,6 +62,8 @@ class Config:
     max_per_ip: int | None
     ipv6_prefix: int
     accept_rate: int | None
+    udp_rate: int | None
+    udp_guards: bool
     first_byte_timeout: float | None
     idle_timeout: float | None
     proxy_protocol: ProxyProtocol
@@ -101,6 +103,8 @@ class Config:
         max_per_ip: int | None = None,
         ipv6_prefix: int = 64,
         accept_rate: int | None = None,
+        udp_rate: int | None = 1000,
+        udp_guards: bool = True,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
         proxy_protocol: ProxyProtocol = "off",

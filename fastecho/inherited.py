@@ -1,4 +1,4 @@
-"""Inherited descriptors: listening sockets that somebody else has opened.
+"""Inherited descriptors: sockets that somebody else has opened.
 
 Lives here: taking one over, be it of fd:// or passed by a service manager. Does not live here: the
 protocol by which sockets are passed (passed.py).
@@ -15,8 +15,10 @@ import socket
 import stat
 
 from .address import Address
+from .datagram_socket import DatagramSocket
 from .errors import StartError
 from .listen_tcp import set_options, tcp_address
+from .listen_udp import prepare_datagrams, udp_address
 from .listener import Listener, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["adopt"]
 
 
-def adopt(address: Address, config: Config) -> Listener:
-    """Take an inherited listening socket over by a duplicate of its descriptor.
+def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
+    """Take an inherited socket over by a duplicate of its descriptor.
 
     Args:
         address: has the descriptor, and is what an error shows.
@@ -42,7 +44,9 @@ def adopt(address: Address, config: Config) -> Listener:
     sock = _duplicate(address.fd)
     try:
         if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP nor Unix")
+            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
+        if sock.type == socket.SOCK_DGRAM and sock.family != socket.AF_UNIX:
+            return _adopt_udp(address, sock, config)
         if sock.type != socket.SOCK_STREAM:
             raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -63,6 +67,15 @@ def adopt(address: Address, config: Config) -> Listener:
         if isinstance(error, OSError) and not isinstance(error, StartError):
             raise refused(address, str(address), error) from None
         raise
+
+
+def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> DatagramSocket:
+    """Make an inherited UDP socket ready; all workers receive from it."""
+    if sock.getsockname()[1] == 0:
+        raise _unfit(address, errno.EINVAL, "the socket is not bound")
+    sock.setblocking(False)
+    prepare_datagrams(sock, config)
+    return DatagramSocket(sock, udp_address(sock), owned=False)
 
 
 def _duplicate(descriptor: int) -> socket.socket:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .listener import Listener
 
-__all__ = ["ListenQueue", "NotListeningError", "read_queues"]
+__all__ = ["ListenQueue", "NotListeningError", "read_drops", "read_queues"]
 
 SO_MEMINFO = 55
 """Of linux/socket.h; Python has no name for it."""
@@ -126,19 +126,25 @@ def read_queues(listeners: Sequence[Listener], highest: Sequence[int]) -> Listen
     return ListenQueue.of_all(queues)
 
 
+def read_drops(sock: socket.socket) -> int:
+    """Return how many packets the kernel has dropped at a socket, or raise OSError."""
+    memory = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_SIZE)
+    drops: int = DROPS.unpack_from(memory, DROPS_AT)[0]
+    return drops
+
+
 def _read(listener: Listener, highest: int) -> ListenQueue:
     sock = listener.socket
     if listener.family == socket.AF_UNIX:
         return _read_unix(listener)
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
-        memory = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, MEMINFO_SIZE)
+        drops = read_drops(sock)
     except OSError as error:  # it is closed
         raise NotListeningError from error
     if info[0] != TCP_LISTEN:
         raise NotListeningError
     depth, limit = TCPI_UNACKED.unpack_from(info, TCPI_UNACKED_AT)
-    (drops,) = DROPS.unpack_from(memory, DROPS_AT)
     return ListenQueue(depth, limit, drops, highest if highest > depth else depth)
 
 

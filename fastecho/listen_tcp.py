@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     SocketAddress = tuple[str, int] | tuple[str, int, int, int]
     Targets = list[tuple[int, SocketAddress]]
 
-__all__ = ["every_address", "has_ipv6", "open_tcp", "resolve", "set_options", "tcp_address"]
+__all__ = ["has_ipv6", "host_of", "open_tcp", "resolve", "set_options", "tcp_address"]
 
 PORT_TRIES = 16
 """Free ports to try when one port has to be free on several addresses at once."""
@@ -38,7 +38,7 @@ def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
     """Open every socket of one TCP address, all on one port."""
     assert address.host is not None and address.port is not None
     if address.host == "":
-        targets, dual_stack = every_address(address.port)
+        targets, dual_stack = _every_address(address.port)
     else:
         targets, dual_stack = resolve(address), False
     tries = PORT_TRIES if address.port == 0 and len(targets) > 1 else 1
@@ -70,10 +70,9 @@ def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
 def resolve(address: Address) -> Targets:
     """Return (family, socket address) of every address of a name, without repetition."""
     assert address.host is not None and address.port is not None
+    kind = socket.SOCK_DGRAM if address.kind == "udp" else socket.SOCK_STREAM
     try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         why = f"{shown(address.host)} does not resolve ({error.strerror})"
         raise StartError(error.errno or 0, f"cannot listen on {address}: {why}") from None
@@ -89,7 +88,7 @@ def resolve(address: Address) -> Targets:
     return targets
 
 
-def every_address(port: int) -> tuple[Targets, bool]:
+def _every_address(port: int) -> tuple[Targets, bool]:
     """Return what :PORT binds, and whether that is one socket of both families."""
     if has_ipv6("::"):
         return [(socket.AF_INET6, ("::", port, 0, 0))], True
@@ -163,14 +162,19 @@ def set_options(sock: socket.socket, config: Config) -> None:
 
 def tcp_address(sock: socket.socket) -> Address:
     """Return where a TCP socket really is bound."""
+    return Address("tcp", host=host_of(sock), port=sock.getsockname()[1])
+
+
+def host_of(sock: socket.socket) -> str:
+    """Return the address that a socket really is bound to; "" for every one of both families."""
     name = sock.getsockname()
-    host, port = name[0], name[1]
+    host: str = name[0]
     if sock.family == socket.AF_INET6:
         if host == "::" and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-            host = ""
-        elif name[3] and "%" not in host:
-            host = f"{host}%{_zone(name[3])}"
-    return Address("tcp", host=host, port=port)
+            return ""
+        if name[3] and "%" not in host:
+            return f"{host}%{_zone(name[3])}"
+    return host
 
 
 def _zone(index: int) -> str:

@@ -82,6 +82,14 @@ COUNTERS = {
     "connections_faulty": ("connections_faulty", "Connections that were given a fault."),
     "bytes_corrupted": ("corrupted_bytes", "Bytes that a fault has changed."),
     "frames_duplicated": ("frames_duplicated", "Frames that a fault has sent twice."),
+    "datagrams_in": ("received_datagrams", "Datagrams received."),
+    "datagram_bytes_in": ("received_datagram_bytes", "Bytes of datagrams received."),
+    "datagrams_out": ("sent_datagrams", "Datagrams answered."),
+    "datagram_bytes_out": ("sent_datagram_bytes", "Bytes of replies to datagrams."),
+    "datagrams_unsent": ("unsent_datagrams", "Replies that the kernel had no room for."),
+    "datagrams_too_long": ("too_long_datagrams", "Replies that are longer than a datagram can be."),
+    "datagrams_failed": ("failed_datagrams", "Replies that failed otherwise."),
+    "datagrams_overflowed": ("overflowed_datagrams", "Datagrams that found the buffer full."),
     "accept_errors": ("accept_errors", "Failures of accept, other than for want of newcomers."),
     "accept_pauses": ("accept_pauses", "Times that accepting rested for want of descriptors."),
     "access_log_dropped": ("access_log_dropped", "Connections without a line in the access log."),
@@ -122,6 +130,9 @@ class Collector:
         )  # fmt: skip
         yield _by_prefix(stats, "ended_by_", "connections_ended", "Connections that have ended.")
         yield _by_prefix(stats, "shed_", "connections_shed", "Newcomers reset at once.")
+        yield _by_prefix(
+            stats, "datagrams_refused_", "datagrams_refused", "Datagrams not answered, by guard."
+        )
         errors = CounterMetricFamily(
             "fastecho_errors", "Errors of system calls, by errno.", labels=["errno"]
         )

@@ -104,14 +104,14 @@ class _Trouble:
         # Lines that a handler of the access log has raised at, and what it raised last.
         self.failed = 0
         self.failure: Exception | None = None
-        self._told: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
+        self._told: tuple[int, ...] = (0,) * 10
         self._next = self._next_rest = 0.0
 
     def tell(self, counts: tuple[int, ...], *, at_once: bool = False) -> int:
         """Write a line about what is new; return in how many ms to look again, -1 for never."""
         *counted, proxy_error = counts
         now = (*counted, self.failed)
-        shed, pauses, dropped, refused, untrusted, failed = (
+        shed, pauses, dropped, refused, untrusted, port, address, rate, loop, failed = (
             n - was for n, was in zip(now, self._told, strict=True)
         )
         if now == self._told:
@@ -144,6 +144,11 @@ class _Trouble:
         if untrusted:
             who = _counted(untrusted, "newcomer was", "newcomers were")
             _warn("%s reset: a PROXY header is required, and proxy_trusted does not name them", who)
+        guards = {"port": port, "address": address, "rate": rate, "loop": loop}
+        if any(guards.values()):
+            by = ", ".join(f"{guard} {n}" for guard, n in guards.items() if n)
+            who = _counted(sum(guards.values()), "datagram was", "datagrams were")
+            _warn("%s not answered, by guard: %s", who, by)
         if failed:
             lines = _counted(failed, "line", "lines")
             _warn("a logging handler failed at %s of the access log: %r", lines, self.failure)

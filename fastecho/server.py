@@ -1,7 +1,7 @@
 """Server: the life cycle of an echo server, and the accept callback.
 
 Lives here: starting and ending workers. Does not live here: what can be seen of a server (view.py),
-listeners (listener.py), settings (config.py), the accept callback (admission.py), signals
+sockets (opening.py), settings (config.py), the accept callback (admission.py), signals
 (signals.py), fork and exit (process.py), payload: no byte of a peer ever passes through this file.
 
 Theory of operation. start() opens the listeners, builds the core (_core.Core) and starts one
@@ -30,11 +30,13 @@ from .admission import ask_for_each
 from .changing import Changing
 from .config import Config
 from .crew import Crew
+from .datagram_socket import datagrams_of
+from .errors import ConfigError
 from .front import front_of
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace
-from .opening import open_listeners
+from .opening import open_sockets
 from .reporter import write_log
 from .settings import DEFAULT_MAX_PENDING
 from .signals import block_signals, ending_signals
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from .callbacks import Callbacks, OnClose, OnConnection, OnMessage
     from .config import AtLimit, Bind, Bytes, Frame, LogFormat, Networks, ProxyProtocol
+    from .datagram_socket import DatagramSocket
     from .faults import Fault
     from .peer import Peer
 
@@ -82,8 +85,9 @@ class Server(Changing):
     A server is used once: after it has ended, make another one. A process can have many.
 
     Args:
-        bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "unix:PATH", "fd://3",
-            "systemd:NAME", a (host, port) pair, or a list of these. Port 0 picks a free one.
+        bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "udp://HOST:PORT", "unix:PATH",
+            "fd://3", "systemd:NAME", a (host, port) pair, or a list of these. Port 0 picks a free
+            one.
         threads: workers, each with its own loop; int >= 1.
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
@@ -97,6 +101,10 @@ class Server(Changing):
             the first `ipv6_prefix` bits count.
         accept_rate: newcomers a second, with bursts of a tenth of that; None for no limit. One
             above it is reset.
+        udp_rate: datagrams of one source address that each worker answers a second, with bursts of
+            one second; None for no limit.
+        udp_guards: answer no datagram from a port below 1024 or one of ours, none from or to a
+            broadcast address or a group, and end loops with other servers.
         first_byte_timeout: seconds until the first byte must have come; None for no limit.
         idle_timeout: seconds without a byte in either direction; None for no limit.
         proxy_protocol: "off", or "optional" or "required": a PROXY header before the first byte
@@ -158,6 +166,8 @@ class Server(Changing):
         max_per_ip: int | None = None,
         ipv6_prefix: int = 64,
         accept_rate: int | None = None,
+        udp_rate: int | None = 1000,
+        udp_guards: bool = True,
         first_byte_timeout: float | None = None,
         idle_timeout: float | None = None,
         proxy_protocol: ProxyProtocol = "off",
@@ -196,6 +206,7 @@ class Server(Changing):
         self._lock = threading.RLock()
         self._core: _core.Core | None = None
         self._listeners: list[Listener] = []
+        self._datagrams: list[DatagramSocket] = []
         self._crew = Crew()
         self._starting: threading.Thread | None = None
         self._accepting = False
@@ -215,6 +226,10 @@ class Server(Changing):
             return None
         from .callbacks import Callbacks
 
+        for address in self.config.bind:
+            if address.kind == "udp" and chosen["on_message"] is not None:
+                reason = "cannot be used with on_message: datagrams have no callbacks"
+                raise ConfigError("bind", str(address), reason)
         return Callbacks(self, **chosen)
 
     # --- starting --------------------------------------------------------------------------
@@ -250,7 +265,7 @@ class Server(Changing):
             raise
 
     def _start(self) -> None:
-        self._listeners = open_listeners(self.config, self.config.threads)
+        self._listeners, self._datagrams = open_sockets(self.config, self.config.threads)
         self._core = core = self._make_core(self._listeners)
         self._tell_fault()
         if self._ended.is_open():  # a signal handler in this thread called stop()
@@ -266,9 +281,8 @@ class Server(Changing):
             if self._core.give_up():
                 self._finish(self._core)
         else:
-            for listener in self._listeners:
-                listener.close()
-            self._listeners = []
+            self._close_sockets()
+            self._listeners, self._datagrams = [], []
             process.remove(self)
         self._starting = None
 
@@ -300,6 +314,7 @@ class Server(Changing):
             config.access_log_rate or 0,
             calls if calls is not None and calls.in_core else None,
             front_of(config),
+            datagrams_of(config, self._datagrams),
         )
 
     def _start_threads(self, core: _core.Core) -> None:
@@ -340,8 +355,7 @@ class Server(Changing):
         self._ending = True
         self._leaving.open()
         core.leave_listeners()
-        for listener in self._listeners:
-            listener.close()
+        self._close_sockets()
         self._accepting = False
         core.release()
         process.remove(self)
@@ -361,20 +375,6 @@ class Server(Changing):
         before stop(). `drain_delay` does the same in serve_forever().
         """
         self._leaving.open()
-
-    def wait_retired(self, timeout: float | None = None) -> bool:
-        """Wait until the end is near: a signal came, or retire(), stop() or another end began.
-
-        For programs that tell others, as sd_notify(3) does. After close() it is near with the last
-        connection.
-
-        Args:
-            timeout: seconds, float >= 0; None waits for ever.
-        Returns:
-            bool: True if it is near, or over.
-        """
-        self._check_process()
-        return self._leaving.wait(None if timeout is None else seconds(timeout))
 
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
@@ -474,9 +474,12 @@ class Server(Changing):
             threading.Thread(target=self._close_listeners, args=[core], daemon=True).start()
             return
         if core.wait_not_accepting(milliseconds(CLOSE_WAIT)):
-            for listener in self._listeners:
-                listener.close()
+            self._close_sockets()
             self._accepting = False
+
+    def _close_sockets(self) -> None:
+        for one in self._opened():
+            one.close()
 
     # --- serving in this thread ------------------------------------------------------------
 
@@ -574,8 +577,7 @@ class Server(Changing):
         """For process.py: after fork, in the child, close the copies of the descriptors."""
         if self._core is not None:
             self._core.close_in_child()
-        for listener in self._listeners:
-            listener.close()
+        self._close_sockets()
 
     def _begin_exit(self, timeout: float) -> None:
         """For process.py: end every connection in order, for at most `timeout` seconds."""

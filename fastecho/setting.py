@@ -24,7 +24,10 @@ if TYPE_CHECKING:
         "networks",
     ]  # fmt: skip
 
-__all__ = ["Setting"]
+__all__ = ["UDP_BIND", "Setting"]
+
+UDP_BIND = "a udp:// address"
+"""In Setting.needs: what the settings for datagrams need."""
 
 
 class Setting:
@@ -38,7 +41,8 @@ class Setting:
         choices: the values of a "choice".
         unset: what None stands for; "" where None is no value.
         live: whether it may change while a server runs.
-        needs: the setting without which this one has no effect; "" for none.
+        needs: without what this one has no effect: a setting, UDP_BIND, or one " or " the other;
+            "" for nothing.
         metavar, help: for --help; help names the unit.
     """
 
@@ -215,6 +219,8 @@ def _check_address(setting: Setting, value: object, label: str) -> Address:
     address = parse_bind(value, label)
     if address.name == "":
         raise ConfigError(label, str(address), "names no socket: write systemd:NAME")
+    if address.kind == "udp":
+        raise ConfigError(label, value, "is UDP, which cannot be used here")
     return address
 
 

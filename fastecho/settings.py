@@ -7,7 +7,7 @@ live here: how a value is checked and read (setting.py), where it comes from (co
 
 from __future__ import annotations
 
-from .setting import Setting
+from .setting import UDP_BIND, Setting
 
 __all__ = ["DEFAULT_MAX_FRAME", "DEFAULT_MAX_PENDING", "SETTINGS"]
 
@@ -24,9 +24,9 @@ SETTINGS: tuple[Setting, ...] = (
         "bind",
         "127.0.0.1:0",
         "where to listen: HOST:PORT (a name binds every address it resolves to, port 0 picks "
-        "one), [::1]:7, [::]:7 (IPv6 only), :7 (every address, IPv4 and IPv6), unix:PATH, "
-        "fd://3 (inherited), systemd:NAME (passed by socket activation; systemd: for all of them); "
-        "repeatable",
+        "one), [::1]:7, [::]:7 (IPv6 only), :7 (every address, IPv4 and IPv6), udp:// before any "
+        "of these, unix:PATH, fd://3 (inherited), or systemd:NAME (passed by socket activation; "
+        "systemd: for all of them); repeatable",
         metavar="ADDRESS",
     ),
     Setting(
@@ -139,11 +139,11 @@ SETTINGS: tuple[Setting, ...] = (
         "ipv6_prefix",
         "whole",
         64,
-        "bits of an IPv6 address that count as one address for max_per_ip",
+        "bits of an IPv6 address that count as one address for max_per_ip and udp_rate",
         high=128,
         metavar="BITS",
         live=True,
-        needs="max_per_ip",
+        needs=f"max_per_ip or {UDP_BIND}",
     ),
     Setting(
         "accept_rate",
@@ -155,6 +155,27 @@ SETTINGS: tuple[Setting, ...] = (
         unset="no limit",
         metavar="N",
         live=True,
+    ),
+    Setting(
+        "udp_rate",
+        "whole",
+        1000,
+        "datagrams of one source address that each thread answers a second, with bursts of one "
+        "second; what is above is dropped and counted",
+        low=1,
+        high=1_000_000_000,
+        unset="no limit",
+        metavar="N",
+        live=True,
+        needs=UDP_BIND,
+    ),
+    Setting(
+        "udp_guards",
+        "switch",
+        True,
+        "answer no datagram from a port below 1024 or one of our own, none from or to a broadcast "
+        "address or a group, and end loops with other servers",
+        needs=UDP_BIND,
     ),
     Setting(
         "first_byte_timeout",

@@ -64,6 +64,13 @@ class WorkerStats:
         accept_pauses: times that accepting rested for want of descriptors or memory.
         access_log_dropped: connections without a line in the access log, because there were more
             than access_log_rate, or than were written in time.
+        datagrams_in, datagram_bytes_in: what came over UDP; none of it is in bytes_in.
+        datagrams_out, datagram_bytes_out: replies, counted before they are offered to the kernel.
+        datagrams_unsent, datagrams_too_long, datagrams_failed: of datagrams_out, those that the
+            kernel did not take: it had no room; with prefix and suffix they are longer than a
+            datagram can be; another error, which `errors` has.
+        datagrams_refused_port, datagrams_refused_address, datagrams_refused_rate,
+            datagrams_refused_loop: not answered: the guard that said so.
         iterations, events: rounds of the loop, and events that epoll_wait delivered.
         running_time: seconds since the worker's thread began, or that it ran; float.
         busy_time: seconds of those in which it had a CPU; in the rest it was blocked, mostly in
@@ -95,6 +102,17 @@ class WorkerStats:
         "connections_faulty",
         "connections_open",
         "connections_proxied",
+        "datagram_bytes_in",
+        "datagram_bytes_out",
+        "datagrams_failed",
+        "datagrams_in",
+        "datagrams_out",
+        "datagrams_refused_address",
+        "datagrams_refused_loop",
+        "datagrams_refused_port",
+        "datagrams_refused_rate",
+        "datagrams_too_long",
+        "datagrams_unsent",
         "ended_by_abort",
         "ended_by_callback_error",
         "ended_by_close",
@@ -146,6 +164,17 @@ class WorkerStats:
     connections_faulty: int
     connections_open: int
     connections_proxied: int
+    datagram_bytes_in: int
+    datagram_bytes_out: int
+    datagrams_failed: int
+    datagrams_in: int
+    datagrams_out: int
+    datagrams_refused_address: int
+    datagrams_refused_loop: int
+    datagrams_refused_port: int
+    datagrams_refused_rate: int
+    datagrams_too_long: int
+    datagrams_unsent: int
     ended_by_abort: int
     ended_by_callback_error: int
     ended_by_close: int
@@ -204,18 +233,22 @@ class Stats(WorkerStats):
         workers: tuple of WorkerStats, one for each worker, in order.
         listen_queue: the accept queues, as of Server.listen_queue(); None if it does not accept, or
             if the kernel tells nothing.
+        datagrams_overflowed: datagrams that the kernel dropped because a receive buffer was full;
+            none of them is in datagrams_in.
     """
 
-    __slots__ = ("listen_queue", "workers")
+    __slots__ = ("datagrams_overflowed", "listen_queue", "workers")
 
     workers: tuple[WorkerStats, ...]
     listen_queue: ListenQueue | None
+    datagrams_overflowed: int
 
     def __init__(
         self,
         counters: Iterable[Mapping[str, object]],
         callback_errors: int = 0,
         listen_queue: ListenQueue | None = None,
+        datagrams_overflowed: int = 0,
     ) -> None:
         workers = tuple(WorkerStats(_named(one)) for one in counters)
         values: dict[str, object] = {}
@@ -236,6 +269,7 @@ class Stats(WorkerStats):
         super().__init__(values)
         object.__setattr__(self, "workers", workers)
         object.__setattr__(self, "listen_queue", listen_queue)
+        object.__setattr__(self, "datagrams_overflowed", datagrams_overflowed)
 
 
 def _named(counters: Mapping[str, object]) -> dict[str, object]:

@@ -16,12 +16,13 @@ from .stats import Stats
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import socket
-    from typing import Literal
 
     from . import _core
+    from .address import Address
     from .callbacks import Callbacks
     from .config import Config
     from .crew import Crew
+    from .datagram_socket import DatagramSocket
     from .latch import Latch
     from .listen_queue import ListenQueue
     from .listener import Listener
@@ -40,6 +41,7 @@ class View:
     _pid: int
     _core: _core.Core | None
     _listeners: list[Listener]
+    _datagrams: list[DatagramSocket]
     _calls: Callbacks | None
     _crew: Crew
     _accepting: bool
@@ -59,7 +61,7 @@ class View:
             state = "not started" if self._core is None else "ending"
         if not self._is_mine():
             state = f"of process {self._pid}"
-        where = ", ".join(dict.fromkeys(str(one.address) for one in self._listeners))
+        where = ", ".join(self._addresses())
         return f"<fastecho.Server {where + ' ' if where else ''}{state}>"
 
     @property
@@ -69,36 +71,52 @@ class View:
         return tuple(self._listeners)
 
     @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; empty when the server does not accept. Not to be closed."""
+    def datagram_sockets(self) -> tuple[DatagramSocket, ...]:
+        """The same for UDP."""
         self._check_process()
-        return tuple(one.socket for one in self._listeners) if self._accepting else ()
+        return tuple(self._datagrams)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets, then those of UDP; empty when the server does not accept.
+
+        Not to be closed.
+        """
+        self._check_process()
+        return tuple(one.socket for one in self._opened()) if self._accepting else ()
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as text that a client takes; the same address only once."""
+        """Where it listens, as text that a client takes, UDP last; the same address only once."""
         self._check_process()
-        return list(dict.fromkeys(str(one.address) for one in self._listeners))
+        return self._addresses()
+
+    def _addresses(self) -> list[str]:
+        return list(dict.fromkeys(str(one.address) for one in self._opened()))
+
+    def _opened(self) -> list[Listener | DatagramSocket]:
+        return [*self._listeners, *self._datagrams]
 
     @property
     def address(self) -> str:
         """The first of `addresses`."""
-        return self.addresses[self._first()]
+        return str(self._first_address())
 
     @property
     def host(self) -> str | None:
         """Host of the first address; None on a Unix socket."""
-        return self.listeners[self._first()].address.host
+        return self._first_address().host
 
     @property
     def port(self) -> int | None:
         """Port of the first address; None on a Unix socket."""
-        return self.listeners[self._first()].address.port
+        return self._first_address().port
 
-    def _first(self) -> Literal[0]:
-        if not self._listeners:
-            raise RuntimeError("the server has no address before start()")
-        return 0
+    def _first_address(self) -> Address:
+        self._check_process()
+        for one in self._opened():
+            return one.address
+        raise RuntimeError("the server has no address before start()")
 
     @property
     def threads(self) -> int:
@@ -122,6 +140,20 @@ class View:
         self._check_process()
         return self._ending and not self._ended.is_open()
 
+    def wait_retired(self, timeout: float | None = None) -> bool:
+        """Wait until the end is near: a signal came, or retire(), stop() or another end began.
+
+        For programs that tell others, as sd_notify(3) does. After close() it is near with the last
+        connection.
+
+        Args:
+            timeout: seconds, float >= 0; None waits for ever.
+        Returns:
+            bool: True if it is near, or over.
+        """
+        self._check_process()
+        return self._leaving.wait(None if timeout is None else seconds(timeout))
+
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.
 
@@ -135,13 +167,14 @@ class View:
             queue = self._queue()
         except OSError:
             queue = None
-        return Stats(counters, failures, queue)
+        return Stats(counters, failures, queue, sum(one.drops() for one in self._datagrams))
 
     def listen_queue(self) -> ListenQueue:
         """Return how full the accept queues of the listeners are, now.
 
         Raises:
-            RuntimeError: the server does not accept: it has not begun, refuses, or has ended.
+            RuntimeError: the server does not accept: it has not begun, refuses, or has ended; or
+                it has no listener, but UDP.
             OSError: the kernel tells of none of them: netlink is forbidden, or no descriptor is
                 left for it, and all are Unix sockets.
         Thread: any; no worker is disturbed.   Cost: some microseconds a listener; of a Unix
@@ -156,6 +189,8 @@ class View:
         self._check_process()
         core = self._core
         if core is None or not self._accepting or self._refusing or self._ending:
+            return None
+        if not self._listeners:
             return None
         try:
             return read_queues(self._listeners, core.highest_depths())

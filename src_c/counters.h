@@ -84,6 +84,21 @@
     X(queue_wait_ms)                                                                               \
     /* Nanoseconds in which message callbacks ran. */                                              \
     X(callback_ns)                                                                                 \
+    /* Datagrams that came, and their bytes; a train counts as what it is made of. */              \
+    X(datagrams_in)                                                                                \
+    X(datagram_bytes_in)                                                                           \
+    /* Replies, from the moment they are offered to the kernel. */                                 \
+    X(datagrams_out)                                                                               \
+    X(datagram_bytes_out)                                                                          \
+    /* Of datagrams_out: the kernel had no room; too long with what is put round it; failed. */    \
+    X(datagrams_unsent)                                                                            \
+    X(datagrams_too_long)                                                                          \
+    X(datagrams_failed)                                                                            \
+    /* Not answered: enum fe_verdict of datagram.h. */                                             \
+    X(datagrams_refused_port)                                                                      \
+    X(datagrams_refused_address)                                                                   \
+    X(datagrams_refused_rate)                                                                      \
+    X(datagrams_refused_loop)                                                                      \
     /* Rounds of the loop. */                                                                      \
     X(iterations)                                                                                  \
     /* Events that epoll_wait delivered. */                                                        \

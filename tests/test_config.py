@@ -57,6 +57,8 @@ def test_the_defaults() -> None:
         "max_per_ip": None,
         "ipv6_prefix": 64,
         "accept_rate": None,
+        "udp_rate": 1000,
+        "udp_guards": True,
         "first_byte_timeout": None,
         "idle_timeout": None,
         "proxy_protocol": "off",

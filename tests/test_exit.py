@@ -377,13 +377,13 @@ STARTING = """
     from fastecho import Server
 
     def open_slowly(*arguments):
-        listeners = open_listeners(*arguments)
+        listeners = open_sockets(*arguments)
         print("starting", flush=True)
         threading.Event().wait(float(sys.argv[2]))
         return listeners
 
-    open_listeners = fastecho.server.open_listeners
-    fastecho.server.open_listeners = open_slowly
+    open_sockets = fastecho.server.open_sockets
+    fastecho.server.open_sockets = open_slowly
     server = Server(f"unix:{sys.argv[1]}")
     thread = threading.Thread(target=server.start, daemon=True)
     thread.start()

@@ -68,6 +68,7 @@ ARROWS: dict[str, set[str]] = {
     "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
+    "datagram_socket": {"address", "config", "listen_queue"},
     "dial": {"address"},
     "diagnose": set(),
     "diagnose.demo": {
@@ -93,12 +94,15 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "front": {"_version", "config", "limits"},
     "hole": {"config", "errors", "listener", "opening"},
-    "inherited": {"address", "config", "errors", "listen_tcp", "listener"},
+    "inherited": {
+        "address", "config", "datagram_socket", "errors", "listen_tcp", "listen_udp", "listener",
+    },
     "identity": {"errors", "logs", "proxy_header"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
     "listen_tcp": {"address", "config", "errors", "limits", "listener"},
+    "listen_udp": {"address", "config", "datagram_socket", "errors", "listen_tcp", "listener"},
     "listen_unix": {"address", "errors", "listener"},
     "listener": {"address", "errors"},
     "metrics": {
@@ -106,7 +110,8 @@ ARROWS: dict[str, set[str]] = {
         "stats",
     },
     "opening": {
-        "address", "config", "inherited", "listen_tcp", "listen_unix", "listener", "passed",
+        "address", "config", "datagram_socket", "errors", "inherited", "listen_tcp",
+        "listen_udp", "listen_unix", "listener", "passed",
     },
     "notify": {"errors"},
     "passed": {"errors"},
@@ -120,6 +125,7 @@ ARROWS: dict[str, set[str]] = {
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
         "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
+        "datagram_socket", "errors",
         "faults", "front", "latch", "limits", "listener", "opening", "peer", "process", "reason",
         "reporter", "settings", "signals",
     },
@@ -127,8 +133,8 @@ ARROWS: dict[str, set[str]] = {
     "tcp_info": set(),
     "testing": {"", "callbacks", "config", "server"},
     "view": {
-        "_core", "callbacks", "config", "crew", "errors", "latch", "limits", "listen_queue",
-        "listener", "peer", "stats", "tcp_info",
+        "_core", "address", "callbacks", "config", "crew", "datagram_socket", "errors", "latch",
+        "limits", "listen_queue", "listener", "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
@@ -233,10 +239,12 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "_core",
     "admission",
     "crew",
+    "datagram_socket",
     "hole",
     "inherited",
     "latch",
     "listen_tcp",
+    "listen_udp",
     "listen_unix",
     "listener",
     "opening",

@@ -25,7 +25,7 @@ from peers import connect, exchange, is_refused, is_reset, is_turned_away, read_
 
 import fastecho
 from fastecho import Server, StartError
-from fastecho.opening import open_listeners
+from fastecho.opening import open_sockets
 
 BLOCKED_NOT = (
     signal.SIGSEGV,
@@ -355,7 +355,7 @@ def test_a_task_that_is_cancelled_while_it_starts_a_server_leaves_none(
     def open_slowly(*arguments: Any) -> Any:
         opening.set()
         assert go_on.wait(10)
-        return open_listeners(*arguments)
+        return open_sockets(*arguments)
 
     async def serve() -> None:
         async with server:
@@ -370,7 +370,7 @@ def test_a_task_that_is_cancelled_while_it_starts_a_server_leaves_none(
         with pytest.raises(asyncio.CancelledError):
             await serving
 
-    monkeypatch.setattr("fastecho.server.open_listeners", open_slowly)
+    monkeypatch.setattr("fastecho.server.open_sockets", open_slowly)
     server = Server()
     asyncio.run(main())
     assert server.wait(5) is True

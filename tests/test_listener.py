@@ -397,11 +397,11 @@ def unfit(kind: str) -> Iterator[int]:
     [
         ("pipe", errno.ENOTSOCK, "is not a socket"),
         ("unused", errno.EBADF, "is not open"),
-        ("datagram", errno.EINVAL, "is not a stream socket"),
+        ("datagram", errno.EINVAL, "is not bound"),
         ("sequenced", errno.EINVAL, "is not a stream socket"),
         ("connected", errno.EINVAL, "does not listen"),
         ("bound", errno.EINVAL, "does not listen"),
-        ("netlink", errno.EAFNOSUPPORT, "neither TCP nor Unix"),
+        ("netlink", errno.EAFNOSUPPORT, "neither TCP, UDP nor Unix"),
     ],
 )
 def test_a_descriptor_that_cannot_be_listened_on_is_refused(

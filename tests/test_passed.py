@@ -142,6 +142,26 @@ def test_the_library_serves_passed_sockets_one_server_after_the_other(tmp_path: 
     assert errors == b""
 
 
+def test_a_datagram_socket_is_served_as_well() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        with (
+            passing(sock, names="d", arguments=["--bind=systemd:d"]),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+        ):
+            client.settimeout(DEADLINE)
+            client.connect(sock.getsockname())
+            client.send(b"hello")  # it waits in the socket until the process is there
+            assert client.recv(100) == b"hello"
+        with (
+            listening() as tcp,
+            passing(tcp, sock, names="t:d", arguments=["--metrics=systemd:d"]) as server,
+        ):
+            code, said = server.end()
+    assert code == 4
+    assert said[0].endswith("UDP cannot be used here")
+
+
 # --- what waits is served by the next -----------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
 from fastecho.models import NAMES
-from fastecho.setting import Setting
+from fastecho.setting import UDP_BIND, Setting
 from fastecho.settings import SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -103,6 +103,7 @@ examples:
   fastecho serve
   fastecho serve --bind '[::1]:7777' --bind unix:/run/echo.sock --threads 2
   fastecho serve --access-log --log-format json
+  fastecho serve --bind 127.0.0.1:7777 --bind udp://127.0.0.1:7777
   fastecho serve --frame line --prefix 'you said: '
   fastecho serve --metrics 127.0.0.1:9477
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
@@ -192,6 +193,10 @@ def _check_probes(merged: Merged) -> None:
         if merged.values[other] != plain:
             reason = f"cannot be used with {name}, which needs a plain echo"
             raise ConfigError(merged.labels[other], merged.given[other], reason)
+    for address in merged.config.bind:
+        if address.kind == "udp":
+            reason = f"cannot be used with {name}: orders come by TCP"
+            raise ConfigError(merged.labels["bind"], str(address), reason)
     for other, usual in (("model", "native"), ("black_hole", False)):
         if merged.values[other] != usual:
             reason = f"cannot be used with {name}, which needs the compiled core"
@@ -394,10 +399,14 @@ class _Serving:
             host = listener.address.host
             if host is not None and not is_loopback(host):
                 self.say("warning", f"{listener.address} can be reached from other machines")
+        for one in {one.address: one for one in server.datagram_sockets}.values():
+            self.say("info", f"listening on {one.address} (receive buffer {one.receive_buffer})")
+            if not is_loopback(one.address.host or ""):
+                self.say("warning", f"{one.address} can be reached from other machines")
         for name in self.unused:
             self.say("warning", f"the passed socket {name} is not used: who connects waits")
         self.say("info", f"threads: {server.threads}")
-        for sentence in _without_effect(self.config):
+        for sentence in _without_effect(self.config, bool(server.datagram_sockets)):
             self.say("warning", sentence)
         if self.takes_orders:
             self.say("warning", "with --probes, peers can order how the server behaves to them")
@@ -409,6 +418,8 @@ class _Serving:
             "bytes in": stats.bytes_in,
             "bytes out": stats.bytes_out,
         }
+        if server.datagram_sockets:
+            counts |= {"datagrams in": stats.datagrams_in, "datagrams out": stats.datagrams_out}
         refused = (
             stats.shed_max_connections
             + stats.shed_max_per_ip
@@ -426,6 +437,18 @@ class _Serving:
             "too many of one address": stats.ended_by_max_per_ip,
             "connections reset": stats.ended_by_abort,
             "connections with a fault": stats.connections_faulty,
+            "datagrams not answered": (
+                stats.datagrams_refused_port
+                + stats.datagrams_refused_address
+                + stats.datagrams_refused_rate
+                + stats.datagrams_refused_loop
+            ),
+            "datagrams lost": (
+                stats.datagrams_overflowed
+                + stats.datagrams_unsent
+                + stats.datagrams_too_long
+                + stats.datagrams_failed
+            ),
             "access log lines left out": stats.access_log_dropped,
             **dict(sorted(stats.errors.items())),
         }
@@ -455,10 +478,14 @@ def _reached_at(address: str) -> str:
     return f"localhost{address}" if address.startswith(":") else address
 
 
-def _without_effect(config: Config) -> Iterator[str]:
+def _without_effect(config: Config, has_udp: bool) -> Iterator[str]:
     """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
     for setting in SETTINGS:
-        if not setting.needs or getattr(config, setting.needs) not in (None, False, "off"):
+        needed = setting.needs.split(" or ") if setting.needs else []
+        if not needed or any(
+            has_udp if one == UDP_BIND else getattr(config, one) not in (None, False, "off")
+            for one in needed
+        ):
             continue
         if getattr(config, setting.name) != setting.check(setting.default, setting.name):
             yield f"{setting.name} has no effect without {setting.needs}"

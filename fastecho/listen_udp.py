@@ -1,0 +1,147 @@
+"""UDP sockets: resolve, bind, and what the echo needs of the kernel.
+
+What the kernel does that is easy to get wrong:
+
+* With SO_REUSEPORT two programs of one user may bind the same port, and each would get a part of
+  the datagrams. So a socket without it looks first whether the port is free.
+* A socket of every address answers from the address that the route chooses, which may not be the
+  one that was asked. Packet info tells which was asked, and the reply says so.
+* A socket may be bound to a broadcast address or a group: one datagram would have many answers.
+  connect(2) tells: EACCES, since nobody has asked for SO_BROADCAST.
+* SO_RCVBUF is cut to net.core.rmem_max, SO_RCVBUFFORCE is not, and takes CAP_NET_ADMIN.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from .address import Address, format_host_port
+from .datagram_socket import DatagramSocket
+from .errors import StartError
+from .listen_tcp import PORT_TRIES, has_ipv6, host_of, resolve
+from .listener import refused
+
+TYPE_CHECKING = False  # typing itself costs 5 ms at import
+if TYPE_CHECKING:
+    from .config import Config
+    from .listen_tcp import SocketAddress, Targets
+
+__all__ = ["open_udp", "prepare_datagrams", "udp_address"]
+
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"""Bytes to ask for: room for some thousand datagrams of a burst, where the system gives so much."""
+SO_RCVBUFFORCE = 33
+"""Of asm-generic/socket.h; Python has no name for it."""
+IP_PKTINFO = 8
+"""Of linux/in.h; Python has no name for it before 3.14."""
+SOL_UDP, UDP_GRO = 17, 104
+"""Of linux/udp.h; Python has no names for them."""
+
+
+def open_udp(address: Address, config: Config, workers: int) -> list[DatagramSocket]:
+    """Open every socket of one UDP address, one for each worker, all on one port.
+
+    Raises:
+        StartError: it cannot be resolved or bound; nothing stays open.
+    """
+    assert address.host is not None and address.port is not None
+    targets = _every_address(address.port) if address.host == "" else resolve(address)
+    tries = PORT_TRIES if address.port == 0 and len(targets) > 1 else 1
+    while True:
+        tries -= 1
+        sockets: list[DatagramSocket] = []
+        port = address.port
+        try:
+            for family, target in targets:
+                target = (target[0], port, *target[2:])
+                with _bind(family, target, reuse_port=False) as free:
+                    _check_single(address, free)
+                    target = free.getsockname()
+                for worker in range(workers):
+                    sock = _bind(family, target, reuse_port=workers > 1)
+                    sockets.append(DatagramSocket(sock, udp_address(sock), worker=worker))
+                    prepare_datagrams(sock, config)
+                port = target[1]
+            return sockets
+        except BaseException as error:
+            for one in sockets:
+                one.close()
+            if not isinstance(error, OSError) or isinstance(error, StartError):
+                raise
+            if error.errno != errno.EADDRINUSE or tries == 0:
+                at = format_host_port(target[0], target[1]) if address.host else str(address)
+                raise refused(address, at, error) from None
+
+
+def _every_address(port: int) -> Targets:
+    """Return what :PORT binds: a socket for each family, so that each knows its own addresses."""
+    targets: Targets = [(socket.AF_INET, ("0.0.0.0", port))]
+    if has_ipv6("::"):
+        targets.append((socket.AF_INET6, ("::", port, 0, 0)))
+    return targets
+
+
+def _bind(family: int, target: SocketAddress, *, reuse_port: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(target)
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _check_single(address: Address, sock: socket.socket) -> None:
+    """Refuse a broadcast address or a group."""
+    name = sock.getsockname()
+    many = _is_group(name[0])
+    if not many and not _is_any(name[0]):
+        with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(name)
+            except OSError as error:
+                many = error.errno == errno.EACCES
+    if many:
+        text = f"cannot listen on {address}: {name[0]} is not an address of one machine"
+        raise StartError(errno.EADDRNOTAVAIL, text)
+
+
+def _is_group(host: str) -> bool:
+    if ":" in host:
+        return host.lower().startswith("ff")
+    return 224 <= int(host.partition(".")[0]) < 240
+
+
+def _is_any(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
+
+
+def prepare_datagrams(sock: socket.socket, config: Config) -> None:
+    """Set what the echo needs on a bound UDP socket, as far as the kernel has it."""
+    if _is_any(sock.getsockname()[0]):
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    if not config.prefix and not config.suffix:  # each of a train would need its own
+        try:
+            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+        except OSError:
+            pass  # before Linux 5.0
+    if config.send_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer)
+    size = config.receive_buffer or RECEIVE_BUFFER
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def udp_address(sock: socket.socket) -> Address:
+    """Return where a UDP socket really is bound."""
+    return Address("udp", host=host_of(sock), port=sock.getsockname()[1])
