@@ -95,6 +95,8 @@ NOT_UNDER = (
     Skip("test_how_to_queues.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_how_to_check.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_haproxy.py", frozenset(RUNTIMES), OTHERS),
+    Skip("test_passed.py::test_systemd_passes", frozenset(RUNTIMES), OTHERS),
+    Skip("test_units.py", ANY, NOT_OURS),
     Skip("test_check_pattern.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_tcp_info.py::test_answers_that_nobody_waits_for", frozenset(RUNTIMES), KEEPS),
     Skip("test_cluster.py::test_ctrl_c_beside_a_worker", THREAD, QUICKLY),

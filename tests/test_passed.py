@@ -8,11 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 from activated import passing, said_first
 from commands import COMMAND, DEADLINE, assert_refused, environment, exchange, run
+from peers import wait_until
+
+from benchmarks._storm import Storm
 
 ACTIVATE = shutil.which("systemd-socket-activate")
 
@@ -176,6 +181,25 @@ def test_who_connects_between_two_processes_is_served_by_the_second() -> None:
             between.sendall(b"are you there?")
             with passing(tcp):
                 assert between.recv(100) == b"are you there?"
+
+
+def test_processes_that_take_turns_at_a_socket_harm_nobody_in_a_storm() -> None:
+    with listening() as tcp, ExitStack() as running:
+        address = "{}:{}".format(*tcp.getsockname())
+        server = running.enter_context(passing(tcp))
+        with Storm(address) as storm:
+            for turn in range(1, 4):
+                wait_until(partial(has_begun, storm, turn * 200), what="the storm")
+                assert server.end(signal.SIGTERM)[0] == 0
+                server = running.enter_context(passing(tcp))
+            wait_until(partial(has_begun, storm, 1000), what="the storm")
+        server.end(signal.SIGTERM)
+    assert (storm.harmed, storm.seen["echoed"]) == (0, storm.begun)
+
+
+def has_begun(storm: Storm, count: int) -> bool:
+    """Tell whether so many connections have begun."""
+    return storm.begun >= count
 
 
 # --- errors ------------------------------------------------------------------------------------
