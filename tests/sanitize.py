@@ -95,6 +95,7 @@ NOT_UNDER = (
     Skip("test_how_to_queues.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_how_to_check.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_haproxy.py", frozenset(RUNTIMES), OTHERS),
+    Skip("test_how_to_systemd.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_passed.py::test_systemd_passes", frozenset(RUNTIMES), OTHERS),
     Skip("test_units.py", ANY, NOT_OURS),
     Skip("test_check_pattern.py", frozenset(RUNTIMES), NOT_OURS),
