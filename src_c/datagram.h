@@ -117,10 +117,13 @@ static inline uint64_t fe_datagram_count(const fe_datagram *d)
     return (d->size + d->segment - 1) / d->segment;
 }
 
+/* One step of a keyed hash: both halves of a product, so that every bit reaches every other. */
 static inline uint64_t fe_mix(uint64_t h, uint64_t value)
 {
-    h = (h ^ value) * 0x9e3779b97f4a7c15u;
-    return h ^ (h >> 32);
+    __extension__ typedef unsigned __int128 fe_product;
+    fe_product p = (fe_product)(h ^ value ^ 0xa0761d6478bd642fu) * 0xe7037ed1a0b428dbu;
+
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
 }
 
 /* Mixes in n bytes. */

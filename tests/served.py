@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     import fastecho
 
 ROOT = Path(__file__).resolve().parent.parent
-CALLS = {"recv": 0, "send": 1, "accept4": 2, "epoll_ctl": 3, "epoll_wait": 4}
+CALLS = {
+    "recv": 0,
+    "send": 1,
+    "accept4": 2,
+    "epoll_ctl": 3,
+    "epoll_wait": 4,
+    "recvmmsg": 12,
+    "sendmmsg": 13,
+}
+"""Of enum shim_call in shim/shim.h."""
 OPERATIONS = {None: 0, "add": 1, "del": 2, "mod": 3}
 LOG_MAX = 1 << 18
 ANSWER = 20.0
@@ -86,6 +95,7 @@ class Served:
             checks = environment.get("ASAN_OPTIONS", "")
             environment["ASAN_OPTIONS"] = f"{checks}:verify_asan_link_order=0"
         self._stats: fastecho.Stats | None = None
+        self._is_ending = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", self.program, json.dumps(config)],
@@ -125,12 +135,16 @@ class Served:
 
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
         """Send one order and return the answer."""
+        self.order(do, **more)
+        return self._read()
+
+    def order(self, do: str, **more: Any) -> None:
+        """Send one order: to a process that stands still, which will obey when it goes on."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
         except BrokenPipeError:
             pass  # it has ended: reading says so, and why
-        return self._read()
 
     def errors(self) -> str:
         """Return what the process has written to standard error so far."""
@@ -169,13 +183,14 @@ class Served:
         """Change the calls named `call` from now on.
 
         Args:
-            call: recv, send, accept4, epoll_ctl or epoll_wait.
+            call: recv, send, recvmmsg, sendmmsg, accept4, epoll_ctl or epoll_wait.
             port: only on the connection whose peer has this port; 0: on any.
             operation: only epoll_ctl's add, mod or del.
             skip: calls that pass before.
             times: calls that are changed; -1: all.
             error: name of the errno that they fail with.
-            limit: bytes that recv and send move at the most; negative: 1 to -limit at random.
+            limit: bytes that recv and send, messages that recvmmsg and sendmmsg move at the most;
+                negative: 1 to -limit at random.
             hold: the call is made, and does not return before clear_rules().
         """
         number = 0 if error is None else getattr(errno, error)
@@ -193,7 +208,8 @@ class Served:
 
     def take_log(self) -> list[Call]:
         """Return the calls noted, oldest first."""
-        names, operations = list(CALLS), {number: name for name, number in OPERATIONS.items()}
+        operations = {number: name for name, number in OPERATIONS.items()}
+        names = {number: name for name, number in CALLS.items()}
         return [
             Call(names[call], port, operations[operation], result)
             for call, port, operation, result in self.ask("take_log")["log"]
@@ -216,9 +232,16 @@ class Served:
         Returns the last statistics.
         """
         if self._stats is None:
-            self._stats = read_stats(self.ask("end", by=by))
+            self.begin_end(by)
+            self._stats = read_stats(self._read())
             assert self._process.wait(ANSWER) == 0, self.errors()
         return self._stats
+
+    def begin_end(self, by: str) -> None:
+        """Order its end, unless that was done; end() waits for it."""
+        if not self._is_ending:
+            self._is_ending = True
+            self.order("end", by=by)
 
     def kill(self) -> None:
         """End the process, whatever state it is in, and close the pipes."""
@@ -234,10 +257,11 @@ def read_stats(answer: dict[str, Any]) -> fastecho.Stats:
     """Build statistics from what the program has sent."""
     from fastecho import Stats
 
-    return Stats(
+    workers = [
         {**one, "errnos": {int(number): count for number, count in one["errnos"].items()}}
         for one in answer["workers"]
-    )
+    ]
+    return Stats(workers, datagrams_overflowed=answer["overflowed"])
 
 
 class Program:
@@ -254,7 +278,8 @@ class Program:
     def stats(self, order: dict[str, Any]) -> dict[str, Any]:
         core = self.server._core
         assert core is not None
-        return {"workers": core.counters()}
+        overflowed = sum(one.drops() for one in self.server.datagram_sockets)
+        return {"workers": core.counters(), "overflowed": overflowed}
 
     def limit(self, order: dict[str, Any]) -> dict[str, Any]:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -19,7 +19,7 @@ from served import ANSWER, Program
 if TYPE_CHECKING:
     import fastecho
 
-CALLS = 12
+CALLS = 14
 """Functions that the shim counts: SHIM_CALLS of shim/shim.h."""
 
 GATHERING = 0.3
@@ -132,14 +132,18 @@ class Lifer(Program):
             config["on_accept"] = lambda peer: True
         if "denies" in config:
             config["on_accept"] = Doorman(self, config.pop("denies"), config.pop("gathers", 0))
-        server = self.Server(f"{own_host()}:0", **config)
+        bind = [f"{own_host()}:0"]
+        if config.pop("udp", False):
+            bind.append(f"udp://{own_host()}:0")
+            config["udp_rate"] = None
+        server = self.Server(bind, **config)
         self.access_log.begin()
         try:
             server.start()
         except (OSError, MemoryError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
         self.server = server
-        return {"address": server.address}
+        return {"address": server.address, "udp": server.addresses[1:]}
 
     def finish(self, order: dict[str, Any]) -> dict[str, Any]:
         """End the server, in order or at once, and tell its last statistics."""

@@ -31,6 +31,8 @@ FUNCTIONS = [
     "calloc",
     "realloc",
     "aligned_alloc",
+    "recvmmsg",
+    "sendmmsg",
 ]
 """In the order of shim/shim.h."""
 MEMORY = ["malloc", "calloc", "realloc", "aligned_alloc"]
@@ -100,6 +102,7 @@ class Lives(Served):
         """Start a server; its address, or None if it could not be started."""
         answer = self.ask("begin", config=config)
         self.address = answer.get("address", "")
+        self.udp_addresses: list[str] = answer.get("udp", [])
         # Where malloc serves Python as well (a sanitizer needs that), its own requests fail too.
         own = self.address or "PYTHONMALLOC" in os.environ
         assert own or answer["error"].startswith("OSError: [Errno "), answer["error"]

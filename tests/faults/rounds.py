@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import proxied
 from conftest import check_books
+from datagram_talk import is_answered, send_datagrams
 from lives import FUNCTIONS, Counts, Lives
 from proxied import Front
 from workload import Conversation, End, Manner, converse
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
 
     name: str
     config: dict[str, Any]
-    """Server's keywords; asks: with an accept callback."""
+    """Server's keywords; asks: with an accept callback, udp: with a UDP socket as well."""
     prefix: bytes | None = None
     """What stands before each line; None: raw echo."""
     is_crowd: bool = False
@@ -52,6 +53,8 @@ KINDS = [
     Kind("lines", {**LINES, "high_water": 16384, "max_frame": 8192}, PREFIX.encode()),
     Kind("raw, 2 threads", {"threads": 2, "idle_timeout": 60, "access_log": True}),
     Kind("asked", {"asks": True}),
+    Kind("raw and datagrams, 2 threads", {"udp": True, "threads": 2}),
+    Kind("lines and datagrams", {**LINES, "udp": True}, PREFIX.encode()),
     Kind(
         "lines, asked, 2 threads",
         {**LINES, "asks": True, "threads": 2, "access_log": True},
@@ -210,6 +213,9 @@ def live_through(lives: Lives, seed: int, account: Account) -> None:
     if kind.front:
         talk = through_proxy(dice, kind.front, talk, late=late)
     lives.play(True)
+    for udp in lives.udp_addresses:
+        wrong = send_datagrams(udp, dice, kind.prefix or b"")
+        assert not wrong, wrong
     converse(address, talk)
     lives.play(False)
     stats = lives.stats()
@@ -227,6 +233,8 @@ def live_through(lives: Lives, seed: int, account: Account) -> None:
         converse(address, newcomers)
         assert newcomers[0].end is End.FIN, newcomers
         judge(newcomers, 0)
+    for udp in lives.udp_addresses:
+        assert is_answered(udp, kind.prefix or b"")
 
     lives.play(True)
     stats = lives.finish(in_order=seed % 4 < 2)

@@ -55,6 +55,8 @@ static const faults faults_of[SHIM_CALLS] = {
     [SHIM_CALLOC] = {{0}, {ENOMEM}},
     [SHIM_REALLOC] = {{0}, {ENOMEM}},
     [SHIM_ALIGNED_ALLOC] = {{0}, {ENOMEM}},
+    [SHIM_RECVMMSG] = {{CUT, EINTR, EAGAIN}, {ENOMEM, ENOBUFS}},
+    [SHIM_SENDMMSG] = {{CUT, EINTR}, {EAGAIN, ENOBUFS, ENOMEM, EPERM, EHOSTUNREACH}},
 };
 
 typedef struct plan {

@@ -1,7 +1,7 @@
 /* Stands between a process and the kernel (LD_PRELOAD): fails and shortens socket calls by rule,
  * and keeps a log of them.
  *
- * Lives here: recv, send, accept4, epoll_ctl, epoll_wait and the rules for them. Does not live
+ * Lives here: recv, send, recvmmsg, sendmmsg, accept4, epoll_ctl, epoll_wait and the rules for them. Does not live
  * here: which rules a test wants (tests/served.py passes them on, through ctypes); failing calls
  * by seed or by number (campaign.c), which is asked where no rule fits.
  *
@@ -33,7 +33,7 @@ typedef struct shim_rule {
     int times;
     /* The errno that the call fails with; 0: it is only shortened. */
     int error;
-    /* Bytes that recv and send may move at the most; negative: 1 to -limit, as dice say. */
+    /* Bytes that recv and send, messages that recvmmsg and sendmmsg may move at the most; negative: 1 to -limit, as dice say. */
     int limit;
     /* The call is made, and returns only after shim_clear(). */
     int hold;
@@ -68,6 +68,8 @@ static int (*next_accept4)(int, struct sockaddr *, socklen_t *, int);
 static int (*next_epoll_ctl)(int, int, int, struct epoll_event *);
 static int (*next_epoll_wait)(int, struct epoll_event *, int, int);
 static ssize_t (*next_recv)(int, void *, size_t, int);
+static int (*next_recvmmsg)(int, struct mmsghdr *, unsigned, int, struct timespec *);
+static int (*next_sendmmsg)(int, struct mmsghdr *, unsigned, int);
 static ssize_t (*next_send)(int, const void *, size_t, int);
 
 __attribute__((constructor)) static void shim_find_next(void)
@@ -77,6 +79,8 @@ __attribute__((constructor)) static void shim_find_next(void)
     *(void **)&next_epoll_ctl = dlsym(RTLD_NEXT, "epoll_ctl");
     *(void **)&next_epoll_wait = dlsym(RTLD_NEXT, "epoll_wait");
     *(void **)&next_recv = dlsym(RTLD_NEXT, "recv");
+    *(void **)&next_recvmmsg = dlsym(RTLD_NEXT, "recvmmsg");
+    *(void **)&next_sendmmsg = dlsym(RTLD_NEXT, "sendmmsg");
     *(void **)&next_send = dlsym(RTLD_NEXT, "send");
 }
 
@@ -267,6 +271,40 @@ ssize_t send(int fd, const void *data, size_t n, int flags)
     else
         errno = error;
     shim_note(SHIM_SEND, fd, 0, rc);
+    if (hold)
+        shim_hold(hold);
+    return rc;
+}
+
+int recvmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags, struct timespec *timeout)
+{
+    size_t most = n;
+    const void *caller = __builtin_return_address(0);
+    int hold, error = shim_judge(SHIM_RECVMMSG, caller, fd, 0, &most, &hold);
+    int rc = -1;
+
+    if (error == 0)
+        rc = next_recvmmsg(fd, messages, (unsigned)most, flags, timeout);
+    else
+        errno = error;
+    shim_note(SHIM_RECVMMSG, fd, 0, rc);
+    if (hold)
+        shim_hold(hold);
+    return rc;
+}
+
+int sendmmsg(int fd, struct mmsghdr *messages, unsigned n, int flags)
+{
+    size_t most = n;
+    const void *caller = __builtin_return_address(0);
+    int hold, error = shim_judge(SHIM_SENDMMSG, caller, fd, 0, &most, &hold);
+    int rc = -1;
+
+    if (error == 0)
+        rc = next_sendmmsg(fd, messages, (unsigned)most, flags);
+    else
+        errno = error;
+    shim_note(SHIM_SENDMMSG, fd, 0, rc);
     if (hold)
         shim_hold(hold);
     return rc;

@@ -23,12 +23,14 @@ enum shim_call {
     SHIM_CALLOC,
     SHIM_REALLOC,
     SHIM_ALIGNED_ALLOC,
+    SHIM_RECVMMSG,
+    SHIM_SENDMMSG,
     SHIM_CALLS
 };
 
 /* Decides about a call of the extensions; whoever else calls is left alone.
  * caller: the address that the call returns to. fd: of a connection or a listener; -1: none.
- * *n, the bytes or events asked for, may be lowered to 1 or more; NULL: it cannot.
+ * *n, the bytes, events or messages asked for, may be lowered to 1 or more; NULL: it cannot.
  * Result: the errno to fail with, or 0. */
 int campaign_judge(enum shim_call call, const void *caller, int fd, size_t *n);
 
