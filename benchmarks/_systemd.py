@@ -132,12 +132,15 @@ class Machine:
 
     def __init__(self) -> None:
         self._ended = ExitStack()
+        # What the script and unshare have to say.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> Machine:
         try:
             self._boot()
         except BaseException:
             self._ended.close()
+            self._said.close()
             raise
         return self
 
@@ -148,6 +151,7 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         self._ended.close()
+        self._said.close()
 
     def _boot(self) -> None:
         folder = self._ended.enter_context(tempfile.TemporaryDirectory(prefix="fastecho-systemd-"))
@@ -161,6 +165,7 @@ class Machine:
             ["sh", "-c", enter, "sh", "unshare", *NAMESPACES, "--propagation=private",
              *_script(BOOT, folder)],
             stdin=subprocess.DEVNULL,
+            stderr=self._said,
         )  # fmt: skip
         self._ended.callback(outer.wait, DEADLINE)
         self._ended.callback(outer.kill)  # with its child
@@ -170,7 +175,7 @@ class Machine:
         deadline = time.monotonic() + DEADLINE
         while self.systemctl("is-active", "up.target", check=False).stdout != "active\n":
             if time.monotonic() > deadline or outer.poll() is not None:
-                raise RuntimeError("systemd does not come up")
+                raise self._failed("does not come up")
             time.sleep(0.02)
 
     def _pid_one(self, outer: subprocess.Popen[bytes]) -> int:
@@ -182,7 +187,11 @@ class Machine:
                 if Path(f"/proc/{child}/comm").read_text(encoding="utf-8") == "systemd\n":
                     return int(child)
             time.sleep(0.01)
-        raise RuntimeError("systemd has not begun")
+        raise self._failed("has not begun")
+
+    def _failed(self, what: str) -> RuntimeError:
+        self._said.seek(0)
+        return RuntimeError(f"systemd {what}: {self._said.read().decode().strip()}")
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root, to its end."""

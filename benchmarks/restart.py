@@ -12,10 +12,7 @@ from benchmarks.figures import handovers, socket_units
 
 ABOUT = "Replace a server in a storm of connections, and count those that were harmed."
 
-MAKERS: dict[str, _command.FigureMaker] = {
-    "handover": handovers.handover,
-    "socket-unit": socket_units.socket_unit,
-}
+MAKERS: dict[str, _command.FigureMaker] = {**handovers.FIGURES, **socket_units.FIGURES}
 
 if __name__ == "__main__":
     sys.exit(_command.run("benchmarks.restart", ABOUT, MAKERS, c_peers=False, choice="--by"))

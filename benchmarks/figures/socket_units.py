@@ -8,9 +8,9 @@ from functools import partial
 from benchmarks._errors import SetupError
 from benchmarks._figures import Figure
 from benchmarks._plan import Plan
+from benchmarks._restarts import figure, storm_through
 from benchmarks._systemd import Machine, missing
 from benchmarks._units import SERVICE, SOCKET, install
-from benchmarks.figures.restarts import figure, storm_through
 
 RESTARTS = 10
 UNIX = "/run/echo"
@@ -34,3 +34,6 @@ def socket_unit(plan: Plan) -> Figure:
             restart = partial(machine.systemctl, "restart", SERVICE)
             storms[kind] = (times, storm_through(address, restart, times))
     return figure("socket-unit", "restarted behind its socket unit", storms)
+
+
+FIGURES = {"socket-unit": socket_unit}
