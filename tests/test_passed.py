@@ -189,6 +189,7 @@ def test_processes_that_take_turns_at_a_socket_harm_nobody_in_a_storm() -> None:
         server = running.enter_context(passing(tcp))
         with Storm(address) as storm:
             for turn in range(1, 4):
+                said_first(server.process)  # it is there: a signal ends it in order
                 wait_until(partial(has_begun, storm, turn * 200), what="the storm")
                 assert server.end(signal.SIGTERM)[0] == 0
                 server = running.enter_context(passing(tcp))
