@@ -5,11 +5,13 @@ Does not live here: how it is told (fastecho/notify.py), the server. Loaded only
 is set.
 
 The watchdog is told that all is well only while every worker answers: one that hangs, in a callback
-for instance, costs the message, and then the manager restarts the service.
+for instance, costs the message. It is asked again at once, so that only who hangs for the whole of
+the watchdog's time has the manager restart the service.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from _thread import allocate_lock, start_new_thread
 
@@ -17,10 +19,12 @@ from fastecho.notify import monotonic_usec, take_notifier, take_watchdog
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastecho.cli._log import Log
     from fastecho.server import Server
 
-__all__ = ["ServiceManager", "tell_serving"]
+__all__ = ["ServiceManager", "say_anywhere", "tell_serving"]
 
 STATUS_SECONDS = 5.0
 """How often STATUS is looked at while the server serves."""
@@ -32,10 +36,15 @@ JOIN_SECONDS = 2.0
 
 
 class ServiceManager:
-    """What one run of the server tells the manager. Thread: the main one."""
+    """What one run of the server tells the manager.
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    Args:
+        say: takes a level and a sentence, in any thread.
+    Thread: the main one.
+    """
+
+    def __init__(self, say: Callable[[str, str], object]) -> None:
+        self._say = say
         self._can_tell = True
         self._silent: list[int] = []
         self._status = ""
@@ -54,7 +63,7 @@ class ServiceManager:
             start_new_thread(self._look_after, (server,))
         except RuntimeError as error:
             self._looks = False
-            self._log.say("warning", f"the service manager is told nothing but READY: {error}")
+            self._say("warning", f"the service manager is told nothing but READY: {error}")
             self._tell("READY=1")
 
     def reloading(self) -> None:
@@ -81,7 +90,7 @@ class ServiceManager:
             if self._can_tell:
                 self._can_tell = False
                 why = (error.strerror or str(error)).lower()
-                self._log.say("warning", f"NOTIFY_SOCKET: the service manager is not told: {why}")
+                self._say("warning", f"NOTIFY_SOCKET: the service manager is not told: {why}")
 
     # --- the thread ------------------------------------------------------------------------
 
@@ -91,7 +100,7 @@ class ServiceManager:
             self._status = _status_of(server)
             self._tell("READY=1", f"STATUS={self._status}")
             self._look(server)
-            while not server.wait_retired(pause):
+            while not server.wait_retired(pause / 10 if self._silent else pause):
                 self._look(server)
             self._status = _status_of(server)
             self._tell("STOPPING=1", f"STATUS={self._status}")
@@ -109,9 +118,9 @@ class ServiceManager:
             self._silent = silent
             if silent:
                 who = ", ".join(map(str, silent))
-                self._log.say("error", f"worker {who} does not answer: the watchdog is not told")
+                self._say("error", f"worker {who} does not answer: the watchdog is not told")
             else:
-                self._log.say("info", "every worker answers again")
+                self._say("info", "every worker answers again")
         status = _status_of(server)
         if silent:
             status += f"; worker {', '.join(map(str, silent))} does not answer"
@@ -122,9 +131,14 @@ class ServiceManager:
             self._tell(*lines)
 
 
+def say_anywhere(level: str, message: str) -> None:
+    """Say something from any thread, once the command's log has taken the loggers over."""
+    logging.getLogger("fastecho").log(logging.getLevelName(level.upper()), message)
+
+
 def tell_serving(log: Log) -> None:
     """Tell the manager that something serves that has no more to tell: a model, a black hole."""
-    manager = ServiceManager(log)
+    manager = ServiceManager(log.say)
     manager._tell("READY=1")
     manager.close()
 

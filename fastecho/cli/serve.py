@@ -232,9 +232,9 @@ class _Serving:
         from fastecho import Server
 
         if "NOTIFY_SOCKET" in os.environ:
-            from fastecho.cli._service_manager import ServiceManager
+            from fastecho.cli._service_manager import ServiceManager, say_anywhere
 
-            self.manager = ServiceManager(self.log)
+            self.manager = ServiceManager(say_anywhere)
         self._raise_descriptor_limit()
         self.log.take_over()
         callbacks = {}
