@@ -56,9 +56,11 @@ def peer(name: str, module: str, *options: str) -> Program:
     return Program(name, command, module == "hosted", missing)
 
 
-def fastecho(*options: str, name: str = "fastecho", threads: int = 1) -> Program:
+def fastecho(
+    *options: str, name: str = "fastecho", threads: int = 1, bind: str = "127.0.0.1:0"
+) -> Program:
     """Return `fastecho serve` on a free loopback port."""
-    serve = ("-m", "fastecho", "serve", "--bind", "127.0.0.1:0", "--threads", str(threads))
+    serve = ("-m", "fastecho", "serve", "--bind", bind, "--threads", str(threads))
     return Program(name, (*PYTHON, *serve, "--log-level", "warning", *options))
 
 

@@ -178,11 +178,20 @@ class Process:
 
         Only for a server that was started with `obeys`.
         """
-        stdin, stdout = self.process.stdin, self.process.stdout
+        self.order(command)
+        return self.answer(command)
+
+    def order(self, command: str) -> None:
+        """Send one line to its stdin; answer() has what comes back."""
+        stdin = self.process.stdin
         assert stdin is not None
-        assert stdout is not None
         stdin.write(f"{command}\n".encode())
         stdin.flush()
+
+    def answer(self, command: str) -> Any:
+        """Return the JSON that it answers to a command."""
+        stdout = self.process.stdout
+        assert stdout is not None
         # one line for each command: nothing is left in the reader's buffer between two of them
         answer = stdout.readline() if readable(stdout.fileno(), ANSWER_TIMEOUT) else b""
         if not answer:

@@ -13,6 +13,7 @@ class Counts(TypedDict):
     A message whose time falls into the window ends as exactly one of: messages, late, corrupt,
     misplaced, lost, timed_out, unsent. Failures before the window (warm-up, connecting) count too,
     so without one of these: sent + what was due while no connection was open + unsent is their sum.
+    A datagram ends as one of: messages, corrupt, no_reply, not_sent, unsent.
     """
 
     # Messages whose reply was complete, right and there within the timeout.
@@ -79,6 +80,21 @@ class Counts(TypedDict):
     reopened: int
     gap_ns: int
     longest_gap_ns: int
+
+    # Of datagrams (`udp`), and no failures. Messages of the window that were not answered within
+    # the timeout, each counted when that is over; of these, those whose reply came afterwards.
+    no_reply: int
+    tardy: int
+    # Replies that came once more; right replies whose message was sent before one that had been
+    # answered already (RFC 4737).
+    duplicates: int
+    reordered: int
+    # Messages that our own socket did not take: EAGAIN, ENOBUFS, or another error, which is a
+    # failure as well. They are in `sent`.
+    not_sent: int
+    # Datagrams that the kernel dropped because our socket's receive buffer was full: written when
+    # the run is over. Their messages are in no_reply.
+    overflows: int
 
 @type_check_only
 class RunResult(Counts):
@@ -204,6 +220,10 @@ class Load:
         identify: each connection begins by the server's line that says who answers. It is taken
             away in front of the first reply, for which nobody waits; `bytes_received` counts it.
             A connection that begins otherwise is ended, and the run with it: see `unidentified`.
+        udp: each connection is a UDP socket, each message a datagram of 16 to 65,507 bytes that
+            begins by a header of 16. Replies may come in any order; without one within the timeout
+            a message is lost, and the next takes its place. prefix and suffix are what the server
+            puts around each datagram. Modes "closed" and "open", frame "raw" only.
     Raises:
         ValueError: a wrong argument, named with its value.
         MemoryError: too little memory for the messages.
@@ -233,6 +253,7 @@ class Load:
         reopen: bool = False,
         proxy: Literal[0, 1, 2] = 0,
         identify: bool = False,
+        udp: bool = False,
     ) -> None: ...
     def connect(self) -> None:
         """Open every connection that is not open; at most 64 connects are under way at once.

@@ -17,6 +17,7 @@ from fastecho._load_cdefs cimport *
 from fastecho._drive cimport *
 from fastecho._load_greeting cimport *
 from fastecho._load_targets cimport *
+from fastecho._load_udp cimport *
 from fastecho._load_words cimport *
 
 import math
@@ -181,7 +182,7 @@ cdef class Load:
                  bytes prefix=b"", bytes suffix=b"", mode="closed", double rate=0.0,
                  schedule="fixed", double phase=0.0, bint sendfile=False, timeout=5.0, seed=1,
                  sources=(), close="fin", bint poll=False, bint reopen=False, proxy=0,
-                 bint identify=False):
+                 bint identify=False, bint udp=False):
         cdef Drive *d = &self.d
         cdef uint64_t seed64 = seed & (2**64 - 1)
         if d.load.connections != NULL or d.epfd >= 0:
@@ -200,8 +201,16 @@ cdef class Load:
         d.load.timeout_ns = <uint64_t>(self.timeout * 1e9)
         self._set_schedule(mode, rate, schedule, phase, seed64)
         self._set_targets(targets, sources)
-        self._set_messages(size, frame, prefix, suffix, seed64)
+        if udp:
+            udp_check(mode, frame, [size] if hasattr(size, "__index__") else size, prefix, suffix,
+                      {"sendfile": sendfile, "proxy": proxy, "identify": identify})
+        self._set_messages(size, frame, b"" if udp else prefix, b"" if udp else suffix, seed64)
         self._allocate()
+        if udp:
+            d.udp = udp_new(&d.load, self.noise_size - FE_PATTERN_WINDOWS, seed64, <const char *>prefix,
+                            len(prefix), <const char *>suffix, len(suffix))
+            if d.udp == NULL:
+                raise MemoryError(f"no memory for datagrams of {connections} connections")
         if identify and not greetings_expect(&d.greetings, d.load.count):
             raise MemoryError(f"no memory for {d.load.count} connections")
         d.epfd = _checked(_sys.sys_epoll_create(), "epoll_create1")
@@ -356,6 +365,8 @@ cdef class Load:
         if self.noise != NULL:
             _sys.sys_unmap(self.noise, self.noise_size)
         greetings_free(&d.greetings, l.count)
+        udp_free(d.udp)
+        d.udp = NULL
         free(l.connections)
         if l.given != l.times:
             free(l.given)

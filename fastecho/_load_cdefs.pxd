@@ -82,6 +82,7 @@ cdef extern from "load_counts.h" nogil:
         FE_LOAD_CPU_NS
         FE_LOAD_SPIN_NS
         FE_LOAD_ITERATIONS
+        FE_LOAD_OVERFLOWS
         FE_LOAD_LATE
         FE_LOAD_CORRUPT
         FE_LOAD_MISPLACED
@@ -185,6 +186,8 @@ cdef extern from "load.h" nogil:
 
     uint32_t fe_load_open(const fe_load *l) noexcept
     void fe_load_not_open(fe_load *l, fe_load_connection *c, int state) noexcept
+    fe_load_failure *fe_load_fail(fe_load *l, const fe_load_connection *c, int kind, uint64_t by,
+                                  uint64_t now_ns) noexcept
     void fe_load_set_window(fe_load *l, uint64_t window_ns, uint64_t end_ns) noexcept
     void fe_load_cut(fe_load *l, uint64_t now_ns) noexcept
     void fe_load_back(fe_load *l, fe_load_connection *c, uint64_t now_ns) noexcept
@@ -217,6 +220,40 @@ cdef extern from "load_open.h" nogil:
     uint32_t fe_load_give(fe_load *l, uint64_t now_ns, uint32_t most) noexcept
     fe_load_connection *fe_load_given(fe_load *l) noexcept
     void fe_load_give_up(fe_load *l) noexcept
+
+
+cdef extern from "load_udp.h" nogil:
+    const size_t FE_UDP_HEADER
+    const size_t FE_UDP_LARGEST
+
+    ctypedef struct fe_udp_place:
+        pass
+
+    ctypedef struct fe_udp_flow:
+        pass
+
+    ctypedef struct fe_udp:
+        fe_udp_flow *flows
+        fe_udp_place *places
+        uint64_t seed
+        const unsigned char *prefix
+        const unsigned char *suffix
+        size_t prefix_size
+        size_t suffix_size
+
+    ctypedef struct fe_udp_datagram:
+        const unsigned char *body
+        size_t body_size
+        uint32_t place
+
+    void fe_udp_clear(fe_udp *u, const fe_load *l, uint32_t index) noexcept
+    fe_udp_datagram fe_udp_next(fe_udp *u, fe_load *l, fe_load_connection *c,
+                                unsigned char *header) noexcept
+    void fe_udp_not_sent(fe_udp *u, fe_load *l, fe_load_connection *c, uint32_t at) noexcept
+    uint32_t fe_udp_expire(fe_udp *u, fe_load *l, fe_load_connection *c, uint64_t now_ns,
+                           bint everything) noexcept
+    uint32_t fe_udp_received(fe_udp *u, fe_load *l, fe_load_connection *c,
+                             const unsigned char *bytes, size_t n, uint64_t now_ns) noexcept
 
 
 cdef extern from "load_greeting.h" nogil:

@@ -20,6 +20,7 @@ from fastecho._cdefs cimport *
 from fastecho._load_cdefs cimport *
 from fastecho._load_greeting cimport *
 from fastecho._load_proxy cimport *
+from fastecho._load_udp cimport *
 
 cdef enum:
     # Bytes of one recv: the size that served bulk best in the server, too (DESIGN.md).
@@ -64,6 +65,8 @@ cdef struct Drive:
     bint reopens
     # Each connection begins by a PROXY header of this version; 0: by none.
     uint8_t proxy
+    # What a load of datagrams has besides; NULL: it is one of streams.
+    Udp *udp
     # What each connection begins by, if the server says who answers.
     Greetings greetings
     # Descriptors; -1: none.
@@ -104,6 +107,8 @@ cdef struct Drive:
     bint runs
     bint sends
     bint counts
+    # Datagrams that our sockets had no room for before the window.
+    uint64_t dropped
     # The thread's CPU time at the start of the window.
     uint64_t start_cpu_ns
     # What the timer is set to; 0: nothing.
@@ -139,7 +144,7 @@ cdef inline void drive_try_connect(Drive *d, fe_load_connection *c) noexcept nog
     cdef Target *target = &d.targets[index % d.target_count]
     cdef size_t source
     cdef int rc = 0
-    cdef int fd = _sys.sys_socket(target.family)
+    cdef int fd = udp_socket(target.family) if d.udp != NULL else _sys.sys_socket(target.family)
     if fd < 0:
         drive_broken(d, c, fd)
         return
@@ -222,6 +227,9 @@ cdef inline void drive_send(Drive *d, fe_load_connection *c) noexcept nogil:
     """Sends what is due until the kernel takes no more: then EPOLLOUT says when."""
     cdef fe_load_chunk chunk
     cdef ssize_t n
+    if d.udp != NULL:
+        drive_send_datagrams(d, c)
+        return
     while True:
         chunk = fe_load_next(&d.load, c, d.scratch, SCRATCH_SIZE)
         if chunk.size == 0:
@@ -241,6 +249,29 @@ cdef inline void drive_send(Drive *d, fe_load_connection *c) noexcept nogil:
         c.wants_write = chunk.size > 0
         drive_register(d, c, _sys.EPOLL_CTL_MOD,
                        _sys.EPOLLIN | (_sys.EPOLLOUT if c.wants_write else 0))
+
+
+cdef inline void drive_send_datagrams(Drive *d, fe_load_connection *c) noexcept nogil:
+    """Sends what is due; what the socket has no room for is not sent, and EPOLLOUT says when it has."""
+    cdef bint full = udp_send(d.udp, &d.load, c, d.now_ns) == -EAGAIN
+    if c.wants_write != full:
+        c.wants_write = full
+        drive_register(d, c, _sys.EPOLL_CTL_MOD, _sys.EPOLLIN | (_sys.EPOLLOUT if full else 0))
+
+
+cdef inline void drive_receive_datagrams(Drive *d, fe_load_connection *c) noexcept nogil:
+    """Takes some of what has come, and sends what that makes room for."""
+    if udp_receive(d.udp, &d.load, c, &d.now_ns):
+        drive_answered(d, c)
+    if d.load.left == 0:
+        fe_load_spent(&d.load, d.now_ns)
+
+
+cdef inline void drive_wait_no_more(Drive *d, fe_load_connection *c, bint all_) noexcept nogil:
+    """Loses the datagrams of c whose time is over, or `all_`; others take their places."""
+    fe_udp_expire(&d.udp.state, &d.load, c, d.now_ns, all_)
+    if d.sends and not all_ and not fe_load_is_over(&d.load, d.now_ns):
+        drive_join(d, c)
 
 
 cdef inline uint32_t drive_verify(Drive *d, fe_load_connection *c, const unsigned char *bytes,
@@ -273,8 +304,12 @@ cdef inline uint32_t drive_verify(Drive *d, fe_load_connection *c, const unsigne
 
 cdef inline void drive_receive(Drive *d, fe_load_connection *c) noexcept nogil:
     """One recv. The bytes are verified; a reply that is complete has its consequence."""
-    cdef ssize_t n = _sys.sys_recv(c.fd, d.buffer, RECV_SIZE)
+    cdef ssize_t n
     cdef uint32_t done
+    if d.udp != NULL:
+        drive_receive_datagrams(d, c)
+        return
+    n = _sys.sys_recv(c.fd, d.buffer, RECV_SIZE)
     if n > 0:
         d.now_ns = _sys.sys_now_ns()
         done = drive_verify(d, c, d.buffer, <size_t>n)
@@ -350,6 +385,8 @@ cdef inline void drive_end(Drive *d, fe_load_connection *c, int kind, int error)
                 d.first_error = error
                 d.first_failed = <uint32_t>(c - d.load.connections) % d.target_count
     d.alive -= 1
+    if d.udp != NULL:
+        fe_udp_clear(&d.udp.state, &d.load, <uint32_t>(c - d.load.connections))
     greeting_end(&d.greetings, <uint32_t>(c - d.load.connections))
     fe_load_gone(&d.load, c, kind, error, d.now_ns)
     if not d.runs or fe_load_is_over(&d.load, d.now_ns):

@@ -3,7 +3,7 @@
 # Lives here: turning the records of src_c/load_counts.h into Python objects. Does not live here:
 # counting, and whoever may call (fastecho/_load.pyx).
 
-from libc.errno cimport EBADMSG, EINVAL, EPROTO, ETIMEDOUT
+from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOMSG, EPROTO, ETIMEDOUT, EXDEV
 from libc.stdint cimport uint64_t
 from libc.string cimport strerror
 
@@ -21,6 +21,13 @@ cdef inline str described(const fe_load_failure *f, timeout):
     """Return one sentence about a failure."""
     where = f"connection {f.connection}"
     outstanding = f"with {counted(f.count, 'message')} outstanding"
+    if f.kind == FE_LOAD_CORRUPT and f.error == EMSGSIZE:
+        return (f"{where}, message {f.number}: a reply of {counted(f.offset, 'byte')} came, "
+                f"not of {f.count}")
+    if f.kind == FE_LOAD_CORRUPT and f.error == ENOMSG:
+        return f"{where}: a reply came that fits none of the messages that are outstanding"
+    if f.kind == FE_LOAD_MISPLACED and f.error == EXDEV:
+        return f"{where}: the reply to message {f.number} of connection {f.count} came"
     if f.kind == FE_LOAD_CORRUPT:
         return (f"{where}, message {f.number}: byte {f.offset} of the reply is "
                 f"0x{f.got:02x}, not 0x{f.expected:02x}")

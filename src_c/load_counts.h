@@ -33,6 +33,13 @@
     X(REOPENED, reopened)                                                                          \
     X(GAP_NS, gap_ns)                                                                              \
     X(LONGEST_GAP_NS, longest_gap_ns)                                                              \
+    /* Of datagrams, which are no failures (load_udp.h). */                                        \
+    X(NO_REPLY, no_reply)                                                                          \
+    X(TARDY, tardy)                                                                                \
+    X(DUPLICATES, duplicates)                                                                      \
+    X(REORDERED, reordered)                                                                        \
+    X(NOT_SENT, not_sent)                                                                          \
+    X(OVERFLOWS, overflows)                                                                        \
     /* Failures of messages. */                                                                    \
     X(LATE, late)                                                                                  \
     X(CORRUPT, corrupt)                                                                            \

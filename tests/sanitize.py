@@ -97,6 +97,7 @@ NOT_UNDER = (
     Skip("test_how_to_haproxy.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_systemd.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_passed.py::test_systemd_passes", frozenset(RUNTIMES), OTHERS),
+    Skip("test_passed.py::test_processes_that_take_turns", THREAD, QUICKLY),
     Skip("test_units.py", ANY, NOT_OURS),
     Skip("test_check_pattern.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_tcp_info.py::test_answers_that_nobody_waits_for", frozenset(RUNTIMES), KEEPS),

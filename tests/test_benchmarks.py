@@ -25,6 +25,7 @@ import benchmarks.figures.callbacks
 import benchmarks.figures.faults
 import benchmarks.figures.paths
 import benchmarks.figures.queues
+import benchmarks.figures.udp
 import benchmarks.restart
 from benchmarks._build import compile_source
 from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
@@ -312,5 +313,6 @@ def test_every_kind_of_figure_can_be_measured() -> None:
         figures = importlib.import_module(f"benchmarks.figures.{module.name}").FIGURES
         known = {*benchmarks.echo.MAKERS, *benchmarks.figures.callbacks.FIGURES}
         known |= {*benchmarks.figures.faults.FIGURES, *benchmarks.figures.queues.FIGURES}
-        known |= {*benchmarks.figures.paths.FIGURES, *benchmarks.restart.MAKERS}
+        known |= {*benchmarks.figures.paths.FIGURES, *benchmarks.figures.udp.FIGURES}
+        known |= {*benchmarks.restart.MAKERS}
         assert figures.keys() <= known

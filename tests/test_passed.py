@@ -185,6 +185,7 @@ def test_who_connects_between_two_processes_is_served_by_the_second() -> None:
 
 def test_processes_that_take_turns_at_a_socket_harm_nobody_in_a_storm() -> None:
     with listening() as tcp, ExitStack() as running:
+        tcp.listen(4096)  # who comes while Python starts has room
         address = "{}:{}".format(*tcp.getsockname())
         server = running.enter_context(passing(tcp))
         with Storm(address) as storm:
