@@ -11,6 +11,7 @@ may look.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -86,6 +87,7 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_UNIT_PATH
 """
 
 
+@functools.cache
 def missing() -> str:
     """Return what keeps it from being booted, or nothing."""
     if os.geteuid() != 0:
