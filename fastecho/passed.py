@@ -24,7 +24,7 @@ __all__ = ["PassedSocket", "choose", "name_some", "passed_sockets"]
 FIRST = 3
 """The first descriptor that is passed."""
 MOST = 65536
-VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+VARIABLES = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 UNNAMED = "unknown"
 """What sd_listen_fds_with_names(3) calls a socket that nobody has named."""
 

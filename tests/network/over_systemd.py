@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,12 @@ from commands import DEADLINE, exchange
 from peers import wait_until
 
 from benchmarks._storm import Storm
-from benchmarks._systemd import FASTECHO, Machine, missing
+from benchmarks._systemd import FASTECHO, ROOT, Machine, missing
 from benchmarks._units import LOG, SERVICE, SOCKET, install
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
+PAGE = ROOT / "docs" / "how-to" / "systemd.md"
 HOST = f"127.{64 + os.getpid() % 60}.{os.getpid() // 60 % 250}.7"
 """A loopback address of this process alone: the port of RFC 862 is free there."""
 PORT = 7
@@ -231,6 +233,35 @@ def test_metrics_have_a_socket_unit_of_their_own(machine: Machine, tmp_path: Pat
             text += data
     assert b"fastecho_connections_accepted_total 0.0" in text
     assert b"fastecho_accept_queue_limit" in text
+
+
+# --- what the how-to says ------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_page_work(machine: Machine) -> None:
+    commands = re.findall(r"^ {7}(systemctl .*)$", PAGE.read_text(encoding="utf-8"), re.M)
+    assert len(commands) == 6
+    install(machine, ADDRESS)
+    said = {command: machine.run(*command.split()).stdout for command in commands}
+    assert f"listening on {ADDRESS}; 0 connections" in said["systemctl status fastecho.service"]
+    with connected() as client:
+        assert exchange(client, b"hello", 5) == b"hello"
+
+
+def test_without_the_socket_unit_one_capability_is_enough_for_port_7(machine: Machine) -> None:
+    lines = "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n"
+    install(machine, ADDRESS, service=f"{lines}PrivateUsers=no")
+    text = machine.read(f"/run/units/{SERVICE}")
+    for line in (f"Requires={SOCKET}\n", f"Also={SOCKET}\n"):
+        assert line in text
+        text = text.replace(line, "")
+    machine.write(f"/run/units/{SERVICE}", text)
+    machine.write("/etc/fastecho.toml", f'bind = "{ADDRESS}"\n')
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", SERVICE)
+    assert machine.shows(SOCKET, "ActiveState") == "inactive"
+    with connected() as client:
+        assert exchange(client, b"hello", 5) == b"hello"
 
 
 def test_nothing_is_left_when_it_is_over() -> None:
