@@ -129,7 +129,7 @@ sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread,
 	done
 
 # What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
-FUZZED := frame buffer timers histogram_v2 proxy identify load_greeting address_text networks
+FUZZED := frame buffer timers histogram_v2 proxy identify load_greeting address_text networks datagram
 CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all

@@ -107,6 +107,13 @@ def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
         ("networks", "bits >= 96 && ", "bits >= 95 && "),
         ("networks", "rest == 0 || (a[bytes]", "rest < 2 || (a[bytes]"),
         ("networks", "bits <= (is_ipv6 ? 128u : 32u)", "bits <= 128u"),
+        ("datagram", "port < FE_SERVICE_PORTS", "port <= FE_SERVICE_PORTS"),
+        ("datagram", "a[0] < 224 &&", "a[0] < 225 &&"),
+        ("datagram", "n * interval_ns > FE_BUCKET_NS", "n * interval_ns >= FE_BUCKET_NS"),
+        ("datagram", "loop->rounds <= FE_LOOP_ROUNDS", "loop->rounds < FE_LOOP_ROUNDS"),
+        ("datagram", "loop->last_ns > FE_LOOP_GAP_NS", "loop->last_ns > 2 * FE_LOOP_GAP_NS"),
+        ("datagram", "d->data + d->size - n, n", "d->data, n"),
+        ("datagram", "h = fe_mix(h, d->size);", "(void)0;"),
     ],
 )
 def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ PORT = 7777
 def rig() -> Iterator[Rig]:
     with Rig("client", "server") as made:
         for host in made.hosts.values():
-            wait_until(lambda host=host: "tentative" not in link_local(host), what="its address")
+            wait_until(partial(has_link_local, host), what="a link-local address")
         yield made
 
 
-def link_local(host: Host) -> str:
-    """Return what is known of a host's link-local address."""
-    return host.run("ip", "-6", "addr", "show", "dev", "eth0").stdout
+def has_link_local(host: Host) -> bool:
+    """Tell whether nobody else has turned out to have a host's link-local address."""
+    return "tentative" not in host.run("ip", "-6", "addr", "show", "dev", "eth0").stdout
 
 
 def asked(host: Host, target: str, *options: str) -> list[dict[str, Any]]:
