@@ -87,6 +87,10 @@ class Storm:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Begin no more, and wait until all have ended; a second call does nothing."""
         self._over.set()
         self._thread.join()
         self._epoll.close()

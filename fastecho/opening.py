@@ -22,17 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .config import Config
+    from .handover.offers import Offers
 
 __all__ = ["open_listeners", "open_sockets"]
 
 
-def open_sockets(config: Config, workers: int) -> tuple[list[Listener], list[DatagramSocket]]:
+def open_sockets(
+    config: Config, workers: int, offers: Offers | None = None
+) -> tuple[list[Listener], list[DatagramSocket]]:
     """Open every socket that `config.bind` asks for, or none.
 
     Args:
         config: its bind, backlog and reuse_port are used, and what sockets are set to.
         workers: how many sockets each UDP address gets, and with reuse_port each TCP address;
             int >= 1.
+        offers: what another server hands over; of an address that is among them, those are taken.
     Returns:
         tuple: the listeners and the UDP sockets, each in the order of `bind`; the addresses of a
         name stand together and share one port, also when port 0 was asked; so do the sockets of
@@ -47,16 +51,19 @@ def open_sockets(config: Config, workers: int) -> tuple[list[Listener], list[Dat
     copies = workers if config.reuse_port else 1
     try:
         for address in config.bind:
+            before = len(opened)
             if address.kind == "unix":
-                opened.append(open_unix(address, config.backlog))
+                opened.append(open_unix(address, config.backlog, offers))
             elif address.kind == "fd":
                 opened.append(adopt(address, config))
             elif address.kind == "systemd":
                 _adopt_passed(address, config, opened)
             elif address.kind == "udp":
-                _add(address, open_udp(address, config, workers), opened)
+                _add(address, open_udp(address, config, workers, offers), opened)
             else:
-                _add(address, open_tcp(address, config, copies), opened)
+                _add(address, open_tcp(address, config, copies, offers), opened)
+            for one in opened[before:]:
+                one.asked = address
     except BaseException:
         for one in opened:
             one.close()
@@ -79,9 +86,9 @@ def _add(
         raise refused(address, str(twice.pop()), OSError(errno.EADDRINUSE, ""))
 
 
-def open_listeners(config: Config, workers: int) -> list[Listener]:
+def open_listeners(config: Config, workers: int, offers: Offers | None = None) -> list[Listener]:
     """Open every listener of a configuration without UDP, or none; as open_sockets()."""
-    listeners, datagrams = open_sockets(config, workers)
+    listeners, datagrams = open_sockets(config, workers, offers)
     if datagrams:  # an inherited one: what is asked for is looked at before
         for listener in listeners:
             listener.close()

@@ -27,7 +27,6 @@ from functools import partial
 
 from . import _core, process
 from .admission import ask_for_each
-from .changing import Changing
 from .config import Config
 from .crew import Crew
 from .datagram_socket import datagrams_of
@@ -37,6 +36,7 @@ from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace
 from .opening import open_sockets
+from .passing import Passing
 from .reporter import write_log
 from .settings import DEFAULT_MAX_PENDING
 from .signals import block_signals, ending_signals
@@ -78,7 +78,7 @@ LOG_WAIT = 2.0
 """Seconds that the last lines of the log have; nobody may read them."""
 
 
-class Server(Changing):
+class Server(Passing):
     """An echo server on the compiled core.
 
     It listens from start() to close(), stop() or abort(), and ends with its last connection.
@@ -265,7 +265,11 @@ class Server(Changing):
             raise
 
     def _start(self) -> None:
-        self._listeners, self._datagrams = open_sockets(self.config, self.config.threads)
+        self._listeners, self._datagrams = open_sockets(
+            self.config, self.config.threads, self._offers
+        )
+        if self._on_opened is not None:
+            self._on_opened(self._listeners)
         self._core = core = self._make_core(self._listeners)
         self._tell_fault()
         if self._ended.is_open():  # a signal handler in this thread called stop()
@@ -479,6 +483,8 @@ class Server(Changing):
 
     def _close_sockets(self) -> None:
         for one in self._opened():
+            if self._lent:  # a successor may be about to serve: its file stays
+                one.give()
             one.close()
 
     # --- serving in this thread ------------------------------------------------------------
@@ -533,6 +539,9 @@ class Server(Changing):
             self._drain(core)
 
     def _drain(self, core: _core.Core) -> None:
+        self._drain_asked = True
+        if self._lent:  # _keep() or _give() does it
+            return
         self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
 
     # --- context managers ------------------------------------------------------------------

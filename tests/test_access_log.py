@@ -284,10 +284,14 @@ def test_that_accepting_rests_and_nothing_else_is_told_once_a_minute(
     for pauses in (2, 3):
         now[0] += 29
         assert trouble.tell((0, pauses, 0, 0, 0, 0)) == pytest.approx((1060 - now[0]) * 1000, abs=2)
-    assert lines.warnings == ["accepting rested 1 time for want of descriptors or memory"]
+    assert lines.warnings == [
+        "accepting rested 1 time: no descriptors or memory, or the system forbids it"
+    ]
     now[0] += 3
     trouble.tell((0, 3, 0, 0, 0, 0))
-    assert lines.warnings[1:] == ["accepting rested 2 times for want of descriptors or memory"]
+    assert lines.warnings[1:] == [
+        "accepting rested 2 times: no descriptors or memory, or the system forbids it"
+    ]
     now[0] += 2
     trouble.tell((1, 4, 0, 0, 0, 0))  # a newcomer that was reset does not wait for that
     assert len(lines.warnings) == 4

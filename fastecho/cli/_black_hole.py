@@ -16,6 +16,7 @@ from fastecho.settings import SETTINGS
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from fastecho.cli._log import Log
+    from fastecho.cli._rights import Rights
     from fastecho.config import Merged
 
 __all__ = ["HONOURED", "check", "run"]
@@ -50,7 +51,7 @@ def check(merged: Merged) -> None:
             raise ConfigError(merged.labels["bind"], str(address), f"must be HOST:PORT with {name}")
 
 
-def run(merged: Merged, log: Log, ready_fd: int | None) -> int:
+def run(merged: Merged, log: Log, ready_fd: int | None, rights: Rights) -> int:
     """Hold the addresses until SIGINT, SIGTERM or SIGHUP; return the exit code."""
     from fastecho import black_hole
 
@@ -61,6 +62,7 @@ def run(merged: Merged, log: Log, ready_fd: int | None) -> int:
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # what comes from here on, sigwait() takes
     with black_hole(merged.config.bind) as hole:
+        rights.drop([])
         for address in hole.addresses:
             log.say("info", f"black hole on {address}: every connect hangs")
             host = parse_bind(address).host

@@ -12,8 +12,10 @@ import sys
 import time
 
 from fastecho.address import Address
+from fastecho.cli import _handover
 from fastecho.cli._cpus import usable_cpus
 from fastecho.cli._early_signals import EarlySignals, HungUp, Stopped
+from fastecho.cli._rights import GROUP, USER, Rights
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fastecho.cli._log import Log
     from fastecho.cli._service_manager import ServiceManager
     from fastecho.config import Config, Merged
+    from fastecho.handover.part import Handover
     from fastecho.metrics import MetricsServer
     from fastecho.server import Server
 
@@ -81,7 +84,9 @@ PROBES = Setting(
     "obey a connection whose first line orders a behaviour, as fastecho check does to see whether "
     "a path is honest; all others are echoed, by Python: slower",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES)
+EXTRA = (
+    LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES, _handover.HANDOVER, USER, GROUP,
+)  # fmt: skip
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -160,19 +165,22 @@ def run(args: argparse.Namespace) -> int:
     _black_hole.check(merged)
     _check_probes(merged)
     _passed.check(merged)
+    _handover.check(merged)
     if args.print_config:
         if sys.stdout is not None:
             printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
             sys.stdout.buffer.write(format_toml(merged, printed).encode())
         return 0
     log = _model.log_of(merged)
+    rights = Rights(merged, log)
+    rights.forbid_gains()
     if merged.values["black_hole"]:
-        return _black_hole.run(merged, log, ready_fd)
+        return _black_hole.run(merged, log, ready_fd, rights)
     model = _model.chosen(merged, log)
     if model == "native":
         reader = None if args.config is None else read
-        return _Serving(merged, log, reader, _passed.unused(merged)).run(ready_fd)
-    return _model.run(model, merged, log, ready_fd)
+        return _Serving(merged, log, reader, rights, _passed.unused(merged)).run(ready_fd)
+    return _model.run(model, merged, log, ready_fd, rights)
 
 
 def _is_honoured(setting: Setting, merged: Merged) -> bool:
@@ -181,7 +189,7 @@ def _is_honoured(setting: Setting, merged: Merged) -> bool:
         return True
     from fastecho.cli._black_hole import HONOURED
 
-    return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE)
+    return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE, USER, GROUP)
 
 
 def _check_probes(merged: Merged) -> None:
@@ -211,11 +219,15 @@ class _Serving:
         merged: Merged,
         log: Log,
         read: Callable[[], Merged] | None,
+        rights: Rights,
         unused: Sequence[str] = (),
     ) -> None:
         self.config = merged.config
+        self.rights = rights
         address = merged.values["metrics"]
         self.metrics = address if isinstance(address, Address) else None
+        path = merged.values["handover"]
+        self.path = path if isinstance(path, Address) else None
         self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
@@ -243,12 +255,18 @@ class _Serving:
 
             callbacks = Probing().callbacks()
         server = Server(**self.config.keywords(), **callbacks)
-        metrics = self._open_metrics(server)
+        from fastecho.handover.part import Handover
+
+        handover = Handover(self.path, self.rights.users)
+        metrics = None
         try:
+            metrics = self._open_metrics(server, handover)
+            self._start(server, metrics, handover)
             return self._run(server, metrics, early, ready_fd)
         finally:
             if self.manager is not None:
                 self.manager.close()
+            handover.close()
             if metrics is not None:
                 metrics.close()
 
@@ -259,7 +277,6 @@ class _Serving:
         early: EarlySignals,
         ready_fd: int | None,
     ) -> int:
-        self._start(server)
         try:
             early.release()
             self._banner(server)
@@ -285,14 +302,14 @@ class _Serving:
         self._totals(server, drained)
         return 0 if drained else 1
 
-    def _open_metrics(self, server: Server) -> MetricsServer | None:
-        """Open the metrics' listeners: before the server's, so that nothing is ready too early."""
+    def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
+        """Open the metrics' listeners; who comes before the server has started waits."""
         if self.metrics is None:
             return None
         from fastecho.metrics import MetricsServer
 
         try:
-            return MetricsServer(self.metrics, server)
+            return MetricsServer(self.metrics, server, offers=handover.metrics, waits=True)
         except StartError as error:
             raise StartError(error.errno or 0, f"--metrics: {error.strerror}") from None
 
@@ -307,13 +324,24 @@ class _Serving:
             if host is not None and not is_loopback(host):
                 self.say("warning", f"metrics on {address} can be reached from other machines")
 
-    def _start(self, server: Server) -> None:
+    def _start(self, server: Server, metrics: MetricsServer | None, handover: Handover) -> None:
+        """Listen, give the rights up, accept, and only then have the server before leave."""
+        others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
+        server._offers = handover.echo
+        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
         try:
             server.start()
         except FastechoError:
             raise
         except OSError as error:
             raise _start_error("cannot start", error) from None
+        try:
+            handover.complete(server, metrics)
+            if metrics is not None:
+                metrics.begin()
+        except BaseException:
+            server.stop()
+            raise
 
     def _serve(self, server: Server, early: EarlySignals) -> bool:
         """Wait for the end; SIGHUP reloads, or drains. One that came too early is made up for."""
