@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -86,10 +87,7 @@ def everything(program: Program, folder: Path, *, user: str = "") -> None:
         assert first.process.stderr is not None
         first.process.send_signal(signal.SIGHUP)
         assert any(b"reloaded" in one for one in iter(first.process.stderr.readline, b""))
-        with first.connect() as inside:
-            assert inside.recv(4096)
-            assert is_turned_away(first.addresses[0])
-            read_to_eof(inside)
+        wait_until(partial(is_let_in, first), what="the end of those before")
         with serving(*more, program=program("second")) as second:
             first.process.communicate(timeout=DEADLINE)
             assert first.process.returncode == 0
@@ -106,6 +104,13 @@ def everything(program: Program, folder: Path, *, user: str = "") -> None:
     ways += ["--send-buffer=9999", "--user-timeout=5", "--accept-rate=1000000", "--backlog=9"]
     with serving(*ways, program=program("options")) as server:
         meet(server)
+        assert server.end(signal.SIGTERM)[0] == 0
+    with serving("--bind=udp://127.0.0.1:0", program=program("datagrams")) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(DEADLINE)
+            client.connect(("127.0.0.1", int(server.addresses[0].rpartition(":")[2])))
+            client.send(b"x")
+            assert client.recv(10) == b"x"
         assert server.end(signal.SIGTERM)[0] == 0
     with serving(
         "--prefix=> ", "--frame=line", "--fault=delay=1ms", program=program("fault")
@@ -127,6 +132,16 @@ def meet(server: Serving) -> None:
             reset(client)
         for _ in range(20):
             server.connect(index).close()
+
+
+def is_let_in(server: Serving) -> bool:
+    """Tell whether one is let in by a server that takes one; then another one is turned away."""
+    with server.connect() as inside, suppress(ConnectionResetError):
+        if inside.recv(4096):
+            is_turned_away(server.addresses[0])
+            read_to_eof(inside)
+            return True
+    return False
 
 
 def scrape(path: Path) -> None:
