@@ -26,8 +26,9 @@ EMBEDDING := $(wildcard $(patsubst %,tests/test_%.py,aio black_hole callback* ex
 OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_to_queues \
     listen_queue metrics queues* stats syn_queue tcp_info))
 # And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
-PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* drain_delay how_to_[!q]* identify probing \
-    proxy*))
+# And whether the documentation is: every command that it shows.
+PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* docs_commands drain_delay how_to_[!q]* \
+    identify probing proxy*))
 # And calls that fail, and any input: of each campaign (make faults, make fuzz) a part.
 FAILING := tests/faults tests/test_fuzz.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
@@ -43,8 +44,8 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-faults test-network lint bench alarms faults endings scale soak debug sanitize fuzz coverage \
-    sdist wheel cross clean
+    test-faults test-network lint docs bench alarms faults endings scale soak debug sanitize fuzz \
+    coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -69,7 +70,7 @@ test-embed: $(COMPILED) $(VENV)/.test ## test callbacks, faults, fixtures, life 
 test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metrics, the access log
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(OBSERVING))
 
-test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, who answers
+test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, what the docs show
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(PATHS))
 
 test-faults: $(COMPILED) $(VENV)/.test ## test with calls that fail, and the fuzz targets on their corpus
@@ -95,6 +96,10 @@ lint: $(COMPILED) $(VENV)/.lint $(VENV)/.bench ## style, types, stubs, Cython, w
 	$(BIN)/zizmor --offline --quiet --no-progress --strict-collection .github
 	$(BIN)/cibuildwheel --platform linux --archs x86_64,aarch64 --print-build-identifiers | \
 	    diff .ci/wheel-builds -
+
+docs: $(COMPILED) $(VENV)/.test $(VENV)/.docs ## the documentation site, into build/docs
+	$(BIN)/python -m manual.site
+	@exec $(BIN)/python -m pytest -q tests/test_docs_site.py
 
 bench: $(COMPILED) $(VENV)/.bench ## compare with other servers; ARGS go to benchmarks.echo
 	$(BIN)/python -m benchmarks.startup
@@ -207,7 +212,7 @@ $(COMPILED): $(INSTALLED) $(SOURCES)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-GROUPS := $(patsubst %,$(VENV)/.%,test coverage lint bench wheel cross)
+GROUPS := $(patsubst %,$(VENV)/.%,test coverage lint docs bench wheel cross)
 $(GROUPS): $(TOOLS) pyproject.toml
 	@echo "installing what $(subst .,,$(@F)) needs"
 	@$(PIP) --group $(subst .,,$(@F))

@@ -1,7 +1,8 @@
-"""Build the two extensions of fastecho. Nothing else lives here.
+"""Build the two extensions of fastecho, and the files of its command for shells and `man`.
 
 Metadata and the settings of every tool stand in pyproject.toml. This file decides what
-cannot be written down there: whether the extensions are built at all, and how.
+cannot be written down there: whether the extensions are built at all, and how; and it
+has the package `manual` make the completions and the man page that a wheel holds.
 
 On Linux with CPython they are built, and a failed compile fails the build: a server
 that is silently missing is worse than an error. Anywhere else the package is pure
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -27,6 +29,9 @@ from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# The first import of setuptools puts its own distutils there.
+from distutils.command.install_data import install_data  # isort: skip
 
 ROOT = Path(__file__).resolve().parent
 EXTENSIONS = ("_core", "_load")
@@ -145,11 +150,41 @@ class BuildExtensions(build_ext):
         super().build_extensions()
 
 
+class InstallShellFiles(install_data):
+    """Make the completions and the man page from the commands' own parsers, then install them.
+
+    That needs the package as it lies here, and none of its extensions.
+    """
+
+    def run(self) -> None:
+        """Make the files below build, each in the folder `share` that it is to have.
+
+        A system on which a command cannot be imported goes without them: the rest installs.
+        """
+        base = Path(self.get_finalized_command("build").build_base).resolve() / "shell"
+        places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+        subprocess.run(
+            [sys.executable, "-B", "-m", "manual.shell_files", str(base)],
+            check=sys.platform == "linux",
+            cwd=ROOT,
+            env=environment,
+        )
+        made = sorted(path for path in base.rglob("*") if path.is_file())
+        self.data_files = [(str(path.parent.relative_to(base)), [str(path)]) for path in made]
+        super().run()
+
+
 def main() -> None:
     """Run setuptools with the extensions that this machine and the switches ask for."""
+    # Without a name here there would be no data to install; InstallShellFiles fills it.
+    data: dict[str, Any] = {
+        "data_files": [("share", [])],
+        "cmdclass": {"install_data": InstallShellFiles},
+    }
     supported = sys.platform == "linux" and sys.implementation.name == "cpython"
     if switch("FASTECHO_NO_EXTENSION") or not supported:
-        setup()
+        setup(**data)
         return
     compile_flags, link_flags, variant = compiler_flags()
     options: dict[str, dict[str, Any]] = {
@@ -160,7 +195,8 @@ def main() -> None:
         options["bdist_wheel"] = {"py_limited_api": "cp311"}
     setup(
         ext_modules=extensions(compile_flags, link_flags),
-        cmdclass={"build_ext": BuildExtensions},
+        data_files=data["data_files"],
+        cmdclass={"build_ext": BuildExtensions, **data["cmdclass"]},
         options=options,
     )
 

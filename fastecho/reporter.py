@@ -38,8 +38,11 @@ access_log = logging.getLogger("fastecho.access")
 
 REPEAT_MS = 1000
 """Trouble that lasts is told so often at the most."""
-REPEAT_REST_MS = 60_000
-"""The same, if nothing is new but that accepting still rests."""
+REPEAT_LASTING_MS = 60_000
+"""The same, if nothing is new but what may last for hours: accepting still rests, or more datagrams
+came that are not answered."""
+LASTING = (1, 5, 6, 7, 8)
+"""Where these stand among the counts."""
 
 
 def write_log(
@@ -105,7 +108,11 @@ class _Trouble:
         self.failed = 0
         self.failure: Exception | None = None
         self._told: tuple[int, ...] = (0,) * 10
-        self._next = self._next_rest = 0.0
+        self._next = self._next_lasting = 0.0
+
+    def _is_lasting(self, now: tuple[int, ...]) -> bool:
+        """Tell whether all that is new is of the kind that may last."""
+        return all(i in LASTING for i, n in enumerate(now) if n != self._told[i])
 
     def tell(self, counts: tuple[int, ...], *, at_once: bool = False) -> int:
         """Write a line about what is new; return in how many ms to look again, -1 for never."""
@@ -118,8 +125,7 @@ class _Trouble:
             # A worker says nothing more within a second of its last word: look once more then.
             due = self._next
         else:
-            rests_only = now[:1] + now[2:] == self._told[:1] + self._told[2:]
-            due = self._next_rest if rests_only else self._next
+            due = self._next_lasting if self._is_lasting(now) else self._next
         wait = due - time.monotonic()
         if wait > 0 and not at_once:
             return int(wait * 1000) + 1
@@ -132,7 +138,7 @@ class _Trouble:
             who = _counted(shed, "newcomer was", "newcomers were")
             _warn("no descriptor was left: %s reset (the limit is %d)", who, limit)
         if pauses:
-            self._next_rest = time.monotonic() + REPEAT_REST_MS / 1000
+            self._next_lasting = time.monotonic() + REPEAT_LASTING_MS / 1000
             often = _counted(pauses, "time", "times")
             _warn("accepting rested %s: no descriptors or memory, or the system forbids it", often)
         if dropped:
@@ -146,6 +152,7 @@ class _Trouble:
             _warn("%s reset: a PROXY header is required, and proxy_trusted does not name them", who)
         guards = {"port": port, "address": address, "rate": rate, "loop": loop}
         if any(guards.values()):
+            self._next_lasting = time.monotonic() + REPEAT_LASTING_MS / 1000
             by = ", ".join(f"{guard} {n}" for guard, n in guards.items() if n)
             who = _counted(sum(guards.values()), "datagram was", "datagrams were")
             _warn("%s not answered, by guard: %s", who, by)

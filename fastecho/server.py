@@ -244,7 +244,8 @@ class Server(Passing):
             StartError: an address could not be resolved, bound or listened on.
             OSError: a descriptor, memory or a thread was refused; nothing is left behind.
             RuntimeError: it was started before.
-            Whatever a signal handler raises (KeyboardInterrupt): it has not started, or has ended.
+            BaseException: what a signal handler raises (KeyboardInterrupt): it has not started, or
+                has ended.
         Thread: any.   Cost: some hundred microseconds; a name waits for the resolver.
         """
         self._check_process()

@@ -49,7 +49,7 @@ class EchoServer(Server):
     Raises:
         AssertionError: on leaving the `with` block: a callback raised (the cause), or hangs.
         ConfigError: capture is no number of bytes.
-        All that Server raises.
+        Exception: all that Server raises.
     Thread: every method may be called from any thread.
     """
 

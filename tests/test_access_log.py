@@ -274,27 +274,37 @@ def test_the_writing_thread_is_woken_once_a_second_for_what_is_left_out(
     assert server.stats().access_log_dropped > 100
 
 
-def test_that_accepting_rests_and_nothing_else_is_told_once_a_minute(
+def test_what_may_last_is_told_once_a_minute_if_nothing_else_is_new(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(reporter, "time", SimpleNamespace(monotonic=lambda: now[0]))
     trouble = reporter._Trouble()
-    assert trouble.tell((0, 1, 0, 0, 0, 0)) == 1000
+
+    def tell(shed: int, pauses: int, rate: int = 0) -> int:
+        return trouble.tell((shed, pauses, 0, 0, 0, 0, 0, rate, 0, 0))
+
+    assert tell(0, 1) == 1000
     for pauses in (2, 3):
         now[0] += 29
-        assert trouble.tell((0, pauses, 0, 0, 0, 0)) == pytest.approx((1060 - now[0]) * 1000, abs=2)
+        assert tell(0, pauses) == pytest.approx((1060 - now[0]) * 1000, abs=2)
     assert lines.warnings == [
         "accepting rested 1 time: no descriptors or memory, or the system forbids it"
     ]
     now[0] += 3
-    trouble.tell((0, 3, 0, 0, 0, 0))
+    tell(0, 3)
     assert lines.warnings[1:] == [
         "accepting rested 2 times: no descriptors or memory, or the system forbids it"
     ]
     now[0] += 2
-    trouble.tell((1, 4, 0, 0, 0, 0))  # a newcomer that was reset does not wait for that
+    tell(1, 4)  # a newcomer that was reset does not wait for that
     assert len(lines.warnings) == 4
+    now[0] += 59
+    tell(1, 4, rate=7)  # a flood of datagrams does
+    assert len(lines.warnings) == 4
+    now[0] += 2
+    tell(1, 4, rate=9)
+    assert lines.warnings[4:] == ["9 datagrams were not answered, by guard: rate 9"]
 
 
 def test_lines_that_come_faster_than_they_are_written_are_told(

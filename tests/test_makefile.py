@@ -116,6 +116,7 @@ def test_compiler_that_will_not_do_is_named_in_one_line(
         "serve",
         "test",
         "lint",
+        "docs",
         "bench",
         "faults",
         "endings",

@@ -22,6 +22,9 @@ import fastecho
 
 pytest.importorskip("setuptools", reason="needs the build tools", minversion="77")
 pytest.importorskip("Cython", reason="needs the build tools")
+pytest.importorskip("shtab", reason="needs the build tools")
+
+from manual.shell_files import files as shell_files
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = fastecho.__version__
@@ -88,7 +91,7 @@ def test_sdist_holds_the_sources_and_nothing_generated(tmp_path: Path) -> None:
         names = {member.name.removeprefix(top) for member in archive if member.isfile()}
     wanted = {
         path.relative_to(tree).as_posix()
-        for folder in ("fastecho", "src_c", "tests", "benchmarks", "docs")
+        for folder in ("fastecho", "src_c", "tests", "benchmarks", "docs", "manual")
         for path in (tree / folder).rglob("*")
         if path.suffix in {".py", ".pyi", ".pyx", ".pxd", ".h", ".md"}
         or (path.suffix == ".c" and folder in {"tests", "benchmarks"})
@@ -121,7 +124,27 @@ def test_wheel_serves_every_python_from_3_11(small: Path) -> None:
     assert name.startswith(f"fastecho-{VERSION}-cp311-abi3-linux_")
     assert {"fastecho/_core.abi3.so", "fastecho/_load.abi3.so"} <= inside
     packages = {path.split("/")[0] for path in inside}
-    assert packages == {"fastecho", f"fastecho-{VERSION}.dist-info"}
+    assert packages == {"fastecho", f"fastecho-{VERSION}.dist-info", f"fastecho-{VERSION}.data"}
+
+
+def test_installation_puts_completions_and_man_page_below_its_prefix(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    setup_py(small, "--quiet", "bdist_wheel", FASTECHO_NO_EXTENSION="1")
+    (wheel,) = (small / "dist").glob("*.whl")
+    prefix = tmp_path / "prefix"
+    pip = (sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "install")
+    where = ("--no-index", "--no-deps", "--ignore-installed", "--no-warn-script-location")
+    command = [*pip, "--quiet", *where, "--prefix", str(prefix), str(wheel)]
+    subprocess.run(command, check=True, timeout=60)
+    there = {
+        path.relative_to(prefix).as_posix(): path.read_text()
+        for path in (prefix / "share").rglob("*")
+        if path.is_file()
+    }
+    assert there == shell_files()
+    assert "2027-01-15" in there["share/man/man1/fastecho.1"]
 
 
 @linux_only

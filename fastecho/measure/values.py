@@ -75,6 +75,7 @@ def choice(*names: str) -> Check:
             raise ConfigError(label, value, f"must be {' or '.join(names)}")
         return value
 
+    check.choices = names  # type: ignore[attr-defined]  # shells complete them
     return check
 
 

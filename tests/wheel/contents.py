@@ -15,6 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSIONS = ("_core", "_load")
 
+# Where shells and man look, below the prefix of an installation.
+SHELL_FILES = (
+    "share/bash-completion/completions/fastecho",
+    "share/zsh/site-functions/_fastecho",
+    "share/fish/vendor_completions.d/fastecho.fish",
+    "share/man/man1/fastecho.1",
+)
+
 # Debug information makes an extension six times larger; perf needs the symbol table.
 FORBIDDEN_SECTIONS = (b".debug_info", b".debug_line", b".debug_str", b".gnu_debuglink")
 NEEDED_SECTION = b"\0.symtab\0"
@@ -53,7 +61,11 @@ def file_complaints(names: set[str], modules: set[str]) -> list[str]:
     if found != sorted(EXTENSIONS):
         complaints.append(f"the extensions are {found}, not {sorted(EXTENSIONS)}")
     complaints += [f"missing: {name}" for name in sorted(modules - names)]
-    for name in sorted(names - modules):
+    data = re.compile(r"fastecho-[^/]+\.data/data/(.+)")
+    shared = {match[1]: match[0] for match in map(data.fullmatch, names) if match}
+    complaints += [f"missing: {name}" for name in SHELL_FILES if name not in shared]
+    known = {shared.get(name) for name in SHELL_FILES}
+    for name in sorted(names - modules - known):
         metadata = re.match(r"fastecho-[^/]+\.dist-info/", name)
         if not (metadata or extension.fullmatch(name) or name.endswith("/")):
             complaints.append(f"does not belong here: {name}")

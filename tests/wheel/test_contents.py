@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from contents import EXTENSIONS, main, name_complaints, package_files, wheel_complaints
+from contents import EXTENSIONS, SHELL_FILES, main, name_complaints, package_files, wheel_complaints
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "fastecho-0.1.0-cp311-abi3-manylinux_2_28_x86_64.whl"
@@ -21,6 +21,7 @@ def files() -> dict[str, bytes]:
     """Return what a proper wheel holds."""
     files = dict.fromkeys(package_files(ROOT), b"")
     files |= {f"fastecho/{name}.abi3.so": BINARY for name in EXTENSIONS}
+    files |= {f"fastecho-0.1.0.data/data/{name}": b"" for name in SHELL_FILES}
     return files | {
         "fastecho-0.1.0.dist-info/METADATA": b"",
         "fastecho-0.1.0.dist-info/RECORD": b"",
@@ -84,6 +85,10 @@ def test_name_that_does_not_install_elsewhere_is_found(name: str, says: str) -> 
         ({"tests/conftest.py": b""}, "does not belong here: tests/conftest.py"),
         ({"fastecho/_fast.abi3.so": BINARY}, "does not belong here: fastecho/_fast.abi3.so"),
         ({"fastecho.libs/libz.so": BINARY}, "does not belong here: fastecho.libs/libz.so"),
+        (
+            {"fastecho-0.1.0.data/data/share/man/man1/slowecho.1": b""},
+            "does not belong here: fastecho-0.1.0.data/data/share/man/man1/slowecho.1",
+        ),
         ({"fastecho/_core.abi3.so": b"MZ"}, "fastecho/_core.abi3.so is no ELF file"),
         ({"fastecho/_core.abi3.so": BINARY + b".debug_info"}, "has debug information: .debug_info"),
         ({"fastecho/_core.abi3.so": b"\x7fELF\0"}, "has no symbol table"),
@@ -105,6 +110,10 @@ def test_what_does_not_belong_in_a_wheel_is_found(
     [
         ("fastecho/cli/serve.py", "missing: fastecho/cli/serve.py"),
         ("fastecho/py.typed", "missing: fastecho/py.typed"),
+        (
+            "fastecho-0.1.0.data/data/share/man/man1/fastecho.1",
+            "missing: share/man/man1/fastecho.1",
+        ),
         ("fastecho/_load.abi3.so", "the extensions are ['_core']"),
     ],
 )
