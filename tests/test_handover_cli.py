@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from commands import DEADLINE, Serving, assert_refused, environment, exchange, run, serving
 from peers import wait_until
+from reachable import reachable
 
 from benchmarks._storm import Storm
 
@@ -231,13 +232,9 @@ def test_a_server_that_was_killed_is_replaced_without_a_word(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_another_user_gets_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "path"
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
-    options = pair(path)
-    with serving(*options) as before:
+def test_another_user_gets_nothing() -> None:
+    with reachable() as folder, serving(*pair(folder / "path")) as before:
+        path = folder / "path"
         path.chmod(0o666)
         script = (
             "import os, socket, sys\n"

@@ -10,10 +10,12 @@ import pwd
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from commands import COMMAND, DEADLINE, Serving, assert_refused, exchange, run, serving
+from reachable import reachable
 
 from fastecho.errors import ConfigError
 from fastecho.rights import look_up, what_is_left
@@ -40,14 +42,17 @@ def statuses(server: Serving) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder that belongs to nobody, and that nobody may reach."""
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """Return a folder that belongs to nobody."""
+    with reachable(pwd.getpwnam("nobody").pw_uid) as made:
+        yield made
+
+
+@pytest.fixture
+def of_root() -> Iterator[Path]:
+    """Return a folder in which only root may write."""
+    with reachable() as made:
+        yield made
 
 
 @ROOT
@@ -101,9 +106,8 @@ def is_free(port: int) -> bool:
 
 @ROOT
 @NOBODY
-def test_a_file_that_will_stay_is_named_at_the_start(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    path = tmp_path / "echo"
+def test_a_file_that_will_stay_is_named_at_the_start(of_root: Path) -> None:
+    path = of_root / "echo"
     with serving(f"--bind=unix:{path}", "--user=nobody") as server:
         code, said = server.end(signal.SIGTERM)
     assert code == 0
@@ -171,12 +175,11 @@ sys.exit(code)
 
 
 @ROOT
-def test_nothing_is_imported_that_the_user_may_not_be_able_to_read(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    file = tmp_path / "fastecho.toml"
+def test_nothing_is_imported_that_the_user_may_not_be_able_to_read(of_root: Path) -> None:
+    file = of_root / "fastecho.toml"
     file.write_text("")
     program = [COMMAND[0], "-c", SCRIPT]
-    more = [f"--config={file}", f"--handover=unix:{tmp_path}/path", "--user=12345:1"]
+    more = [f"--config={file}", f"--handover=unix:{of_root}/path", "--user=12345:1"]
     bind = ["--bind=127.0.0.1:0", "--access-log", "--log-format=json"]
     with serving(*bind, *more, program=program) as first:
         assert first.process.stderr is not None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, DEADLINE, exchange, serving
 from namespaces import can_unshare
+from reachable import reachable
 from system_calls import everything, seen_in, traced
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "system-calls.md"
@@ -45,25 +46,14 @@ TRACES = pytest.mark.skipif(not can_trace(), reason="needs strace, and the right
 @ROOT
 @TRACES
 def test_the_list_is_what_is_called(tmp_path: Path) -> None:
-    output, folder = tmp_path / "output", tmp_path / "folder"
-    output.mkdir()
-    folder.mkdir(mode=0o777)
-    open_way_to(folder)
-    everything(traced(output), folder, user="12345:1")
-    seen = seen_in(output)
+    with reachable(12345) as folder:
+        everything(traced(tmp_path), folder, user="12345:1")
+    seen = seen_in(tmp_path)
     called = set().union(*seen.values())
     for name in sorted(called - set(listed())):
         where = [scenario for scenario, calls in seen.items() if name in calls]
         pytest.fail(f"{name} is not in {PAGE.name}: {', '.join(where)}")
     assert sorted(name for name, must in listed().items() if must and name not in called) == []
-
-
-def open_way_to(folder: Path) -> None:
-    """Let another user reach a folder, and write there."""
-    folder.chmod(0o777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
 
 
 # --- under a filter ------------------------------------------------------------------------
@@ -96,9 +86,9 @@ def filtered(*without: str) -> Sequence[str]:
 
 @ROOT
 @FILTERS
-def test_serve_lives_with_these_calls_alone(tmp_path: Path) -> None:
-    open_way_to(tmp_path)
-    everything(lambda _: filtered(), tmp_path, user="12345:1")
+def test_serve_lives_with_these_calls_alone() -> None:
+    with reachable(12345) as folder:
+        everything(lambda _: filtered(), folder, user="12345:1")
 
 
 @FILTERS
