@@ -44,6 +44,7 @@ OTHERS = {
     "docs/how-to/behind-haproxy.md": "test_how_to_haproxy.py",
     "docs/how-to/check-a-path.md": "test_how_to_check.py",
     "docs/how-to/connections-time-out.md": "test_how_to_queues.py",
+    "docs/how-to/systemd.md": "test_how_to_systemd.py",
     "docs/how-to/test-your-client.md": "test_examples.py",
     "docs/how-to/embed-a-server.md": "test_examples.py",
 }
@@ -68,6 +69,8 @@ EXCEPTIONS = {
     ("docs/how-to/many-machines.md", "dask scheduler"): MACHINES,
     ("docs/how-to/many-machines.md", "fastecho bench 192.0.2.7:7777 -c 64 -d 30 "): MACHINES,
     ("docs/how-to/many-machines.md", "at=$(date -u -d '+60 seconds'"): "needs a Kubernetes cluster",
+    ("docs/how-to/systemd.md", "systemctl daemon-reload"): "tests/network/over_systemd.py does",
+    ("docs/how-to/systemd.md", "python -m benchmarks.restart --by socket-unit"): MINUTES,
     ("docs/reference/metrics.md", "$ pip install '.[metrics]'"): "needs a package index",
     ("docs/reference/models.md", "$ fastecho models --run"): MINUTES,
     ("docs/reference/proxy.md", "$ fastecho ping balancer:7 --send-proxy v2"): MACHINES,
