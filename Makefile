@@ -14,9 +14,9 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 REMARKS := -X warn.unused=True -X warn.unreachable=True
 SDIST_TESTS := $(patsubst %,tests/test_%.py,echo client packaging source_rules)
 # Measuring takes its time: a target of its own keeps `make test` below five minutes.
-MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench cli_ping cli_report cluster compare \
-    deploy histogram* identify_[cl]* load* measure_* merge page* pinger* saved_results send_proxy \
-    summary timings))
+MEASURING := $(wildcard $(patsubst %,tests/test_%.py,cli_bench* cli_ping cli_report cluster compare \
+    datagram_ping deploy histogram* identify_[cl]* load* measure_* merge page* pinger* saved_results \
+    send_proxy summary timings))
 # So do the I/O models, which are processes: the conformance suite and the tutorial run them.
 MODELS := $(wildcard tests/test_models*.py) tests/test_tutorial.py
 # And what a program embeds: callbacks, faults, fixtures, examples, a server's life in a process.
@@ -134,7 +134,7 @@ sanitize: $(INSTALLED) $(VENV)/.test ## tests under sanitizers; SANITIZE=thread,
 	done
 
 # What libFuzzer finds new goes to build/fuzz; tests/fuzz/corpus is where it starts.
-FUZZED := frame buffer timers histogram_v2 proxy identify load_greeting address_text networks datagram
+FUZZED := frame buffer timers histogram_v2 proxy identify load_greeting address_text networks datagram load_udp
 CALLBACKS := $(wildcard tests/test_callback*.py)
 FUZZ := -std=c11 -Wall -Wextra -Werror -O1 -g -Isrc_c \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all

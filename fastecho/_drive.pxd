@@ -207,8 +207,8 @@ cdef inline uint64_t drive_join_more(Drive *d, uint64_t until_ns) noexcept nogil
 cdef inline void drive_start_window(Drive *d) noexcept nogil:
     """What is not counted by message counts from here on."""
     d.counts = True
-    if d.udp != NULL:
-        d.dropped = udp_dropped(&d.load)
+    if d.udp != NULL and fe_load_read(&d.load.counts.n[FE_LOAD_BYTES_SENT]) > 0:
+        d.dropped = udp_dropped(&d.load)  # in the warm-up
     d.start_cpu_ns = _sys.sys_thread_cpu_ns()
     fe_load_write(&d.load.counts.n[FE_LOAD_BYTES_SENT], 0)
     fe_load_write(&d.load.counts.n[FE_LOAD_BYTES_RECEIVED], 0)
@@ -310,6 +310,14 @@ cdef inline bint drive_run_is_over(Drive *d) noexcept nogil:
                  and d.now_ns >= min(fe_load_read(&d.load.counts.last_ns), d.load.end_ns)))
 
 
+cdef inline void drive_count_overflows(Drive *d) noexcept nogil:
+    """Counts what our sockets had no room for since the window, or an earlier run, began."""
+    cdef uint64_t dropped = udp_dropped(&d.load)
+    # Sockets that are new since then have dropped less.
+    fe_load_write(&d.load.counts.n[FE_LOAD_OVERFLOWS], dropped - min(d.dropped, dropped))
+    d.dropped = dropped
+
+
 cdef inline void drive_finish_run(Drive *d) noexcept nogil:
     """Counts what the schedule still holds; connects that are under way are broken off."""
     drive_end_schedule(d)
@@ -317,7 +325,7 @@ cdef inline void drive_finish_run(Drive *d) noexcept nogil:
         drive_sweep(d, False)
     d.runs = d.sends = False
     if d.udp != NULL:
-        fe_load_write(&d.load.counts.n[FE_LOAD_OVERFLOWS], udp_dropped(&d.load) - d.dropped)
+        drive_count_overflows(d)
     d.now_ns = _sys.sys_now_ns()
     fe_load_write(&d.load.counts.n[FE_LOAD_CPU_NS], _sys.sys_thread_cpu_ns() - d.start_cpu_ns)
     fe_load_write(&d.load.counts.done_ns, d.now_ns)

@@ -107,7 +107,7 @@ cdef struct Drive:
     bint runs
     bint sends
     bint counts
-    # Datagrams that our sockets had no room for before the window.
+    # Datagrams that our sockets had no room for before the window, or in earlier runs.
     uint64_t dropped
     # The thread's CPU time at the start of the window.
     uint64_t start_cpu_ns
@@ -270,7 +270,8 @@ cdef inline void drive_receive_datagrams(Drive *d, fe_load_connection *c) noexce
 cdef inline void drive_wait_no_more(Drive *d, fe_load_connection *c, bint all_) noexcept nogil:
     """Loses the datagrams of c whose time is over, or `all_`; others take their places."""
     fe_udp_expire(&d.udp.state, &d.load, c, d.now_ns, all_)
-    if d.sends and not all_ and not fe_load_is_over(&d.load, d.now_ns):
+    if (d.sends and not all_ and fe_load_room(&d.load, c) > 0
+            and not fe_load_is_over(&d.load, d.now_ns)):
         drive_join(d, c)
 
 

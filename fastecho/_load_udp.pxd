@@ -10,35 +10,21 @@
 # tried again; of a batch whose first datagrams were sent, the kernel drops the error. So there are
 # refusals that nobody sees; none is seen that was not there.
 
-from libc.errno cimport EAGAIN, ECONNREFUSED, EINTR, ENOBUFS, errno
+from libc.errno cimport EAGAIN, ENOBUFS, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 cimport fastecho._sys as _sys
 from fastecho._load_cdefs cimport *
-
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
+from fastecho._sys_datagram cimport *
 
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOCK_DGRAM
         SO_RCVBUF
-        MSG_DONTWAIT
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
     int socket(int family, int kind, int protocol)
-    int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
-    int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, void *timeout)
 
 
 # Of <linux/sock_diag.h> and <asm-generic/socket.h>: an array of 32-bit numbers about a socket's memory.
@@ -197,11 +183,8 @@ cdef inline int udp_send_batch(Udp *u, fe_load *l, fe_load_connection *c, uint32
     cdef uint64_t sent = 0
     cdef int rc = 0
     while at < n:
-        rc = sendmmsg(c.fd, u.outgoing + at, n - at, _sys.MSG_NOSIGNAL)
+        rc = sys_sendmmsg(c.fd, u.outgoing + at, n - at)
         if rc < 0:
-            rc = -errno
-            if rc == -EINTR:
-                continue
             if rc == -EAGAIN or rc == -ENOBUFS:
                 break
             udp_failed(l, c, -rc, now_ns)
@@ -243,15 +226,10 @@ cdef inline int udp_receive(Udp *u, fe_load *l, fe_load_connection *c,
     """Takes and judges up to UDP_BATCH datagrams that have come to c; *now_ns is when.
     Messages that are settled by them."""
     cdef uint32_t settled = 0
-    cdef int i, n
-    while True:
-        n = recvmmsg(c.fd, u.incoming, UDP_BATCH, MSG_DONTWAIT, NULL)
-        if n >= 0 or errno != EINTR:
-            break
+    cdef int i, n = sys_recvmmsg(c.fd, u.incoming, UDP_BATCH)
     if n < 0:
-        n = errno
-        if n != EAGAIN:
-            udp_failed(l, c, n, now_ns[0])
+        if n != -EAGAIN:
+            udp_failed(l, c, -n, now_ns[0])
         return 0
     now_ns[0] = _sys.sys_now_ns()
     for i in range(n):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Kind = Literal["tcp", "udp", "unix", "fd", "systemd"]
     Key = tuple[Kind, str | None, int | None, str | None, int | None, str | None]
 
-__all__ = ["Address", "format_host_port", "is_loopback", "parse_bind", "parse_target"]
+__all__ = ["UDP", "Address", "format_host_port", "is_loopback", "parse_bind", "parse_target"]
 
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket in bytes: sun_path of unix(7) less its final zero."""

@@ -17,8 +17,7 @@ import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from .address import parse_target
-from .client import LINE_BYTES, RECV_BYTES, checked_timeout, flat
+from .client import LINE_BYTES, RECV_BYTES, checked_timeout, flat, stream_target
 from .dial import connect_error, is_itself, resolve, text_of
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Client:
     def __init__(
         self, address: str | tuple[str, int] | Address, timeout: float | None = None
     ) -> None:
-        self._address = parse_target(address)
+        self._address = stream_target(address)
         self._timeout = checked_timeout(timeout)
         # Bytes received and not given back yet.
         self._buffer = bytearray()

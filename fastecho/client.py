@@ -69,7 +69,7 @@ class Client:
         self._buffer = bytearray()
         # So many bytes of the buffer hold no newline: recv_line looks at each byte once.
         self._scanned = 0
-        self._socket, self._peer = _connect(parse_target(address), self._timeout)
+        self._socket, self._peer = _connect(stream_target(address), self._timeout)
         self._local = text_of(self._socket.family, self._socket.getsockname())
 
     def __enter__(self) -> Self:
@@ -304,6 +304,19 @@ class Client:
             del self._buffer[:n]
         self._scanned = 0
         return data
+
+
+def stream_target(address: str | tuple[str, int] | Address) -> Address:
+    """Return the address of a stream: Client's calls have no meaning for datagrams.
+
+    What b"" from recv() tells, a datagram without bytes would tell as well; recv_exactly() and
+    recv_line() would wait for what was lost. See docs/decisions/0022-udp-clients.md.
+    """
+    target = parse_target(address, udp=True)
+    if target.kind == "udp":
+        reason = "is UDP: Client is for streams (TCP and Unix sockets); use socket.SOCK_DGRAM"
+        raise ConfigError("address", address, reason)
+    return target
 
 
 def checked_timeout(timeout: float | None) -> float | None:

@@ -35,7 +35,8 @@ def resolve(address: Address, family: int = 0) -> Sequence[tuple[int, object]]:
     try:
         # As bytes: a str goes through the idna codec, whose tables cost 5 ms at import.
         host = address.host.encode("ascii" if address.host.isascii() else "idna")
-        found = socket.getaddrinfo(host, address.port, family, socket.SOCK_STREAM)
+        sort = socket.SOCK_DGRAM if address.kind == "udp" else socket.SOCK_STREAM
+        found = socket.getaddrinfo(host, address.port, family, sort)
     except OSError as error:
         sentence = f"cannot resolve {address.host}: {reason(error)}"
         raise socket.gaierror(error.errno, sentence) from None

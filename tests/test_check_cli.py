@@ -63,6 +63,7 @@ def test_list_names_every_probe_and_what_it_needs() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     names = [one.name for one in catalog.probes()]
     assert len(names) >= 28
+    names += [one.name for one in catalog.probes(udp=True)]
     lines = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     assert lines == names
     assert "server-reset" in done.stdout

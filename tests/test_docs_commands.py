@@ -45,6 +45,7 @@ OTHERS = {
     "docs/how-to/check-a-path.md": "test_how_to_check.py",
     "docs/how-to/connections-time-out.md": "test_how_to_queues.py",
     "docs/how-to/systemd.md": "test_how_to_systemd.py",
+    "docs/how-to/udp.md": "test_how_to_udp.py",
     "docs/how-to/test-your-client.md": "test_examples.py",
     "docs/how-to/embed-a-server.md": "test_examples.py",
 }

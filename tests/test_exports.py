@@ -38,7 +38,9 @@ PUBLIC = {
 }
 
 
-MEASURE = {"Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run"}
+MEASURE = {
+    "DatagramPinger", "Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run",
+}  # fmt: skip
 
 
 def run_python(code: str) -> str:

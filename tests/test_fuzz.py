@@ -114,6 +114,18 @@ def test_target_holds_on_its_corpus(target: str, tmp_path: Path) -> None:
         ("datagram", "loop->last_ns > FE_LOOP_GAP_NS", "loop->last_ns > 2 * FE_LOOP_GAP_NS"),
         ("datagram", "d->data + d->size - n, n", "d->data, n"),
         ("datagram", "h = fe_mix(h, d->size);", "(void)0;"),
+        ("load_udp", "number < flow->next_expected)", "number <= flow->next_expected)"),
+        ("load_udp", "int is_older = kept == FE_UDP_REMEMBERED;", "int is_older = 0;"),
+        ("load_udp", "now_ns <= place->given_ns", "now_ns < place->given_ns"),
+        ("load_udp", "if (now_ns > place->given_ns", "if (now_ns >= place->given_ns"),
+        (
+            "load_udp",
+            "        flow->newest = place->before;",
+            "        flow->newest = flow->oldest;",
+        ),
+        ("load_udp", "return f->count != n;", "return 0;"),
+        ("load_udp", "return is_first;", "return is_first >= 0;"),
+        ("load_udp", "if (flow->oldest != flow->newest) {", "if (1) {"),
     ],
 )
 def test_wrong_header_is_noticed(target: str, right: str, wrong: str, tmp_path: Path) -> None:

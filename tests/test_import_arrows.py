@@ -43,7 +43,12 @@ ARROWS: dict[str, set[str]] = {
     "changing": {"config", "errors", "faults", "limits", "listener", "view"},
     # `check` checks any server: like `measure`, it never imports ours.
     "check": set(),
+    "check.asking": {"check.path", "check.pattern", "datagrams"},
     "check.catalog": {"check", "check.path", "check.probes", "check.verdict", "errors"},
+    "check.datagram_probes": {
+        "check.asking", "check.path", "check.pattern", "check.pings", "check.train",
+        "check.verdict", "datagrams", "dial",
+    },
     "check.families": {
         "check.path", "check.pattern", "check.talk", "check.verdict", "dial",
     },
@@ -65,10 +70,12 @@ ARROWS: dict[str, set[str]] = {
     "check.samples": {"check.path", "check.pattern", "check.talk", "check.verdict"},
     "check.talk": {"check.path", "check.pattern"},
     "check.tcp": set(),
+    "check.train": {"check.asking", "check.path", "check.verdict", "datagrams"},
     "check.verdict": set(),
     "client": {"address", "dial", "errors"},
     "crew": set(),
     "datagram_socket": {"address", "config", "listen_queue"},
+    "datagrams": {"dial"},
     "dial": {"address"},
     "diagnose": set(),
     "diagnose.demo": {
@@ -157,8 +164,10 @@ ARROWS: dict[str, set[str]] = {
         "limits", "listen_queue", "listener", "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
-    "measure": {"", "measure.pinger", "measure.plan", "measure.result", "measure.rules",
-        "measure.runner", "measure.saved", "measure.search"},
+    "measure": {
+        "", "measure.datagram_pinger", "measure.pinger", "measure.plan", "measure.result",
+        "measure.rules", "measure.runner", "measure.saved", "measure.search",
+    },
     # Read by people who learn: each stands on the standard library and on what all share.
     "models": {"models.options"},
     **{f"models.{name}": {"models.options"} for name in (
@@ -184,12 +193,19 @@ ARROWS: dict[str, set[str]] = {
     "measure.cluster_task": {
         "_load", "_version", "errors", "measure.plan", "measure.result", "measure.runner",
     },
-    "measure.compare": {"measure.merge", "measure.result", "measure.words"},
+    "measure.compare": {
+        "measure.datagrams", "measure.merge", "measure.result", "measure.words",
+    },
+    "measure.datagrams": {"measure.reading", "measure.values", "measure.words"},
+    "measure.datagram_pinger": {
+        "address", "datagrams", "dial", "errors", "measure.channel", "measure.ping_events",
+        "measure.ping_result", "measure.pinger", "measure.probes", "measure.route",
+    },
     "measure.histograms": {"_load"},
     "measure.instances": {"_load", "errors"},
     "measure.merge": {
-        "_load", "errors", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.result", "measure.values",
+        "_load", "errors", "measure.datagrams", "measure.histograms", "measure.instances",
+        "measure.plan", "measure.reading", "measure.result", "measure.values",
     },
     "measure.model_page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
@@ -204,7 +220,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.model_words": {"measure.model_result", "measure.words"},
     "measure.page": {
         "measure._axes", "measure._charts", "measure._document", "measure._graphs",
-        "measure._style", "measure.compare", "measure.result", "measure.words",
+        "measure._style", "measure.compare", "measure.datagrams", "measure.result",
+        "measure.words",
     },
     "measure.ping_events": {"identity", "measure.route"},
     "measure.ping_result": {
@@ -215,18 +232,22 @@ ARROWS: dict[str, set[str]] = {
         "address", "dial", "errors", "identity", "measure.channel", "measure.ping_events",
         "measure.ping_result", "measure.probes", "measure.route",
     },
-    "measure.plan": {"address", "errors", "measure.values", "measure.words"},
+    "measure.plan": {
+        "address", "errors", "measure.datagrams", "measure.values", "measure.words",
+    },
     "measure.preflight": {"address", "errors", "measure.plan", "measure.values"},
     "measure.probes": set(),
+    "measure.reading": {"errors"},
     "measure.result": {
-        "_load", "_version", "errors", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.values",
+        "_load", "_version", "errors", "measure.datagrams", "measure.histograms",
+        "measure.instances", "measure.plan", "measure.reading",
     },
-    "measure.route": {"address", "dial", "errors", "identity", "proxy_header"},
+    "measure.route": {"address", "datagrams", "dial", "errors", "identity", "proxy_header"},
     "measure.rules": {"errors", "measure.plan", "measure.result", "measure.values"},
     "measure.runner": {
-        "_load", "errors", "identity", "measure.histograms", "measure.instances", "measure.plan",
-        "measure.preflight", "measure.result", "measure.values", "measure.verdict",
+        "_load", "errors", "identity", "measure.datagrams", "measure.histograms",
+        "measure.instances", "measure.plan", "measure.preflight", "measure.result",
+        "measure.values", "measure.verdict",
     },
     "measure.saved": {"errors", "measure.result"},
     "measure.search": {
@@ -236,8 +257,8 @@ ARROWS: dict[str, set[str]] = {
     "measure.timings": set(),
     "measure.values": {"address", "errors"},
     "measure.verdict": {
-        "errors", "measure.plan", "measure.preflight", "measure.result", "measure.values",
-        "measure.words",
+        "errors", "measure.datagrams", "measure.plan", "measure.preflight", "measure.result",
+        "measure.values", "measure.words",
     },
     "measure.words": set(),
 }  # fmt: skip
@@ -312,8 +333,8 @@ PACKAGES = ("check", "diagnose", "handover", "measure", "models")
 
 def complaints(text: str, module: str) -> list[str]:
     """Return the imports of a module, named without `fastecho.`, that the arrows forbid."""
-    if module.startswith("check.probes."):
-        module = "check.probes"  # a new probe needs no row
+    if module.startswith(("check.probes.", "check.datagram_probes.")):
+        module = ".".join(module.split(".")[:2])  # a new probe needs no row
     folder = module.partition(".")[0]
     in_cli = folder == "cli"
     if not in_cli and module not in ARROWS:

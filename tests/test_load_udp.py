@@ -102,12 +102,12 @@ def test_the_warm_up_is_not_counted() -> None:
 
 
 def test_a_lost_datagram_costs_its_timeout_and_the_next_is_sent() -> None:
-    with answering(lose(50)) as server, load_of(server, timeout=0.1) as load:
+    with answering(lose(50)) as server, load_of(server, timeout=0.3) as load:
         result = load.run(5, messages=100)
         assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 2})
         assert result["messages"] == load.histogram().count == 98
-        assert load.histogram().max < 100_000_000  # a lost one has no latency
-        assert 200_000_000 <= result["total_ns"] < 2_000_000_000
+        assert load.histogram().max < 300_000_000  # a lost one has no latency
+        assert result["total_ns"] >= 600_000_000
 
 
 def test_a_pipeline_goes_on_beside_a_lost_datagram() -> None:
@@ -119,11 +119,11 @@ def test_a_pipeline_goes_on_beside_a_lost_datagram() -> None:
 
 
 def test_an_open_loop_counts_what_is_lost() -> None:
-    with answering(lose(10)) as server:
-        with load_of(server, mode="open", rate=1000.0, depth=512, timeout=0.1) as load:
-            result = load.run(0.3)
-            assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 30})
-            assert result["messages"] == load.histogram().count == 270
+    settings: dict[str, Any] = {"mode": "open", "rate": 1000.0, "depth": 512, "timeout": 0.4}
+    with answering(lose(10)) as server, load_of(server, **settings) as load:
+        result = load.run(0.3)
+        assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 30})
+        assert result["messages"] == load.histogram().count == 270
 
 
 def test_doubled_replies_are_counted_and_answer_nothing() -> None:
@@ -164,7 +164,7 @@ def test_the_reply_to_another_connection_is_misplaced() -> None:
         kept.append(data)
         return [kept[0]] if number else [data]
 
-    with answering(mix) as server, load_of(server, connections=2, timeout=0.05) as load:
+    with answering(mix) as server, load_of(server, connections=2, timeout=0.4) as load:
         result = load.run(5, messages=2)
         assert counted(result) == {"misplaced": 1} and of_datagrams(result) == {"no_reply": 1}
         sentence = "connection 1: the reply to message 0 of connection 0 came"
@@ -172,7 +172,7 @@ def test_the_reply_to_another_connection_is_misplaced() -> None:
 
 
 def test_a_reply_after_the_timeout_is_lost_and_told_apart_from_a_duplicate() -> None:
-    with answering(keep(3, until=4)) as server, load_of(server, timeout=0.1) as load:
+    with answering(keep(3, until=4)) as server, load_of(server, timeout=0.4) as load:
         result = load.run(5, messages=10)
         assert (counted(result), of_datagrams(result)) == ({}, {"no_reply": 1, "tardy": 1})
         assert result["messages"] == load.histogram().count == 9

@@ -63,7 +63,7 @@ def test_values_are_converted_and_kept() -> None:
 def test_every_default_of_the_table_is_the_keyword_s() -> None:
     plan = Plan(TARGET)
     for option in OPTIONS:
-        wanted = 10.0 if option.name == "duration" else option.default
+        wanted = {"duration": 10.0, "timeout": 5.0}.get(option.name, option.default)
         assert getattr(plan, option.name) == wanted, option.name
 
 
@@ -134,7 +134,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ramp": "3s", "warmup": 1, "duration": 2}, "duration and warmup are 3 s together"),
     ({"close": "reset"}, "close 'reset' has no effect without reconnect"),
     ({"timeout": 0}, "timeout 0 must be 1 ms to 1,000,000 s"),
-    ({"timeout": None}, "timeout None must be a time"),
+    ({"timeout": []}, "timeout [] must be a time"),
     ({"warmup": -1}, "warmup -1 must be 0 s to 500,000 s"),
     ({"sources": "localhost"}, "sources 'localhost' must be a numeric address, without a port"),
     ({"sources": ["127.0.0.1", 5]}, "sources 5 must be a numeric address"),

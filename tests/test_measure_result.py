@@ -16,7 +16,8 @@ from fastecho.measure.result import FAILURES, Generator
 KEYS = {
     "format", "version", "fastecho", "run", "label", "started_at", "host", "plan", "elapsed_s",
     "messages", "messages_in_window", "messages_per_s", "bytes", "bytes_per_s", "sent",
-    "connects", "held", "failures", "described", "reopened", "gap_ms", "longest_gap_ms",
+    "connects", "held", "failures", "datagrams", "described", "reopened", "gap_ms",
+    "longest_gap_ms",
     "latency_us", "service_us", "connect_us", "schedule_error_us", "histograms", "intervals",
     "generator", "instances", "parts",
 }  # fmt: skip

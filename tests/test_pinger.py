@@ -312,5 +312,6 @@ def test_failures_are_events_of_one_kind() -> None:
     assert str(Failure("closed", [], "gone")) == "gone"
     shown = repr(Reply(3, 1000, False, 99))
     assert shown == (
-        "<Reply connect_ns=99, identity=None, late=False, number=3, time_ns=1000, waited_ns=0>"
+        "<Reply behind=0, connect_ns=99, identity=None, late=False, number=3, time_ns=1000, "
+        "waited_ns=0>"
     )

@@ -114,7 +114,7 @@ class Answering:
 
     def _serve(self) -> None:
         while True:
-            ready, _, _ = select.select([self.sock, self._reader], [], [])
+            ready, _, _ = select.select([self.sock.fileno(), self._reader], [], [])
             if self._reader in ready:
                 return
             try:

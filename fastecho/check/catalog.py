@@ -23,6 +23,7 @@ GROUPS = {
     "exact": "does every byte come back",
     "close": "are ends respected",
     "flow": "time, many connections, back-pressure",
+    "path": "what becomes of datagrams on their way",
     "tcp": "what TCP tells",
     "server": "what the server does first (needs a server with --probes)",
 }
@@ -55,13 +56,12 @@ class Probe:
         return finding
 
 
-def probes() -> list[Probe]:
-    """Return all that there are."""
+def probes(*, udp: bool = False) -> list[Probe]:
+    """Return all that there are for streams, or for datagrams."""
     from importlib import import_module
     from pkgutil import iter_modules
 
-    from fastecho.check import probes as folder
-
+    folder = import_module(f"fastecho.check.{'datagram_probes' if udp else 'probes'}")
     found = [
         Probe(import_module(f"{folder.__name__}.{one.name}"))
         for one in iter_modules(folder.__path__)

@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import socket
+import threading
 from time import monotonic, perf_counter
 
 from fastecho.check.verdict import Cancelled, OutOfTime
@@ -23,6 +24,7 @@ from fastecho.dial import connect_error, is_itself, resolve, text_of
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from fastecho.address import Address
 
@@ -83,6 +85,9 @@ class _Found:
         self.place: tuple[int, object] | None = None
         self.rtt = 0.0
         self.mss = 0
+        self.loss = 0.0
+        self.trains: Any = None
+        self.train_lock = threading.Lock()
 
 
 class Path:
@@ -168,6 +173,29 @@ class Path:
     @mss.setter
     def mss(self, size: int) -> None:
         self._found.mss = size
+
+    @property
+    def loss(self) -> float:
+        """The share of datagrams that do not come back at a low rate, 0 to 1; UDP only."""
+        return self._found.loss
+
+    @loss.setter
+    def loss(self, share: float) -> None:
+        self._found.loss = share
+
+    @property
+    def trains(self) -> Any:
+        """What trains of datagrams have shown (train.py); None before."""
+        return self._found.trains
+
+    @trains.setter
+    def trains(self, found: Any) -> None:
+        self._found.trains = found
+
+    @property
+    def train_lock(self) -> threading.Lock:
+        """Held by the probe that runs the trains."""
+        return self._found.train_lock
 
     @property
     def place(self) -> tuple[int, object]:

@@ -115,17 +115,21 @@ class Line(StatusLine):
         super().__init__()
         self._end = "" if plan.duration is None else f" of {plan.duration:g}"
         self._failures = 0
+        self._lost: int | None = 0 if plan.udp else None
         self._due = _Paced()
 
     def interval(self, one: Interval) -> None:
         """Write the latest interval over the line."""
         self._failures += one.failures
+        if self._lost is not None:
+            self._lost += one.lost or 0
         if not self._due():
             return
         rate, p50, p99, _, _ = _cells(one)
         now = one.start + one.elapsed
         text = f"{now:.3g}{self._end} s  {rate} messages/s  p50 {p50}  p99 {p99}"
-        self.put(f"{text}  failures {self._failures:,}")
+        lost = "" if self._lost is None else f"  lost {self._lost:,}"
+        self.put(f"{text}  failures {self._failures:,}{lost}")
 
     def close(self) -> None:
         """Take the line away."""
@@ -140,6 +144,7 @@ class Table:
         from rich.live import Live
 
         self._title = ", ".join(str(one) for one in plan.targets)
+        self._lost = plan.udp
         self._rows: list[tuple[str, ...]] = []
         self._due = _Paced()
         self._live = Live(
@@ -149,7 +154,9 @@ class Table:
 
     def interval(self, one: Interval) -> None:
         """Add a row."""
-        self._rows = [*self._rows, (f"{one.start + one.elapsed:.3g} s", *_cells(one))][-ROWS:]
+        lost = (f"{one.lost or 0:,}",) if self._lost else ()
+        row = (f"{one.start + one.elapsed:.3g} s", *_cells(one)[:4], *lost, *_cells(one)[4:])
+        self._rows = [*self._rows, row][-ROWS:]
         if self._due():
             self._live.update(self._table(), refresh=True)
 
@@ -166,7 +173,8 @@ class Table:
         from rich.text import Text
 
         table = RichTable(title=Text(self._title))
-        for name in ("time", "messages/s", "p50", "p99", "max", "failures"):
+        lost = ("lost",) if self._lost else ()
+        for name in ("time", "messages/s", "p50", "p99", "max", *lost, "failures"):
             table.add_column(name, justify="right")
         for row in self._rows:
             table.add_row(*row, style="red" if row[-1] != "0" else None)

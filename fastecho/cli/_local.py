@@ -81,6 +81,13 @@ def local_server(plan: Plan) -> Iterator[str]:
 def _words(plan: Plan) -> list[str]:
     """Return the server's options."""
     words = ["--bind=127.0.0.1:0", "--log-level=warning", "--drain-idle=0", f"--frame={plan.frame}"]
+    if plan.udp:
+        # All of the load comes from one address.
+        words = ["--bind=udp://127.0.0.1:0", "--log-level=warning", "--udp-rate=none"]
+        if plan.prefix or plan.suffix:
+            words += [
+                f"--prefix={os.fsdecode(plan.prefix)}", f"--suffix={os.fsdecode(plan.suffix)}"
+            ]  # fmt: skip
     if plan.frame != "recv":
         sizes = plan.sizes
         largest = sizes if isinstance(sizes, int) else max(sizes)

@@ -158,6 +158,7 @@ def summary(result: Mapping[str, Any] | HasJson, *, color: bool, unicode: bool, 
         _head(run, width),
         _rates(run, paint, width),
         _latencies(run, paint),
+        _datagrams(run, paint, width),
         _histogram(run, paint, unicode=unicode, width=width),
         _instances(run, width),
         _failures(run, paint, width),
@@ -265,6 +266,20 @@ def _latencies(run: Mapping[str, Any], paint: Paint) -> str:
         ]
         text += _line("connect", ", ".join(figures))
     return text
+
+
+def _datagrams(run: Mapping[str, Any], paint: Paint, width: int) -> str:
+    """What was lost, doubled and reordered over UDP."""
+    counts = run.get("datagrams")
+    if not counts:
+        return ""
+    from fastecho.measure.datagrams import lines
+
+    first, *others = lines(counts, run.get("sent", 0))
+    text = _wrapped("datagrams", first, width)
+    if counts.get("lost"):
+        text = text.replace(first, paint(first, "yellow"))
+    return text + "".join(_wrapped("", one, width) for one in others)
 
 
 def _histogram(run: Mapping[str, Any], paint: Paint, *, unicode: bool, width: int) -> str:

@@ -35,14 +35,17 @@ EXTRAS = (
     ("--cluster", "distributed", "distributed"),
 )
 """Options that need a package which fastecho itself does not, and the extra that brings it."""
-NOBODY = "127.0.0.1:1"
-"""Stands for the server of --server until that has an address."""
+NOBODY = {"tcp": "127.0.0.1:1", "udp": "udp://127.0.0.1:1"}
+"""Stands for the server of --server, of either kind, until that has an address."""
 
 DESCRIPTION = """\
 Send messages to an echo server, check every byte that comes back, and say how fast and
 how late it was. By default each connection sends the next message when the reply is in
 (closed loop). With --rate, messages are due on a schedule whatever the server does (open
 loop), and latency counts from when each was due: a server that stalls cannot hide it.
+
+Over UDP (udp://HOST:PORT) what is lost, doubled or reordered is counted apart: it is a
+finding, not a failure; wrong bytes, and nothing at all, are.
 
 Ctrl-C ends the measurement early and shows what there is. Exit code 0 if every message
 came back right, 1 if any did not, 2 for a wrong option, 3 if a --fail-if came true or
@@ -56,7 +59,8 @@ examples:
   fastecho bench 127.0.0.1:7777 -c 64 -R 20k --fail-if 'p99>2ms' --json result.json
   fastecho bench 127.0.0.1:7777 -c 64 -d 5s --find-max 'p99<1ms'
   fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000
-  fastecho bench balancer:7 --send-proxy v2 --identify"""
+  fastecho bench balancer:7 --send-proxy v2 --identify
+  fastecho bench udp://127.0.0.1:7777 -c 4 -p 16 -s 1400 --fail-if 'loss>0.1%'"""
 
 RESULTS = """\
 Each is written to FILE; without one, or with -, to standard output, and text for people
@@ -74,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="HOST:PORT",
         help="where the server is: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH; "
+        "udp://HOST:PORT: over UDP, each message a datagram on one of --connections sockets; "
         "several, side by side, are taken in turn by the connections",
     )
     groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
@@ -112,9 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--server",
-        action="store_true",
+        nargs="?",
+        const="tcp",
+        metavar="KIND",
         help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it; there is "
-        "no HOST:PORT then",
+        "no HOST:PORT then. KIND udp: over UDP, without the limit for each source address "
+        "(--udp-rate none)",
     )
     group.add_argument(
         "--cluster",
@@ -136,14 +144,15 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         metavar="RULE",
         help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
         "'rate<50k' (with --reconnect, connections a second), 'failures>0', 'lost>0', "
-        "'service.p99>1ms', 'connect.p99>5ms'",
+        "'service.p99>1ms', 'connect.p99>5ms'; over UDP 'loss>0.1%%', 'duplicates>0', "
+        "'reordered>0'",
     )
     group.add_argument(
         "--find-max",
         metavar="RULE",
-        help="search the highest rate of an open loop at which this holds, such as 'p99<1ms', and "
-        "nothing fails; each step lasts --duration, a rate that does not hold is tried a second "
-        "time, and --rate is the highest that is tried",
+        help="search the highest rate of an open loop at which this holds, such as 'p99<1ms' (over "
+        "UDP also 'loss<=0'), and nothing fails; each step lasts --duration, a rate that does not "
+        "hold is tried a second time, and --rate is the highest that is tried",
     )
 
 
@@ -221,9 +230,13 @@ def _find_extras(args: argparse.Namespace) -> None:
 def _plan(args: argparse.Namespace) -> Plan:
     targets = args.targets
     if args.server:
+        if ":" in args.server:
+            targets = [args.server]
+        elif args.server not in NOBODY:
+            raise ConfigError("--server", args.server, "must be tcp or udp, or stand alone")
         if targets:
             raise ConfigError("--server", targets[0], "takes no target: it starts its own")
-        targets = [NOBODY]
+        targets = [NOBODY[args.server]]
     if not targets:
         for flag in ("--json", "--jsonl", "--hgrm", "--html"):
             taken = getattr(args, flag[2:])
@@ -401,7 +414,8 @@ class _Bench:
             complain(
                 NAME, f"{len(result.parts) - len(lost)} of {len(result.parts)} workers answered"
             )
-        return EXIT_FAILED if result.failed or lost else EXIT_DONE
+        silent = result.plan.udp and not result.messages
+        return EXIT_FAILED if result.failed or lost or silent else EXIT_DONE
 
 
 def _both(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from fastecho.address import parse_target
+from fastecho.address import UDP, parse_target
 from fastecho.cli import complain, put_line
 from fastecho.cli._outputs import STDOUT, check_path, write_text
 from fastecho.errors import ConfigError
@@ -31,6 +31,8 @@ QUICK_IDLE, FULL_IDLE = (2.0,), (10.0, 30.0)
 QUICK_CONNECTIONS, FULL_CONNECTIONS = 50, 200
 MOST_CONNECTIONS = 10_000
 QUICK_TIMEOUT, FULL_TIMEOUT = 3.0, 5.0
+QUICK_UDP_TIMEOUT, FULL_UDP_TIMEOUT = 1.0, 3.0
+"""Nothing is sent again over UDP: what has not come by then does not come."""
 SHORTEST, LONGEST = 0.1, 3600.0
 LONGEST_IDLE = 86_400.0
 MOST_RUNGS = 20
@@ -44,6 +46,10 @@ has a verdict (passed, failed, not testable), its evidence, and what a failure m
 It works with any echo server; what the server has to do first is probed if it is a
 `fastecho serve --probes`.
 
+Over UDP (udp://HOST:PORT) it sends datagrams of all sizes and a train of them, below
+1,000 a second, and tells what is lost, doubled, out of order, changed or answered from
+elsewhere.
+
 The quick profile takes 10 s at the most; the full one sends up to 64 MiB and leaves
 connections idle. A TIME is seconds, or such as 500ms or 2m. Exit code 0 if no probe
 failed, 3 if one did (also if nothing can be reached), 2 for a wrong option, 130 after
@@ -55,6 +61,7 @@ examples:
   fastecho check echo.example.net:7 --idle 60,300,900
   fastecho check balancer:7777 --direct 10.0.0.7:7777
   fastecho check '[::1]:7777' --only half-close,order --json check.json --junit check.xml
+  fastecho check udp://echo.example.net:7 --quick
   fastecho check --list"""
 
 
@@ -67,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "address",
         nargs="?",
         metavar="HOST:PORT",
-        help="the server: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH",
+        help="the server: HOST:PORT, [IPV6]:PORT, :PORT (this machine), udp://HOST:PORT or "
+        "unix:PATH",
     )
     add("-q", "--quick", action="store_true", help="10 s at the most, smaller sizes")
     add(
@@ -82,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAMES",
         help="only these probes or groups, with commas; may be repeated; reachable, answer and "
-        "path-mtu always run",
+        "path-mtu always run (over UDP: reachable)",
     )
     add(
         "--skip",
@@ -90,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAMES",
         help="all but these probes or groups, with commas; may be repeated; reachable, answer and "
-        "path-mtu always run",
+        "path-mtu always run (over UDP: reachable)",
     )
     add("--list", action="store_true", help="list the probes, and end")
     add(
@@ -102,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="TIME",
         help="silence after which something counts as lost; never less than 30 round trips "
-        "(default: 5, with --quick 3)",
+        "(default: 5, with --quick 3; over UDP 3, with --quick 1)",
     )
     add(
         "--connections",
@@ -126,15 +134,18 @@ def run(args: argparse.Namespace) -> int:
     from fastecho.check.catalog import choose, probes
     from fastecho.check.report import listing
 
-    every = probes()
     if args.list:
-        for line in listing(every):
+        for line in listing(probes()):
+            print(line)
+        print(f"\nover UDP ({UDP}HOST:PORT)")
+        for line in listing(probes(udp=True)):
             print(line)
         return EXIT_DONE
     if args.address is None:
         taken = "" if args.json in (None, STDOUT) else f" ({args.json} was taken for --json's file)"
         complain(NAME, f"HOST:PORT is missing{taken}: see {NAME} --help")
         return EXIT_USAGE
+    every = probes(udp=args.address.startswith(UDP))
     chosen = choose(every, quick=args.quick, only=_names(args.only), skip=_names(args.skip))
     path = _path(args)
     try:
@@ -232,7 +243,14 @@ def _path(args: argparse.Namespace) -> Path:
 
     quick = args.quick
     seed = _seed(args.seed)
+    address = parse_target(args.address, "HOST:PORT", udp=True)
     timeout = QUICK_TIMEOUT if quick else FULL_TIMEOUT
+    if address.kind == "udp":
+        timeout = QUICK_UDP_TIMEOUT if quick else FULL_UDP_TIMEOUT
+        for option, value in (("--direct", args.direct), ("--connections", args.connections)):
+            if value is not None:
+                reason = f"is for connections, which {address} does not have"
+                raise ConfigError(option, value, reason)
     if args.timeout is not None:
         timeout = _seconds("--timeout", args.timeout, SHORTEST, LONGEST)
         if quick and timeout >= QUICK_SECONDS:
@@ -243,7 +261,6 @@ def _path(args: argparse.Namespace) -> Path:
     idle: tuple[float, ...] = QUICK_IDLE if quick else FULL_IDLE
     if args.idle is not None:
         idle = _idle(args.idle, quick=quick)
-    address = parse_target(args.address, "HOST:PORT")
     other = None if args.direct is None else parse_target(args.direct, "--direct")
     direct = None if other is None else Path(other, timeout=timeout, seed=seed, quick=quick)
     return Path(

@@ -25,6 +25,7 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
+from fastecho.address import parse_target
 from fastecho.cli import complain
 from fastecho.cli._terminal import (
     CHUNK_BYTES,
@@ -40,7 +41,7 @@ from fastecho.cli._terminal import (
     write_all,
 )
 from fastecho.client import Client
-from fastecho.errors import ConfigError
+from fastecho.errors import NO_VALUE, ConfigError
 from fastecho.identity import PATIENCE, read_identity
 from fastecho.proxy_header import checked_version, header_of
 
@@ -49,11 +50,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from fastecho.address import Address
+    from fastecho.cli._connect_udp import DatagramPeer
+
 __all__ = ["add_arguments", "run"]
 
 NAME = "fastecho connect"
 DEFAULT_ADDRESS = "127.0.0.1:7777"
 DEFAULT_WAIT = "0.2"
+UDP_SECONDS = 1.0
+"""Without --timeout, so long a datagram of piped input is given for its answer."""
 HELD_CHARACTERS = 65536
 """No longer part of a line is held back at the prompt."""
 GOODBYE = frozenset({"q", "quit", "exit"})
@@ -68,6 +74,9 @@ Piped input is sent byte for byte and never interpreted. What comes back goes to
 standard output. At the end of the input the connection is half-closed, and the command
 ends when the server closes too, so nothing is lost.
 
+Over UDP each line is a datagram. At the end of piped input it ends when each was
+answered, or when nothing has come for --timeout (default: 1 s), which is exit code 1.
+
 On a terminal, control characters and the like from the server are shown as escapes.
 Exit code 0 at the end, 1 if the connection failed or the server ended it, 2 for a wrong
 option."""
@@ -77,7 +86,8 @@ examples:
   fastecho connect
   fastecho connect '[::1]:7777'
   fastecho connect 127.0.0.1:7777 --send-proxy v2 --identify
-  printf 'a\\nb\\n' | fastecho connect unix:/run/echo.sock"""
+  printf 'a\\nb\\n' | fastecho connect unix:/run/echo.sock
+  printf 'a\\nb\\n' | fastecho connect udp://127.0.0.1:7777"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=DEFAULT_ADDRESS,
         metavar="ADDRESS",
-        help="HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH (default: %(default)s)",
+        help="HOST:PORT, [IPV6]:PORT, :PORT (this machine), udp://HOST:PORT or unix:PATH "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--no-newline",
@@ -99,14 +110,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
-        help="give up connecting after this time (default: when the system gives up)",
+        help="give up connecting after this time (default: when the system gives up); over UDP: "
+        "how long piped input waits for answers (default: 1)",
     )
     parser.add_argument(
         "--wait",
         metavar="SECONDS",
         default=DEFAULT_WAIT,
         help="after each piece of a reply wait so long for the end of its line before the next "
-        "prompt; what comes later is shown above the prompt (default: %(default)s)",
+        "prompt; what comes later is shown above the prompt; over UDP also how long piped input "
+        "waits for what comes twice (default: %(default)s)",
     )
     parser.add_argument(
         "--send-proxy",
@@ -130,8 +143,11 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout is None:
         complain(NAME, "standard output is closed")
         return EXIT_FAILED
+    address = parse_target(args.address, udp=True)
+    if address.kind == "udp":
+        return _run_udp(args, address, timeout or UDP_SECONDS, wait)
     try:
-        client = Client(args.address, timeout)
+        client = Client(address, timeout)
     except OSError as error:
         complain(NAME, error.strerror or str(error))
         return EXIT_FAILED
@@ -148,6 +164,47 @@ def run(args: argparse.Namespace) -> int:
         if typed and sys.stdout.isatty():
             return Conversation(client, newline=newline, wait=wait).run()
         return Copy(client, typed=typed, newline=newline).run()
+
+
+def _run_udp(args: argparse.Namespace, address: Address, patience: float, wait: float) -> int:
+    """Converse or copy, in datagrams; return the exit code."""
+    from fastecho.cli._connect_udp import DatagramPeer, LineCopy
+    from fastecho.dial import resolve
+
+    for option, value in (
+        ("--send-proxy", args.send_proxy),
+        ("--identify", NO_VALUE if args.identify else None),
+    ):
+        if value is not None:
+            raise ConfigError(option, value, f"needs a connection, which {address} does not have")
+    what = ""
+    try:
+        targets = resolve(address)
+        what = f"cannot reach {address}: "
+        peer = DatagramPeer(targets, NAME)
+    except OSError as error:
+        complain(NAME, f"{what}{error.strerror or error}")
+        return EXIT_FAILED
+    typed = sys.stdin is not None and sys.stdin.isatty()
+    newline = not args.no_newline
+
+    def copy() -> int:
+        return LineCopy(
+            peer,
+            name=NAME,
+            goodbye=GOODBYE,
+            typed=typed,
+            newline=newline,
+            wait=wait,
+            patience=patience,
+        ).run()
+
+    if not can_interrupt():
+        return copy()
+    with Interrupts():
+        if typed and sys.stdout.isatty():
+            return Conversation(peer, newline=newline, wait=wait).run()
+        return copy()
 
 
 def _seconds(option: str, text: str, *, above: bool = False) -> float:
@@ -179,8 +236,10 @@ def _begin(client: Client, send_proxy: str | None, identify: bool, patience: flo
     return ""
 
 
-def _lost(client: Client, failure: OSError | None) -> str:
+def _lost(client: Client | DatagramPeer, failure: OSError | None) -> str:
     """Return the sentence for a connection that ended before the user ended it."""
+    if failure is not None and client.peer_address.startswith("udp://"):
+        return f"{client.peer_address}: {failure.strerror or failure}"
     if failure is None:
         return f"{client.peer_address} closed the connection"
     return f"the connection to {client.peer_address} failed: {failure.strerror or failure}"
@@ -296,7 +355,7 @@ class ConnectionEndedError(Exception):
 class Conversation:
     """Prompt, line, reply, prompt: the main thread asks, sends and shows, another one receives."""
 
-    def __init__(self, client: Client, *, newline: bool, wait: float) -> None:
+    def __init__(self, client: Client | DatagramPeer, *, newline: bool, wait: float) -> None:
         from queue import SimpleQueue
 
         self._client = client

@@ -12,7 +12,7 @@ import sys
 
 from fastecho.cli import complain, put_line
 from fastecho.cli._outputs import STDOUT, check_path, write_text
-from fastecho.errors import ConfigError, StartError
+from fastecho.errors import NO_VALUE, ConfigError, StartError
 from fastecho.logs import one_line
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from fastecho.measure.datagram_pinger import DatagramPinger
     from fastecho.measure.ping_events import Event
     from fastecho.measure.ping_result import PingResult
     from fastecho.measure.pinger import Pinger
@@ -37,7 +38,9 @@ DESCRIPTION = """\
 Send probes to an echo server, verify every byte that comes back, and say how long it
 took. One connection carries all probes, on a fixed schedule: a late reply does not move
 the next probe. A connection that is lost is opened again, and the gap is told; probes
-that are due meanwhile count as lost. A TIME is seconds, or such as 500ms or 2m.
+that are due meanwhile count as lost. Over UDP each probe is a datagram with a number:
+what is lost, comes twice, out of order or from elsewhere is counted. A TIME is seconds,
+or such as 500ms or 2m.
 
 Ctrl-C ends it and prints the summary. Exit code 0 if nothing went wrong, 1 if anything
 was lost, late, wrong or too many or a connection broke, 2 for a wrong option, 3 if a
@@ -50,7 +53,8 @@ examples:
   fastecho ping example.net:7 -c 10 -i 200ms
   fastecho ping '[::1]:7777' -i 0 -c 10000 -q --json=ping.json
   fastecho ping unix:/run/echo.sock --new-connection
-  fastecho ping balancer:7 --send-proxy v2 --identify"""
+  fastecho ping balancer:7 --send-proxy v2 --identify
+  fastecho ping udp://127.0.0.1:7777 -s 1400"""
 
 FAILURES = {
     "late": ("late", "late"),
@@ -64,6 +68,9 @@ FAILURES = {
     "refused": ("connect refused", "connects refused"),
     "connect_timed_out": ("connect timed out", "connects timed out"),
     "other": ("other error", "other errors"),
+    "duplicates": ("duplicate", "duplicates"),
+    "reordered": ("reordered", "reordered"),
+    "foreign": ("foreign datagram", "foreign datagrams"),
 }
 """Words for the keys of PingResult.failures: for one, and for more."""
 
@@ -92,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "address",
         nargs="?",
         metavar="HOST:PORT",
-        help="the server: HOST:PORT, [IPV6]:PORT, :PORT (this machine) or unix:PATH",
+        help="the server: HOST:PORT, [IPV6]:PORT, :PORT (this machine), udp://HOST:PORT or "
+        "unix:PATH",
     )
     add("-c", "--count", metavar="N", help="end after so many probes (default: go on)")
     add(
@@ -107,7 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         metavar="BYTES",
         default="64",
-        help="bytes of a probe, the last of which is a newline (default: %(default)s)",
+        help="bytes of a probe, the last of which is a newline; over UDP 16 to 65507 "
+        "(default: %(default)s)",
     )
     add("-q", "--quiet", action="store_true", help="only the first line and the summary")
     add(
@@ -116,7 +125,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         default="5",
         help="give up connecting after this time, and a connection that is silent for so long "
-        "while a reply is due; a reply that took longer is late (default: %(default)s)",
+        "while a reply is due; a reply that took longer is late; over UDP a probe without a reply "
+        "for so long is lost (default: %(default)s)",
     )
     add(
         "--new-connection",
@@ -155,7 +165,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="RULE",
         help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
-        "'lost>3', 'failures>0', 'connect.p99>5ms'",
+        "'lost>3', 'failures>0', 'connect.p99>5ms', over UDP 'loss>1%%', 'duplicates>0'",
     )
 
 
@@ -211,7 +221,7 @@ class _Ending:
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, pinger: Pinger) -> None:
+    def __init__(self, pinger: Pinger | DatagramPinger) -> None:
         self.asked = False
         self._pinger = pinger
         self._before: dict[int, Any] = {}
@@ -237,12 +247,14 @@ class _Ending:
             raise _Ended
 
 
-def _pinger(args: argparse.Namespace) -> Pinger:
+def _pinger(args: argparse.Namespace) -> Pinger | DatagramPinger:
     """Return the pinger that the options ask for, or raise ConfigError."""
     from fastecho.measure.pinger import ENDLESS, Pinger
     from fastecho.measure.probes import SIZE_LIMIT
 
     try:
+        if args.address.startswith("udp://"):
+            return _datagram_pinger(args)
         return Pinger(
             args.address,
             size=_whole("--size", args.size, SIZE_LIMIT),
@@ -262,6 +274,33 @@ def _pinger(args: argparse.Namespace) -> Pinger:
             name = "-6" if args.ipv6 else "-4"
         value = getattr(args, error.option, error.value)  # as it was written
         raise ConfigError(name, value, error.reason) from None
+
+
+def _datagram_pinger(args: argparse.Namespace) -> DatagramPinger:
+    """Return the pinger for UDP, or raise ConfigError."""
+    from fastecho.datagrams import LARGEST
+    from fastecho.measure.datagram_pinger import HEADER, DatagramPinger
+    from fastecho.measure.pinger import ENDLESS
+
+    for option, value in (
+        ("--new-connection", NO_VALUE if args.new_connection else None),
+        ("--send-proxy", args.send_proxy),
+        ("--identify", NO_VALUE if args.identify else None),
+    ):
+        if value is not None:
+            raise ConfigError(
+                option, value, f"needs a connection, which {args.address} does not have"
+            )
+    return DatagramPinger(
+        args.address,
+        size=_whole("--size", args.size, LARGEST, least=HEADER),
+        interval=_seconds("--interval", args.interval),
+        count=None if args.count is None else _whole("--count", args.count, ENDLESS),
+        timeout=_seconds("--timeout", args.timeout),
+        source=args.source,
+        tos=None if args.tos is None else _tos(args.tos),
+        family=_family(args),
+    )
 
 
 def _rules(texts: list[str]) -> list[Rule]:
@@ -343,6 +382,7 @@ def _show(
             connect = f"connect={_ms(event.connect_ns)} ms " if args.new_connection else ""
             waited = f" (waited {_ms(event.waited_ns)} ms)" if event.waited_ns else ""
             late = " (late)" if event.late else ""
+            late += f" (after seq={event.behind})" if event.behind else ""
             time, by = _ms(event.time_ns), ""
             if args.new_connection and event.identity is not None:
                 by = f"instance={one_line(event.identity.instance)} "
@@ -350,10 +390,10 @@ def _show(
         elif isinstance(event, Opened):
             line, peer = event.line, event.line.peer
             here = f" from {line.local}" if line.local else ""
-            say(
-                f"PING {plan['target']} ({peer}): {size}, "
-                f"connected in {_ms(line.connect_ns)} ms{here}"
-            )
+            how = f", connected in {_ms(line.connect_ns)} ms"
+            if plan["target"].startswith("udp://"):
+                how = ""
+            say(f"PING {plan['target']} ({peer}): {size}{how}{here}")
             if line.identity is not None:
                 say(str(line.identity))
         elif args.quiet:
@@ -375,7 +415,10 @@ def _summary(result: PingResult) -> Iterator[str]:
         f"{result.received} received, {result.lost_percent:.6g}% lost{unanswered}, "
         f"time {result.elapsed_ns / 1e6:.0f} ms"
     )
-    failures = [_counted(n, *FAILURES[kind]) for kind, n in result.failures.items() if n]
+    words = FAILURES
+    if result.plan["target"].startswith("udp://"):
+        words = {**FAILURES, "refused": ("refused", "refused")}
+    failures = [_counted(n, *words[kind]) for kind, n in result.failures.items() if n]
     if failures:
         yield f"failures: {', '.join(failures)}"
     for name, tally in result.sorted_instances():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from .datagram_pinger import DatagramPinger
     from .pinger import Pinger
     from .plan import Plan
     from .result import Interval, Result
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from .saved import read
     from .search import find_max
 
-__all__ = ["Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run"]
+__all__ = [
+    "DatagramPinger", "Interval", "Pinger", "Plan", "Result", "Rule", "find_max", "read", "run",
+]  # fmt: skip
 
 _HOMES = {
+    "DatagramPinger": "datagram_pinger",
     "Interval": "result",
     "Pinger": "pinger",
     "Plan": "plan",

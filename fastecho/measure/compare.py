@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 
+from .datagrams import percent_text
 from .merge import copies, differences, latencies_of, merge, name_of
 from .words import counted
 
@@ -267,6 +268,11 @@ def _notes(baseline: Result, result: Result) -> list[str]:
         notes.append(f"they ran on different machines: {hosts[0]} and {hosts[1]}")
     failed = [one for one in (baseline, result) if one.failed]
     notes += [f"{name_of(one)} has {counted(one.failed, 'failure')}" for one in failed]
+    losses = [one for one in (baseline, result) if one.lost_percent]
+    notes += [
+        f"{name_of(one)} lost {percent_text(one.lost_percent or 0.0)} of its datagrams"
+        for one in losses
+    ]
     return notes + [
         f"{name_of(one)} is a step of a search for {one.search['limit']}: the others are left out"
         for one in (baseline, result)

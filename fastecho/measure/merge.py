@@ -15,9 +15,11 @@ from itertools import pairwise
 
 from fastecho.errors import shown
 
+from .datagrams import add_up as add_up_datagrams
 from .instances import add_up as add_up_instances
 from .plan import ADDED
-from .result import FAILURES, HISTOGRAMS, MOST, Generator, Interval, Result
+from .reading import MOST
+from .result import FAILURES, HISTOGRAMS, Generator, Interval, Result
 from .values import seconds_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -77,6 +79,7 @@ def merge(results: Sequence[Result], *, label: str = "", started_together: bool 
         host=_host(results),
         elapsed=(max if together else _sum)(one.elapsed for one in results),
         failures={kind: _sum(one.failures[kind] for one in results) for kind in FAILURES},
+        datagrams=add_up_datagrams(one.datagrams for one in results),
         described=_described(results),
         gap=_sum(one.gap for one in results),
         longest_gap=max(one.longest_gap for one in results),
@@ -151,9 +154,9 @@ def name_of(result: Result) -> str:
     host = str(result.host.get("name", ""))
     if result.label:
         return f"{result.label} ({host})" if host else result.label
-    from .result import _utc_text
+    from .reading import utc_text
 
-    return f"{host or 'the run'} of {_utc_text(result.started_at)}"
+    return f"{host or 'the run'} of {utc_text(result.started_at)}"
 
 
 def _are_together(ordered: Sequence[Result]) -> bool:
@@ -278,6 +281,7 @@ def add_up(parts: Sequence[Interval]) -> Interval:
         p99=p99,
         max=max((part.max for part in parts if part.max is not None), default=None),
         histogram=text,
+        lost=_sum(known) if (known := [x.lost for x in parts if x.lost is not None]) else None,
     )
 
 
@@ -286,7 +290,7 @@ def _behind(results: Sequence[Result]) -> list[Interval]:
     found, before = [], 0.0
     for one in results:
         for part in one.intervals:
-            names = ("messages", "bytes", "failures", "p50", "p99", "max", "histogram")
+            names = ("messages", "bytes", "failures", "p50", "p99", "max", "histogram", "lost")
             values = {name: getattr(part, name) for name in names}
             found.append(Interval(before + part.start, part.elapsed, **values))
         before += one.elapsed
@@ -317,14 +321,14 @@ def _parts(result: Result) -> list[dict[str, Any]]:
     """Return where a result came from; one that was merged has it already."""
     if result.parts:
         return [dict(part) for part in result.parts]
-    from .result import _utc_text
+    from .reading import utc_text
 
     offset = result.host.get("offset_ms")
     return [
         {
             "label": result.label,
             "host": str(result.host.get("name", "")),
-            "started_at": _utc_text(result.started_at),
+            "started_at": utc_text(result.started_at),
             "offset_ms": offset if isinstance(offset, int | float) else 0.0,
             "messages": result.messages,
             "messages_per_s": round(result.messages_per_s, 3),

@@ -18,6 +18,7 @@ from ._document import document
 from ._document import escaped as _text
 from ._graphs import by_percentile, graphs
 from ._style import CHART
+from .datagrams import lines
 from .result import FAILURES, Result
 from .words import FAILURES as WORDS
 from .words import clock_text, counted, failure_name, found_text, reopened_text, replies_text
@@ -167,6 +168,8 @@ def _notes(run: _Run) -> list[str]:
         found.append(
             f"{result.messages_per_s / wanted * 100:.1f} % of the rate that was asked for."
         )
+    if result.datagrams is not None:
+        found += [f"{one}." for one in lines(result.datagrams, result.sent)]
     if result.held:
         held = counted(result.held, "message")
         found.append(f"{held} had to wait in the generator for a connection.")

@@ -40,10 +40,11 @@ class Reply(Event):
 
     `connect_ns` is how long its connection had taken to open; `waited_ns` is the part of `time_ns`
     in which the probe was due and another one before it not yet answered. `identity` is who
-    answered, if that was asked for.
+    answered, if that was asked for. `behind` is the highest number that came back before a smaller
+    one, over UDP; else 0.
     """
 
-    __slots__ = ("connect_ns", "identity", "late", "number", "time_ns", "waited_ns")
+    __slots__ = ("behind", "connect_ns", "identity", "late", "number", "time_ns", "waited_ns")
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class Reply(Event):
         connect_ns: int,
         waited_ns: int = 0,
         identity: Identity | None = None,
+        behind: int = 0,
     ) -> None:
+        self.behind = behind
         self.identity = identity
         self.number = number
         self.time_ns = time_ns

@@ -28,8 +28,10 @@ __all__ = ["KINDS", "PingResult", "Tally"]
 KINDS = (
     "late", "corrupt", "misplaced", "lost", "timed_out", "extra_bytes",
     "reset", "closed", "refused", "connect_timed_out", "other",
+    "duplicates", "reordered", "foreign",
 )  # fmt: skip
-"""One name for each way to fail: of probes, then of connections, those of a load's result."""
+"""One name for each way to fail: of probes, then of connections, those of a load's result; and of
+datagrams."""
 
 DESCRIBED = 10
 """So many failures are kept as sentences."""

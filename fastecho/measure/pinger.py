@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from .route import Line
 
-__all__ = ["Pinger"]
+__all__ = ["ENDLESS", "PATIENCE_NS", "Pinger", "nanoseconds", "whole"]
 
 LEAST, LONGEST = 0.001, 86400.0
 """Seconds: no interval and no timeout is shorter or longer."""
@@ -73,8 +73,8 @@ CHECK_BYTES = 64
 class Pinger:
     """Send probes to an echo server and verify what comes back: iterate over what happens.
 
-    Use it to watch one path for minutes or days; for load there is bench. It is pure Python and
-    works where the compiled core does not.
+    Use it to watch one path for minutes or days; for load there is bench, for UDP DatagramPinger.
+    It is pure Python and works where the compiled core does not.
 
     Args:
         address: HOST:PORT, [V6]:PORT, :PORT (this machine) or unix:PATH.
@@ -115,11 +115,11 @@ class Pinger:
         self._route = Route(address, source, tos, family, send_proxy)
         self._identify = identify
         # Number of the last probe.
-        self._last = ENDLESS if count is None else _whole("count", count, ENDLESS)
-        self._interval_ns = 0 if interval == 0 else _nanoseconds("interval", interval, "0, or from")
-        self._timeout_ns = _nanoseconds("timeout", timeout, "from")
+        self._last = ENDLESS if count is None else whole("count", count, ENDLESS)
+        self._interval_ns = 0 if interval == 0 else nanoseconds("interval", interval, "0, or from")
+        self._timeout_ns = nanoseconds("timeout", timeout, "from")
         self._new_connection = new_connection
-        self._probes = Probes(_whole("size", size, SIZE_LIMIT))
+        self._probes = Probes(whole("size", size, SIZE_LIMIT))
         self._waiting = Waiting()
         self._result = PingResult(
             {
@@ -522,13 +522,15 @@ def _kind_of(error: OSError) -> str:
     return next((kind for one, kind in kinds if isinstance(error, one)), "other")
 
 
-def _whole(name: str, value: object, most: int) -> int:
+def whole(name: str, value: object, most: int) -> int:
+    """Return a whole number from 1 to `most`, or raise ConfigError."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ConfigError(name, value, f"must be a whole number from 1 to {most}")
     return value
 
 
-def _nanoseconds(name: str, value: object, must: str) -> int:
+def nanoseconds(name: str, value: object, must: str) -> int:
+    """Return seconds as nanoseconds, or raise ConfigError."""
     if not isinstance(value, (int, float)) or not LEAST <= value <= LONGEST:
         raise ConfigError(name, value, f"must be {must} {LEAST:g} to {LONGEST:.0f} seconds")
     return round(value * 1e9)

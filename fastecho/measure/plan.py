@@ -8,9 +8,9 @@ here opens a socket.
 
 from __future__ import annotations
 
-from fastecho.errors import ConfigError, shown
+from fastecho.errors import NO_VALUE, ConfigError, shown
 
-from . import values
+from . import datagrams, values
 from .values import seconds_text
 from .words import counted
 
@@ -30,6 +30,8 @@ __all__ = [
 
 DEFAULT_DURATION = 10.0
 """Seconds of a run that is limited by nothing else."""
+DEFAULT_TIMEOUT = 5.0
+"""Seconds until a reply over TCP is late; a lost datagram is found sooner."""
 
 
 class Option:
@@ -142,20 +144,22 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "prefix", values.affix, b"",
-        "what the server puts before each reply (with --frame line or length)", group=MESSAGES,
+        "what the server puts before each reply (with --frame line or length, or over UDP)",
+        group=MESSAGES,
         flag="--expect-prefix", metavar="TEXT",
     ),
     Option(
         "suffix", values.affix, b"",
-        "what the server puts after each reply (with --frame line or length)", group=MESSAGES,
+        "what the server puts after each reply (with --frame line or length, or over UDP)",
+        group=MESSAGES,
         flag="--expect-suffix", metavar="TEXT",
     ),
     Option(
-        "timeout", values.seconds(0.001, 1e6), 5.0,
+        "timeout", values.seconds(0.001, 1e6), None,
         "a reply later than this after its message was given to a connection is late, which is a "
         "failure (latency with --rate counts from when it was due); a connection that is silent "
-        "for so long while one is awaited is given up", group=MESSAGES, metavar="TIME",
-        key="timeout_s",
+        "for so long while one is awaited is given up; over UDP the message is lost then, and the "
+        "next is sent", group=MESSAGES, metavar="TIME", key="timeout_s", unset="5s, over UDP 1s",
     ),
     Option(
         "seed", values.whole(0, 2**64 - 1), 1,
@@ -221,8 +225,9 @@ class Plan:
     """What a run shall do, checked and immutable.
 
     Args:
-        targets: one or more of HOST:PORT, [V6]:PORT, :PORT (this machine) and unix:PATH;
-            connections take them in turn. A name is resolved when the plan is run.
+        targets: one or more of HOST:PORT, [V6]:PORT, :PORT (this machine) and unix:PATH, or all
+            of them udp://HOST:PORT; connections (over UDP: sockets) take them in turn. A name is
+            resolved when the plan is run.
         connections, threads: how many; each thread drives its share of the connections.
         depth: messages that may be outstanding on a connection.
         duration: seconds, or a text such as "500ms"; None: 10 s, or no limit if `messages` is
@@ -233,7 +238,7 @@ class Plan:
         size: bytes of a message, or a distribution: "64:1024", "64*9,1024*1", or sizes in a list.
         frame: "recv", "line" or "length"; prefix, suffix: what the server adds to each reply.
         reconnect: a new connection for each message; close: "fin" or "reset", how it ends.
-        warmup, ramp, timeout, interval: seconds.
+        warmup, ramp, timeout, interval: seconds; timeout None: 5 s, over UDP 1 s.
         idle_connections: further connections that carry nothing.
         sources: local addresses to connect from.
         send_proxy: "v1" or "v2": a PROXY header comes first on each connection; None: none.
@@ -292,7 +297,7 @@ class Plan:
         close: Literal["fin", "reset"] = "fin",
         warmup: float | str = 0.0,
         ramp: float | str = 0.0,
-        timeout: float | str = 5.0,
+        timeout: float | str | None = None,
         idle_connections: int = 0,
         sources: str | Sequence[str] = (),
         send_proxy: Literal["v1", "v2"] | None = None,
@@ -312,6 +317,11 @@ class Plan:
     def loop(self) -> Loop:
         """What decides when the next message is sent: "closed", "open" or "reconnect"."""
         return "reconnect" if self.reconnect else "closed" if self.rate is None else "open"
+
+    @property
+    def udp(self) -> bool:
+        """Whether messages are datagrams."""
+        return self.targets[0].kind == "udp"
 
     @property
     def sizes(self) -> int | list[int]:
@@ -401,6 +411,7 @@ class Plan:
 
     def __repr__(self) -> str:
         defaults = {one.name: one.default for one in OPTIONS}
+        defaults["timeout"] = _usual_timeout(self.targets)
         differing = "".join(
             f", {name}={shown(value)}"
             for name, value in self.keywords().items()
@@ -453,7 +464,13 @@ def _settle(found: dict[str, Any], refuse: _Refuse) -> None:
     """Fill in what depends on other values, and refuse what does not fit together."""
     if found["duration"] is None and found["messages"] is None:
         found["duration"] = DEFAULT_DURATION
+    if found["timeout"] is None:
+        found["timeout"] = _usual_timeout(found["targets"])
     _refuse_misfits(found, refuse)
+
+
+def _usual_timeout(targets: Sequence[Address]) -> float:
+    return datagrams.TIMEOUT if targets[0].kind == "udp" else DEFAULT_TIMEOUT
 
 
 class _Refuse:
@@ -464,7 +481,8 @@ class _Refuse:
         self.label = label
 
     def __call__(self, name: str, reason: str) -> NoReturn:
-        raise ConfigError(self.label(name), self._given[name], reason)
+        value = self._given[name]
+        raise ConfigError(self.label(name), NO_VALUE if value is True else value, reason)
 
 
 def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
@@ -472,8 +490,11 @@ def _refuse_misfits(found: dict[str, Any], refuse: _Refuse) -> None:
     for name in ("connections", "messages"):
         if found[name] is not None and found[name] < threads:
             refuse(name, f"is less than {label('threads')} {threads}: each thread needs one")
+    is_udp = found["targets"][0].kind == "udp"
+    if is_udp:
+        datagrams.refuse_misfits(found, values.size_table(found["size"]), refuse)
     for name in ("prefix", "suffix"):
-        if found[name] and found["frame"] == "recv":
+        if found[name] and found["frame"] == "recv" and not is_udp:
             refuse(name, f"needs {label('frame')} line or length: bytes alone have no beginning")
     if found["reconnect"]:
         instead = f"there {label('connections')} are open at a time, each for one message"
@@ -514,7 +535,8 @@ def _sentences(plan: Plan) -> list[str]:
     elif plan.loop == "reconnect":
         second = "Closed loop, a new connection for every message: connect, echo, close."
     elif plan.depth == 1:
-        second = "Closed loop: each connection sends the next message when the reply is in."
+        after = ", or the timeout is over" if plan.udp else ""
+        second = f"Closed loop: each connection sends the next message when the reply is in{after}."
     else:
         second = f"Closed loop: each connection keeps {plan.depth:,} messages outstanding."
     before = []

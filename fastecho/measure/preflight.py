@@ -38,6 +38,8 @@ SPARE_DESCRIPTORS = 32
 """For what else a process opens while a run lasts: files, a log, the import of a module."""
 DESCRIPTORS_OF_A_THREAD = 3
 """epoll, timer, memory file."""
+ANSWER_SECONDS = 0.3
+"""How long an address of several is given to answer a datagram."""
 PORTS_OF_A_SOURCE = 8000
 """Connections from one address of 127.0.0.0/8 before the next is taken: far from all its ports."""
 
@@ -78,7 +80,8 @@ def _place(target: Address, plan: Plan) -> Place:
         return socket.AF_UNIX, target.path
     assert target.host is not None and target.port is not None
     try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        kind = socket.SOCK_DGRAM if target.kind == "udp" else socket.SOCK_STREAM
+        found = socket.getaddrinfo(target.host, target.port, type=kind)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         number = getattr(error, "errno", None) or 0
@@ -94,7 +97,11 @@ def _place(target: Address, plan: Plan) -> Place:
         raise ConfigError(
             "sources", ",".join(plan.sources), f"is of another address family than {target}"
         )
-    return fitting[0] if len(fitting) == 1 else _first_reachable(fitting, target, plan)
+    if len(fitting) == 1:
+        return fitting[0]
+    if target.kind == "udp":
+        return _first_answering(fitting)
+    return _first_reachable(fitting, target, plan)
 
 
 def _host_port(address: tuple[object, ...]) -> tuple[str, int]:
@@ -127,6 +134,28 @@ def _first_reachable(places: list[Place], target: Address, plan: Plan) -> Place:
         return family, address
     assert failure is not None
     raise connect_failure(failure, str(target), plan.timeout)
+
+
+def _first_answering(places: list[Place]) -> Place:
+    """Return the first of several places that answers a datagram: connecting tells nothing here.
+
+    Without any, it is the first that is not known to be empty.
+    """
+    silent = []
+    for family, address in places:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(ANSWER_SECONDS)
+            try:
+                sock.connect(address)
+                sock.send(b"\n")
+                sock.recv(1)
+            except TimeoutError:
+                silent.append((family, address))
+            except OSError:
+                continue
+            else:
+                return family, address
+    return (silent or places)[0]
 
 
 def connect_failure(error: OSError, names: str, timeout: float) -> StartError:

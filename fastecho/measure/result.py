@@ -13,8 +13,19 @@ from os import urandom
 from fastecho._version import __version__
 from fastecho.errors import ConfigError, shown
 
+from . import datagrams as of_datagrams
 from .instances import add_up, from_json
 from .plan import Plan
+from .reading import count as _count
+from .reading import figures as _figures
+from .reading import is_plain as _is_plain
+from .reading import part as _part
+from .reading import rate as _rate
+from .reading import real as _real
+from .reading import seconds as _seconds
+from .reading import seconds_since_1970 as _seconds_since_1970
+from .reading import text as _text
+from .reading import utc_text as _utc_text
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -55,8 +66,6 @@ FAILURES_OF_MESSAGES = FAILURES[:6]
 """Of these, a message of the window ends as one at most."""
 HISTOGRAMS = ("latency", "service", "connect", "schedule_error")
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
-MOST = 2**63
-"""No number in a file is as large."""
 
 
 class Interval:
@@ -66,6 +75,7 @@ class Interval:
         start, elapsed: seconds since the start of the window, and its length.
         messages, bytes: right replies within the timeout that came in it.
         failures: of all kinds together.
+        lost: over UDP: datagrams whose timeout ended in it; None over TCP.
         p50, p99, max: seconds; None when no reply came.
         histogram: its latencies as text (histograms.py), or None; kept as text, because an hour
             of them unpacked would not fit. With it, runs are compared and merged exactly. The
@@ -73,7 +83,8 @@ class Interval:
     """
 
     __slots__ = (
-        "bytes", "elapsed", "failures", "histogram", "max", "messages", "p50", "p99", "start",
+        "bytes", "elapsed", "failures", "histogram", "lost", "max", "messages", "p50", "p99",
+        "start",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +99,7 @@ class Interval:
         p99: float | None = None,
         max: float | None = None,
         histogram: str | None = None,
+        lost: int | None = None,
     ) -> None:
         self.start = start
         self.elapsed = elapsed
@@ -98,6 +110,7 @@ class Interval:
         self.p99 = p99
         self.max = max
         self.histogram = histogram
+        self.lost = lost
 
     @property
     def messages_per_s(self) -> float:
@@ -116,6 +129,8 @@ class Interval:
             "p99_us": _us_or_none(self.p99),
             "max_us": _us_or_none(self.max),
         }
+        if self.lost is not None:
+            found["lost"] = self.lost
         return found if self.histogram is None else {**found, "histogram": self.histogram}
 
     @classmethod
@@ -132,6 +147,7 @@ class Interval:
                 for name in ("p50", "p99", "max")
             },
             histogram=None if data.get("histogram") is None else _text(data, "histogram"),
+            lost=None if data.get("lost") is None else _count(data, "lost"),
         )
 
     def __repr__(self) -> str:
@@ -197,6 +213,9 @@ class Result:
         held: open loop: messages that waited because every connection had `depth` outstanding.
         failures: a count for each name in FAILURES.
         described: the first few failures, a sentence each.
+        datagrams: over UDP: how many were lost, late (of these, answered after the timeout),
+            duplicates, reordered, not_sent, and overflows (replies dropped at our own sockets);
+            none is a failure. None over TCP.
         reopened: lost connections that answered again; gap, longest_gap: seconds until then, of
             all together and of the longest.
         latency, service, connect, schedule_error: histograms of nanoseconds, or None.
@@ -213,10 +232,10 @@ class Result:
     """
 
     __slots__ = (
-        "bytes", "connect", "connects", "described", "elapsed", "failures", "gap", "generator",
-        "held", "host", "instances", "interrupted", "intervals", "label", "latency", "longest_gap",
-        "messages", "messages_in_window", "parts", "plan", "reopened", "run", "schedule_error",
-        "search", "sent", "service", "started_at", "version",
+        "bytes", "connect", "connects", "datagrams", "described", "elapsed", "failures", "gap",
+        "generator", "held", "host", "instances", "interrupted", "intervals", "label", "latency",
+        "longest_gap", "messages", "messages_in_window", "parts", "plan", "reopened", "run",
+        "schedule_error", "search", "sent", "service", "started_at", "version",
     )  # fmt: skip
 
     def __init__(
@@ -234,6 +253,7 @@ class Result:
         connects: int = 0,
         held: int = 0,
         failures: Mapping[str, int] | None = None,
+        datagrams: Mapping[str, int] | None = None,
         described: Iterable[str] = (),
         reopened: int = 0,
         gap: float = 0.0,
@@ -262,6 +282,7 @@ class Result:
         self.connects = connects
         self.held = held
         self.failures = {**dict.fromkeys(FAILURES, 0), **(failures or {})}
+        self.datagrams = None if datagrams is None else dict(datagrams)
         self.described = list(described)
         self.reopened = reopened
         self.gap = gap
@@ -293,6 +314,13 @@ class Result:
     def failed(self) -> int:
         """Failures of all kinds together; 0: everything came back right."""
         return sum(self.failures.values())
+
+    @property
+    def lost_percent(self) -> float | None:
+        """Of the datagrams that were sent, those without a reply in time; None over TCP."""
+        if self.datagrams is None:
+            return None
+        return of_datagrams.lost_percent(self.datagrams, self.sent)
 
     def percentile(self, percent: float, name: str = "latency") -> float | None:
         """Return the seconds that about so many percent (0..100) of a histogram do not exceed.
@@ -328,6 +356,7 @@ class Result:
             "connects": self.connects,
             "held": self.held,
             "failures": dict(self.failures),
+            "datagrams": of_datagrams.to_json(self.datagrams, self.sent),
             "described": list(self.described),
             "reopened": self.reopened,
             "gap_ms": round(self.gap * 1e3, 6),
@@ -399,6 +428,7 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         "described": [
             _text({"described": one}, "described") for one in _part(data, "described", list)
         ],
+        "datagrams": of_datagrams.from_json(data.get("datagrams")),
         "gap": _seconds(data, "gap_ms", 1e3),
         "longest_gap": _seconds(data, "longest_gap_ms", 1e3),
         **{
@@ -414,20 +444,6 @@ def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:
         "search": None if data.get("search") is None else _search(_part(data, "search", dict)),
         "version": _text(data, "fastecho"),
     }
-
-
-def _part(data: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return a list or dict of the JSON; an absent one is empty."""
-    value = data.get(key, kind())
-    if not isinstance(value, kind):
-        raise ValueError(f"has {key!r} that is no {'object' if kind is dict else 'list'}")
-    return value
-
-
-def _figures(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the figures of a histogram, of which its minimum and maximum are exact."""
-    found = data.get(f"{name}_us")
-    return found if isinstance(found, dict) else {}
 
 
 def _origin(data: object) -> dict[str, Any]:
@@ -470,48 +486,6 @@ def _search(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_plain(value: object) -> bool:
-    """Tell whether a value is one that host has: a text or a number."""
-    if isinstance(value, (int, float)):
-        return abs(value) < MOST
-    return isinstance(value, str)
-
-
-def _text(data: Mapping[str, Any], key: str) -> str:
-    value = data.get(key, "")
-    if not isinstance(value, str):
-        raise ValueError(f"has {shown(value)} for {key!r}: it must be text")
-    return value
-
-
-def _count(data: Mapping[str, Any], key: str) -> int:
-    value = data.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
-        raise ValueError(f"has {shown(value)} for {key!r}: a count is a whole number")
-    return value
-
-
-def _real(data: Mapping[str, Any], key: str, low: float = -MOST, most: float = MOST) -> float:
-    value = data.get(key, 0.0)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # As a float: an int just below the limit would be rounded to it.
-    if not number or not -most < value < most or not low <= float(value) < most:
-        least = ", not below 0" if low == 0 else ""
-        raise ValueError(f"has {shown(value)} for {key!r}: it must be a number{least}")
-    return float(value)
-
-
-def _rate(data: Mapping[str, Any], key: str) -> float:
-    """Return messages a second: at most as many as there can be within a nanosecond."""
-    return _real(data, key, low=0, most=1e28)
-
-
-def _seconds(data: Mapping[str, Any], key: str, units: float = 1.0) -> float:
-    """Return a time in seconds, of a key that has so many units in one of them."""
-    # A window of less than a nanosecond is none: no rate comes of it.
-    return round(_real(data, key, low=0) / units, 9)
-
-
 def _ratio(count: float, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
 
@@ -532,28 +506,6 @@ def _percentiles(histogram: Histogram) -> dict[str, float]:
     return {name: round(ns / 1e3, 3) for name, ns in found.items()}
 
 
-def _utc_text(seconds: float) -> str:
-    """Return a time as 2026-11-25T07:00:00.000Z."""
-    from time import gmtime, strftime
-
-    whole, ms = divmod(round(seconds * 1e3), 1000)
-    return f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(whole))}.{ms:03}Z"
-
-
-def _seconds_since_1970(text: object) -> float:
-    from datetime import UTC, datetime
-
-    try:
-        found = datetime.fromisoformat(text if isinstance(text, str) else "")
-    except ValueError:
-        raise ValueError(f"has {shown(text)} for 'started_at': it must be a time") from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    if found.year > 9000 or (seconds := found.timestamp()) < 0:
-        raise ValueError(f"has {shown(text)} for 'started_at': it must be a time since 1970")
-    return seconds
-
-
 def _lines(result: Result) -> list[str]:
     """Return a summary for a notebook: rate, latency, failures, verdict."""
     name = f"{result.label}: " if result.label else ""
@@ -569,6 +521,8 @@ def _lines(result: Result) -> list[str]:
             ]
             figures.append(f"max {histogram.max / 1e3:,.4g}")
             lines.append(f"{title.replace('_', ' ')} in us: {', '.join(figures)}")
+    if result.datagrams is not None:
+        lines += of_datagrams.lines(result.datagrams, result.sent)
     counts = [f"{name} {count:,}" for name, count in result.failures.items() if count]
     lines.append(f"failures: {', '.join(counts) or 'none'}")
     if result.generator.verdict:

@@ -13,6 +13,7 @@ import sys
 from time import perf_counter_ns
 
 from fastecho.address import Address, parse_bind, parse_target
+from fastecho.datagrams import Datagrams
 from fastecho.dial import connect, connect_error, reason, resolve, text_of
 from fastecho.errors import ConfigError
 from fastecho.proxy_header import checked_version, header_of
@@ -59,11 +60,12 @@ class Route:
     """Connects to one server, always in the same way.
 
     Args:
-        address: HOST:PORT, [V6]:PORT, :PORT or unix:PATH.
+        address: HOST:PORT, [V6]:PORT, :PORT, the same behind udp://, or unix:PATH.
         source: our own address, ADDR, ADDR:PORT or [V6]:PORT; None lets the kernel choose.
         tos: type of service (IPv4) or traffic class (IPv6), 0..255; None leaves it.
         family: AF_INET or AF_INET6 takes only such addresses of a name; 0 takes both.
         send_proxy: "v1" or "v2" sends a PROXY header first on each connection; None sends none.
+        udp: whether the caller wants open_datagrams(), not open().
     Raises:
         ConfigError: one of them has no valid form, or two of them do not fit.
     """
@@ -75,8 +77,10 @@ class Route:
         tos: int | None = None,
         family: int = 0,
         send_proxy: str | None = None,
+        *,
+        udp: bool = False,
     ) -> None:
-        self.address = parse_target(address)
+        self.address = parse_target(address, udp=udp)
         self._send_proxy = None if send_proxy is None else checked_version(send_proxy)
         self._source = None if source is None else _parse_source(source)
         self._tos = tos
@@ -85,7 +89,7 @@ class Route:
         self._family = family
         # The one that answered first; from then on there is no other.
         self._target: tuple[int, object] | None = None
-        if self.address.kind != "tcp":
+        if self.address.kind == "unix":
             wanted = {"source": source, "tos": tos, "family": NAMES.get(family)}
             for name, value in wanted.items():
                 if value is not None:
@@ -127,6 +131,20 @@ class Route:
                 return line
         raise connect_error(self.address, failures)
 
+    def open_datagrams(self) -> Datagrams:
+        """Return a UDP socket for the server, to which nothing was sent yet.
+
+        Raises:
+            OSError: with an errno and one sentence; nothing stays open.
+        """
+        try:
+            return Datagrams(self._targets(), self._prepare)
+        except (SourceError, socket.gaierror):
+            raise
+        except OSError as error:
+            sentence = f"cannot reach {self.address}: {reason(error)}"
+            raise OSError(error.errno, sentence) from None
+
     def _targets(self) -> Sequence[tuple[int, object]]:
         try:
             return resolve(self.address, self._family)
@@ -162,14 +180,14 @@ class Route:
         if self._source.port:
             # Else the port could not be used again for a minute after each connection.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        elif sys.platform == "linux":
+        elif sys.platform == "linux" and sock.type == socket.SOCK_STREAM:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         try:
             place = socket.getaddrinfo(
                 self._source.host,
                 self._source.port,
                 sock.family,
-                socket.SOCK_STREAM,
+                sock.type,
                 flags=socket.AI_NUMERICHOST,
             )[0][4]
             sock.bind(place)

@@ -35,8 +35,10 @@ _HISTOGRAMS = {
     "connect": "connect",
     "schedule": "schedule_error",
 }
+DATAGRAMS = ("duplicates", "reordered", "foreign", "not_sent")
+"""Counts that only datagrams have."""
 _FIGURES = (*(f"p{percent:g}" for percent in PERCENTILES), "max", "mean")
-_RULE = re.compile(r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kM]?)([a-zµ]*(?:/s)?)\s*")
+_RULE = re.compile(r"\s*([a-z_.0-9]+)\s*(<=|>=|<|>)\s*([0-9.,_]+)\s*([kM]?)([a-zµ]*(?:/s)?|%)\s*")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
@@ -46,7 +48,8 @@ class Rule:
     Metrics: p50, p75, p90, p95, p99, p99.9, p99.99, max and mean of the latency; the same of
     another histogram (service.p99, connect.p99, schedule.p50); rate (right messages a second, each
     on a connection of its own with --reconnect);
-    failures (of all kinds) and each kind by its name. Times need a unit: ns, us, ms, s, m or h.
+    failures (of all kinds) and each kind by its name; loss, in percent; over UDP also duplicates,
+    reordered and foreign. Times need a unit: ns, us, ms, s, m or h.
 
     Args:
         text: the rule.
@@ -81,7 +84,7 @@ class Rule:
 
     def _parts(self, metric: str, without: Sequence[str]) -> tuple[str, str]:
         """Return the histogram ("" for a count or rate) and the figure that a metric means."""
-        if metric in ("rate", "failures", *FAILURES):
+        if metric in ("rate", "failures", "loss", *FAILURES, *DATAGRAMS):
             return "", metric
         name, dot, figure = metric.partition(".")
         if name in _HISTOGRAMS and dot and figure in _FIGURES:
@@ -93,7 +96,8 @@ class Rule:
         def there(*names: str) -> list[str]:
             return [one for one in names if one.partition(".")[0] not in without]
 
-        known = there("rate", "failures", *FAILURES, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS))
+        counts = ("rate", "failures", "loss", *FAILURES, *DATAGRAMS)
+        known = there(*counts, *_FIGURES, *(f"{h}.p99" for h in _HISTOGRAMS))
         near = get_close_matches(metric, known, n=1)
         some = there("rate", "failures", "service.p99", "connect.p99", "schedule.p50")
         hint = f"there are p50 to p99.99, max, mean, {', '.join(some)}"
@@ -106,6 +110,10 @@ class Rule:
             if unit not in UNITS or scale:
                 raise ConfigError(self.option, self.text, "needs a unit of time: us, ms, s, m or h")
             return UNITS[unit]
+        if self.metric == "loss":
+            if unit not in ("", "%"):
+                raise ConfigError(self.option, self.text, "takes % or no unit after its number")
+            return 1.0
         if unit not in ("", "/s") or (unit and self.metric != "rate"):
             what = "/s or no unit" if self.metric == "rate" else "no unit"
             raise ConfigError(self.option, self.text, f"takes {what} after its number")
@@ -114,10 +122,14 @@ class Rule:
     @property
     def depends_on_rate(self) -> bool:
         """Whether a higher rate of an open loop can make the metric worse."""
-        return self._histogram in ("latency", "service", "schedule_error")
+        return self.metric == "loss" or self._histogram in ("latency", "service", "schedule_error")
 
     def check_plan(self, plan: Plan) -> None:
         """Raise ConfigError if a run of this plan has no such metric."""
+        if (self.metric == "loss" or self.metric in DATAGRAMS) and not plan.udp:
+            raise ConfigError(self.option, self.text, "needs datagrams: a target udp://HOST:PORT")
+        if (self.metric == "foreign" or self._histogram == "connect") and plan.udp:
+            raise ConfigError(self.option, self.text, "is not measured by a load over UDP")
         if self._histogram in ("service", "schedule_error") and plan.rate is None:
             reason = "needs an open loop (--rate)"
             if plan.reconnect:
@@ -130,8 +142,14 @@ class Rule:
             return result.messages_per_s
         if self.metric == "failures":
             return float(result.failed)
+        if self.metric == "loss" or self.metric in DATAGRAMS:
+            share = getattr(result, "lost_percent", None)
+            counts = {**result.failures, **(getattr(result, "datagrams", None) or {})}
+            count = share if self.metric == "loss" else counts.get(self.metric)
+            return None if count is None else float(count)
         if not self._histogram:
-            return float(result.failures[self.metric])
+            of_datagrams = getattr(result, "datagrams", None) or {}
+            return float(result.failures[self.metric] + of_datagrams.get(self.metric, 0))
         histogram = getattr(result, self._histogram)
         if histogram is None or not histogram.count:
             return None
@@ -156,6 +174,8 @@ class Rule:
         """Return a value of this metric with its unit."""
         if value is None:
             return "unknown"
+        if self.metric == "loss":
+            return f"{value:.6g}%"
         if not self._histogram:
             return f"{value:,.0f}/s" if self.metric == "rate" else f"{value:,.0f}"
         for unit, size in (("s", 1.0), ("ms", 1e-3)):

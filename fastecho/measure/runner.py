@@ -19,7 +19,7 @@ from fastecho._load import Histogram, Load
 from fastecho.errors import StartError
 from fastecho.identity import silent, wrong
 
-from . import preflight, values
+from . import datagrams, preflight, values
 from .histograms import encode
 from .instances import add_up, of_load
 from .result import FAILURES, Generator, Interval, Result
@@ -47,6 +47,8 @@ FIRST_LOOK = 0.3
 """Seconds after which wrong bytes, and not one right reply, mean that there is no echo server."""
 PATIENCE = 10.0
 """Seconds without a reply that end a run which only its number of messages limits."""
+FEWEST_LOST = 10
+"""Datagrams without a reply, and not one with one, from which on nobody is taken to answer."""
 CONNECTS_PER_S = 2000
 """So slowly connecting is allowed to be when a run waits for its time."""
 MOST_DESCRIBED = 20
@@ -133,6 +135,7 @@ class _Run:
             "sources": preflight.local_addresses(plan, places),
             "identify": plan.identify,
             "proxy": 0 if plan.send_proxy is None else int(plan.send_proxy[1:]),
+            "udp": plan.udp,
         }
         try:
             for i in range(plan.threads):
@@ -141,7 +144,7 @@ class _Run:
                         # Each thread begins with another target: few connections spread as well.
                         places[i % len(places) :] + places[: i % len(places)],
                         connections=_share(plan.connections, plan.threads, i),
-                        depth=plan.depth,
+                        depth=self._depth(i),
                         size=plan.sizes,
                         frame="raw" if plan.frame == "recv" else plan.frame,
                         prefix=plan.prefix,
@@ -169,6 +172,14 @@ class _Run:
         if plan.messages is None:
             return 1 / plan.threads
         return _share(plan.messages, plan.threads, index) / plan.messages
+
+    def _depth(self, index: int) -> int:
+        """Return how many messages a thread's connections may have outstanding."""
+        plan = self.plan
+        if not plan.udp or plan.rate is None:
+            return plan.depth
+        connections = _share(plan.connections, plan.threads, index)
+        return datagrams.depth_of(plan.rate * self._part(index), plan.timeout, connections)
 
     def connect(self) -> None:
         """Open the connections, but for those that a ramp will open."""
@@ -300,11 +311,12 @@ class _Run:
             messages=counts["messages_in_window"] - before.get("messages_in_window", 0),
             bytes=counts["bytes"] - before.get("bytes", 0),
             failures=sum(counts[name] - before.get(name, 0) for name in FAILURES),
+            lost=counts["no_reply"] - before.get("no_reply", 0) if self.plan.udp else None,
         )
         if part.count:
             one.p50, one.p99 = part.percentile(50) / 1e9, part.percentile(99) / 1e9
             one.max, one.histogram = part.max / 1e9, encode(part)
-        if not one.elapsed and not one.messages and not one.failures:
+        if not one.elapsed and not one.messages and not one.failures and not one.lost:
             return
         self._before, self._latency_before = counts, latency
         self.intervals.append(one)
@@ -336,7 +348,7 @@ class _Run:
         if not counts["right"]:
             if self.interrupted:
                 raise KeyboardInterrupt
-            if any(counts[name] for name in FAILURES):
+            if any(counts[name] for name in FAILURES) and not self.plan.udp:
                 raise no_echo(self.plan, counts, described)
         is_open = self.plan.loop == "open"
         connect = self._merged("connect")
@@ -346,12 +358,13 @@ class _Run:
             host=this_host(),
             elapsed=counts["elapsed_ns"] / 1e9,
             failures={name: counts[name] for name in FAILURES},
+            datagrams=datagrams.of_counts(counts) if self.plan.udp else None,
             described=described,
             gap=counts["gap_ns"] / 1e9,
             longest_gap=counts["longest_gap_ns"] / 1e9,
             latency=self._merged("latency"),
             service=self._merged("service") if is_open else None,
-            connect=connect if connect.count else None,
+            connect=connect if connect.count and not self.plan.udp else None,
             schedule_error=self._merged("schedule_error") if is_open else None,
             intervals=self.intervals,
             instances=instances,
@@ -467,7 +480,10 @@ class _Progress:
             return False
         if wrong_bytes(counts) >= min(plan.connections, 10):
             return True
-        if counts["refused"] and not counts["connects"]:
+        if counts["refused"] and (plan.udp or not counts["connects"]):
             return True
+        if plan.udp:
+            # A few may be lost by chance.
+            return counts["no_reply"] >= FEWEST_LOST and now > plan.timeout + LOOK
         failed = any(counts[name] for name in FAILURES)
         return failed and now > plan.timeout + LOOK

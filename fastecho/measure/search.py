@@ -109,6 +109,9 @@ def check_limit(rule: Rule, plan: Plan) -> None:
         raise ConfigError(rule.option, rule.text, reason)
     if plan.reconnect:
         raise ConfigError(rule.option, rule.text, "does not go together with --reconnect")
+    if plan.udp and plan.depth != 1:
+        reason = "does not go together with --depth over UDP: each datagram is sent when it is due"
+        raise ConfigError(rule.option, rule.text, reason)
     if plan.messages is not None:
         raise ConfigError(rule.option, rule.text, "needs steps of a --duration, not of --messages")
 

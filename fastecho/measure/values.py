@@ -249,4 +249,9 @@ def targets(value: object, label: str) -> tuple[Address, ...]:
     several = value if isinstance(value, (list, tuple)) and not pair else [value]
     if not several:
         raise ConfigError(label, value, "names no server: write HOST:PORT")
-    return tuple(parse_target(one, label) for one in several)  # type: ignore[arg-type]
+    found = tuple(parse_target(one, label, udp=True) for one in several)  # type: ignore[arg-type]
+    datagrams = [one for one in found if one.kind == "udp"]
+    if datagrams and len(datagrams) < len(found):
+        reason = "is UDP, and another target is not: all are of one kind"
+        raise ConfigError(label, str(datagrams[0]), reason)
+    return found

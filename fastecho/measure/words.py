@@ -26,7 +26,7 @@ FAILURES = {
     "extra_bytes": ("bytes too many", "nothing was due"),
     "reset": ("reset", "connections that the server ended by RST"),
     "closed": ("closed", "connections that the server ended by FIN"),
-    "refused": ("refused", "connects that nobody accepted"),
+    "refused": ("refused", "connects that nobody accepted; over UDP, ICMP says so"),
     "connect_timed_out": ("connects timed out", "no answer to a connect"),
     "other": ("other", "connections that ended by another error"),
 }

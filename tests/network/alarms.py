@@ -43,6 +43,22 @@ BROKEN: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "mangles CRLF": (("mangles", "--kind=crlf"), {"bytes"}),
 }
 """Name of each broken box: what starts it, and the probes of which one must fail."""
+DATAGRAMS: dict[str, tuple[tuple[str, ...], set[str]]] = {
+    "udp loses 10 %": (("loses",), {"loss"}),
+    "udp loses 1 %": (("loses", "--every=100"), {"loss"}),
+    "udp doubles": (("doubles",), {"duplicates"}),
+    "udp swaps": (("swaps",), {"order"}),
+    "udp corrupts": (("corrupts",), {"intact"}),
+    "udp truncates": (("truncates",), {"sizes"}),
+    "udp drops large ones": (("drops_large", "--size=1450"), {"sizes"}),
+    "udp drops empty ones": (("drops_empty",), {"empty"}),
+    "udp answers from elsewhere": (("elsewhere",), {"source"}),
+    "udp limits the rate": (("limits",), {"rate"}),
+    "udp forgets flows": (("forgets",), {"idle"}),
+    "udp garbles": (("garbles",), {"bytes"}),
+    "udp never answers some ports": (("mutes", "--every=4"), {"flows"}),
+}
+"""The same over UDP, where nothing but the probe of the fault may fail."""
 NARROW = ("--delay-ms=1", "--largest=1400")
 LOSSY = ("--delay-ms=20", "--loss=0.01")
 
@@ -104,6 +120,23 @@ def over_line(line: tuple[str, ...], seed: int) -> list[str]:
     return [*LINE, *line, "--", *check("10.7.0.2:7777", seed)]
 
 
+def all_of_udp(honest: int, broken: int, at_once: int) -> bool:
+    """Run the honest paths and the boxes of UDP; return whether all is right."""
+    right = True
+    with serving("--bind=udp://127.0.0.1:0", "--log-level=error") as server:
+        (address,) = server.addresses
+        tally = run_all(partial(check, address), honest, at_once, set())
+        right &= show("udp honest", tally, not tally.failed)
+        place = address.removeprefix("udp://")
+        for name, (words, expected) in DATAGRAMS.items():
+            with box("udp", place, f"--fault={words[0]}", *words[1:]) as at:
+                beside = 1 if words[0] == "limits" else at_once  # they would share the limit
+                tally = run_all(partial(check, f"udp://{at}"), broken, beside, expected)
+            others = set(tally.failed) - expected
+            right &= show(name, tally, tally.caught == tally.runs and not others)
+    return right
+
+
 def show(name: str, tally: Tally, right: bool) -> bool:
     """Print what was found; return whether it is right."""
     caught = f"caught {tally.caught}" if tally.caught else ""
@@ -138,6 +171,7 @@ def main() -> int:
         tally = run_all(partial(over_line, line), runs, options.at_once, expected)
         caught = tally.caught == tally.runs if expected else not tally.failed
         right &= show(name, tally, caught)
+    right &= all_of_udp(options.honest, options.broken, options.at_once)
     print(f"{'all right' if right else 'NOT RIGHT'}, {time.monotonic() - began:.0f} s")
     return 0 if right else 1
 
