@@ -92,6 +92,7 @@ def take_over(offer: Offer, address: Address, worker: int | None) -> Listener:
     """Take what another server hands over for `address`; that one still accepts from it."""
     try:
         _check(offer.sock, address)
+        offer.sock.setblocking(False)
         found = address if address.kind == "unix" else _address(offer.sock)
     except OSError as error:
         if isinstance(error, StartError):
@@ -107,6 +108,7 @@ def take_over_udp(offer: Offer, config: Config, worker: int | None) -> DatagramS
 
     The receive buffer is set now: later the right to a large one may be gone.
     """
+    offer.sock.setblocking(False)
     prepare_datagrams(offer.sock, config, shared=True)
     taken = DatagramSocket(offer.sock, udp_address(offer.sock), worker=worker, owned=False)
     offer.taken = taken

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from commands import DEADLINE, Serving, assert_refused, environment, exchange, run, serving
+from commands import COMMAND, DEADLINE, Serving, assert_refused, environment, exchange, run, serving
 from peers import wait_until
 from reachable import reachable
 
 from benchmarks._storm import Storm
+from fastecho.handover.wire import PROTOCOL, Channel, GoneError
 
 
 def pair(path: Path, *more: str) -> list[str]:
@@ -130,8 +131,6 @@ def test_the_old_one_killed_while_it_drains(tmp_path: Path) -> None:
 
 def python(script: str) -> Sequence[str]:
     """Return the command of a script."""
-    from commands import COMMAND
-
     return [COMMAND[0], "-c", script]
 
 
@@ -229,6 +228,32 @@ def test_a_server_that_was_killed_is_replaced_without_a_word(tmp_path: Path) -> 
             goes_on(after)
             _, said = after.end(signal.SIGTERM)
     assert not [one for one in said if "taken over" in one]
+
+
+def test_a_signal_to_the_successor_before_it_serves_leaves_the_old_one(tmp_path: Path) -> None:
+    """The test plays the old one, which is asked, and never told that the other one serves."""
+    path = tmp_path / "path"
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket(socket.AF_UNIX) as at:
+        at.bind(str(path))
+        at.listen()
+        with subprocess.Popen(
+            [*COMMAND, "serve", *pair(path)], stderr=subprocess.PIPE, env=environment()
+        ) as process:
+            channel = Channel(at.accept()[0])
+            assert channel.receive(DEADLINE)["protocol"] == PROTOCOL
+            process.send_signal(signal.SIGTERM)
+            channel.send(DEADLINE, protocol=PROTOCOL, process=1, listeners=2)
+            said = {"asked": "127.0.0.1:0", "worker": None, "owned": True, "file": None}
+            channel.send(DEADLINE, listening.fileno(), role="echo", **said)
+            channel.send(DEADLINE, at.fileno(), role="handover", **said)
+            with pytest.raises(GoneError):
+                channel.receive(DEADLINE)
+            channel.close()
+            assert process.wait(DEADLINE) == 0
+        with socket.create_connection(listening.getsockname(), DEADLINE):
+            listening.settimeout(DEADLINE)
+            listening.accept()[0].close()  # it was not shut down
+    assert path.is_socket()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")

@@ -101,7 +101,9 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "front": {"_version", "config", "limits"},
     "handover": set(),
-    "handover.give": {"_version", "datagram_socket", "handover.wire", "listener", "server"},
+    "handover.give": {
+        "_version", "datagram_socket", "handover.wire", "listener", "server", "signals",
+    },
     "handover.offers": {"address", "datagram_socket", "listener"},
     "handover.part": {
         "address", "handover.give", "handover.offers", "handover.take", "inherited", "listen_unix",

@@ -111,6 +111,7 @@ examples:
   fastecho serve --bind 127.0.0.1:7777 --bind udp://127.0.0.1:7777
   fastecho serve --frame line --prefix 'you said: '
   fastecho serve --metrics 127.0.0.1:9477
+  fastecho serve --bind :7 --user nobody --handover unix:/run/fastecho/handover
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
   fastecho serve --model blocking --show-messages
   fastecho serve --black-hole --bind 127.0.0.1:9000"""
@@ -261,7 +262,7 @@ class _Serving:
         metrics = None
         try:
             metrics = self._open_metrics(server, handover)
-            self._start(server, metrics, handover)
+            self._start(server, metrics, handover, early)
             return self._run(server, metrics, early, ready_fd)
         finally:
             if self.manager is not None:
@@ -324,7 +325,9 @@ class _Serving:
             if host is not None and not is_loopback(host):
                 self.say("warning", f"metrics on {address} can be reached from other machines")
 
-    def _start(self, server: Server, metrics: MetricsServer | None, handover: Handover) -> None:
+    def _start(
+        self, server: Server, metrics: MetricsServer | None, handover: Handover, early: EarlySignals
+    ) -> None:
         """Listen, give the rights up, accept, and only then have the server before leave."""
         others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
         server._offers = handover.echo
@@ -335,6 +338,8 @@ class _Serving:
             raise
         except OSError as error:
             raise _start_error("cannot start", error) from None
+        if early.seen:  # it is to end: the one before stays
+            return
         try:
             handover.complete(server, metrics)
             if metrics is not None:

@@ -12,6 +12,7 @@ import select
 import threading
 
 from fastecho._version import __version__
+from fastecho.signals import block_signals
 
 from .wire import PROTOCOL, Channel, GoneError, peer_of
 
@@ -57,12 +58,16 @@ class Giver:
         """Wait no more, and remove the path unless a successor has it."""
         os.write(self._end, b"\0")
         self._thread.join(TALK_SECONDS)
-        self._listener.close()
         if not self._thread.is_alive():
             os.close(self._over)
             os.close(self._end)
+        else:  # it was broken off in the middle of a talk: a successor may be about to serve
+            for one in (self._listener, *(self._metrics.listeners if self._metrics else ())):
+                one.give()
+        self._listener.close()
 
     def _run(self) -> None:
+        block_signals()  # they are the main thread's
         waiting = select.poll()
         waiting.register(self._listener.socket, select.POLLIN)
         waiting.register(self._over, select.POLLIN)
