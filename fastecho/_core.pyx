@@ -432,8 +432,8 @@ cdef class Core:
         """What the kernel knows of open TCP connections, each worker asking for its own.
 
         Returns:
-            list of (number, address, rtt_us, rttvar_us, retransmissions), at most about `most`,
-            spread over all; without those of a worker that does not answer in time.
+            list of (number, address, rtt_us, rttvar_us, retransmissions), at most about `most`; and
+            whether each worker has answered in time, a list of bool, or None: it has ended.
         """
         return samples_of(self.shared, most, timeout_ms)
 

@@ -1,5 +1,8 @@
 """Inherited descriptors: sockets that somebody else has opened.
 
+Lives here: taking one over, be it of fd:// or passed by a service manager. Does not live here: the
+protocol by which sockets are passed (passed.py).
+
 Such a socket is shared with whoever passed it on: its descriptor is duplicated, it is never shut
 down, and its file is never removed. One that another server hands over (handover/) is ours once
 that one has left it; until then nothing about it is changed.
@@ -28,7 +31,11 @@ __all__ = ["adopt", "make_own", "take_over"]
 
 
 def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
-    """Take an inherited socket over by a duplicate of its descriptor."""
+    """Take an inherited socket over by a duplicate of its descriptor.
+
+    Args:
+        address: has the descriptor, and is what an error shows.
+    """
     assert address.fd is not None
     try:
         is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)

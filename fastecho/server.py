@@ -86,7 +86,8 @@ class Server(Passing):
 
     Args:
         bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "udp://HOST:PORT", "unix:PATH",
-            "fd://3", a (host, port) pair, or a list of these. Port 0 picks a free one.
+            "fd://3", "systemd:NAME", a (host, port) pair, or a list of these. Port 0 picks a free
+            one.
         threads: workers, each with its own loop; int >= 1.
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
@@ -215,8 +216,8 @@ class Server(Passing):
         self._refusing = False
         # Set before anything is done to the listeners for the end.
         self._ending = False
-        # Set before the end begins: it still accepts.
-        self._leaving = False
+        # Opened before the end begins: it still accepts.
+        self._leaving = Latch()
         self._delayed: threading.Timer | None = None
         self._admitting = False
         self._ended = Latch()
@@ -242,6 +243,7 @@ class Server(Passing):
         Installs no signal handlers.
 
         Raises:
+            ConfigError: systemd:NAME, and no socket of that name was passed to this process.
             StartError: an address could not be resolved, bound or listened on.
             OSError: a descriptor, memory or a thread was refused; nothing is left behind.
             RuntimeError: it was started before.
@@ -359,6 +361,7 @@ class Server(Passing):
         Takes no lock: a signal handler that waits for the end may have interrupted its holder.
         """
         self._ending = True
+        self._leaving.open()
         core.leave_listeners()
         self._close_sockets()
         self._accepting = False
@@ -379,7 +382,7 @@ class Server(Passing):
         For programs with signals of their own: load balancers need some time to look elsewhere
         before stop(). `drain_delay` does the same in serve_forever().
         """
-        self._leaving = True
+        self._leaving.open()
 
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
@@ -425,6 +428,7 @@ class Server(Passing):
         if core is None:
             return
         self._ending = True
+        self._leaving.open()
         core.abort()
         if self._may_wait():
             self._wait_ended(CLOSE_WAIT)
@@ -465,6 +469,7 @@ class Server(Passing):
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
         self._ending = True
+        self._leaving.open()
         core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
         core.drain(milliseconds(timeout), milliseconds(idle))
         if self._starting is not threading.current_thread():
@@ -524,6 +529,7 @@ class Server(Passing):
         assert core is not None
         if asked > 1:
             self._ending = True
+            self._leaving.open()
             core.abort()
         elif self.config.drain_delay:
             self.retire()

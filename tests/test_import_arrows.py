@@ -138,9 +138,11 @@ ARROWS: dict[str, set[str]] = {
         "opening", "server", "stats",
     },
     "opening": {
-        "address", "config", "datagram_socket", "handover.offers", "inherited", "listen_tcp",
-        "listen_udp", "listen_unix", "listener",
+        "address", "config", "datagram_socket", "errors", "handover.offers", "inherited",
+        "listen_tcp", "listen_udp", "listen_unix", "listener", "passed",
     },
+    "notify": {"errors"},
+    "passed": {"errors"},
     "passing": {"_core", "changing", "datagram_socket", "handover.offers", "listener"},
     "peer": {"address", "listener"},
     "probing": {"_core"},
@@ -162,8 +164,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": {"", "callbacks", "config", "server"},
     "view": {
         "_core", "address", "callbacks", "config", "crew", "datagram_socket", "errors", "latch",
-        "listen_queue", "listener",
-        "peer", "stats", "tcp_info",
+        "limits", "listen_queue", "listener", "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {

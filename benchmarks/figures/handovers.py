@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks._figures import Figure
 from benchmarks._plan import Plan
+from benchmarks._restarts import figure, storm_through
 from benchmarks._servers import ROOT, START_TIMEOUT, environment, pinned
-from benchmarks.figures.restarts import figure, storm_through
 from benchmarks.startup import await_end, fastecho_command
 
 RESTARTS = 10

@@ -6,6 +6,7 @@ the black hole itself (fastecho/hole.py).
 
 from __future__ import annotations
 
+import os
 import signal
 
 from fastecho.address import is_loopback, parse_bind
@@ -71,6 +72,10 @@ def run(merged: Merged, log: Log, ready_fd: int | None, rights: Rights) -> int:
             from fastecho.cli.serve import tell_ready
 
             tell_ready(hole.addresses, ready_fd, log)
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import tell_serving
+
+            tell_serving(log)
         signal.sigwait(numbers)
     log.say("info", "stopped")
     return 0

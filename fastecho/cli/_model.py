@@ -132,6 +132,10 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None, rights: Right
             from fastecho.cli.serve import tell_ready
 
             tell_ready([format_host_port(host, port)], ready_fd, log)
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import tell_serving
+
+            tell_serving(log)
 
     options = Options(
         address,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fastecho.cli._log import Log
+    from fastecho.cli._service_manager import ServiceManager
     from fastecho.config import Config, Merged
     from fastecho.handover.part import Handover
     from fastecho.metrics import MetricsServer
@@ -146,23 +147,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; return the exit code."""
     ready_fd = _ready_fd(args.ready_fd)  # first: later, N could be a descriptor of ours
+    from fastecho.cli import _black_hole, _model, _passed
+
     threads = usable_cpus()
+    bind = _passed.default_bind(DEFAULT_BIND)
 
     def read() -> Merged:
         return merge(
             {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, *EXTRA)},
             os.environ,
             args.config,
-            defaults={"bind": DEFAULT_BIND, "threads": threads},
+            defaults={"bind": bind, "threads": threads},
             extra=EXTRA,
         )
-
-    from fastecho.cli import _black_hole, _model
 
     merged = read()
     _model.check(merged)
     _black_hole.check(merged)
     _check_probes(merged)
+    _passed.check(merged)
     _handover.check(merged)
     if args.print_config:
         if sys.stdout is not None:
@@ -176,7 +179,8 @@ def run(args: argparse.Namespace) -> int:
         return _black_hole.run(merged, log, ready_fd, rights)
     model = _model.chosen(merged, log)
     if model == "native":
-        return _Serving(merged, log, None if args.config is None else read, rights).run(ready_fd)
+        reader = None if args.config is None else read
+        return _Serving(merged, log, reader, rights, _passed.unused(merged)).run(ready_fd)
     return _model.run(model, merged, log, ready_fd, rights)
 
 
@@ -213,7 +217,12 @@ class _Serving:
     """One run of the server, from the first system call to the line of totals."""
 
     def __init__(
-        self, merged: Merged, log: Log, read: Callable[[], Merged] | None, rights: Rights
+        self,
+        merged: Merged,
+        log: Log,
+        read: Callable[[], Merged] | None,
+        rights: Rights,
+        unused: Sequence[str] = (),
     ) -> None:
         self.config = merged.config
         self.rights = rights
@@ -224,8 +233,11 @@ class _Serving:
         self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
+        # Names of passed sockets that nobody asked for.
+        self.unused = unused
         self.log = log
         self.say = self.log.say
+        self.manager: ServiceManager | None = None
 
     def run(self, ready_fd: int | None) -> int:
         early = EarlySignals(
@@ -233,6 +245,10 @@ class _Serving:
         )  # first: an import that is broken off may leave half a module
         from fastecho import Server
 
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import ServiceManager, say_anywhere
+
+            self.manager = ServiceManager(say_anywhere)
         self._raise_descriptor_limit()
         self.log.take_over()
         callbacks = {}
@@ -250,6 +266,8 @@ class _Serving:
             self._start(server, metrics, handover, early)
             return self._run(server, metrics, early, ready_fd)
         finally:
+            if self.manager is not None:
+                self.manager.close()
             handover.close()
             if metrics is not None:
                 metrics.close()
@@ -268,6 +286,8 @@ class _Serving:
                 self._metrics_banner(metrics)
             if ready_fd is not None:
                 tell_ready(server.addresses, ready_fd, self.log)
+            if self.manager is not None:
+                self.manager.serving(server)
             drained = self._serve(server, early)
         except Stopped:
             early.install()  # serve_forever() may have replaced some already
@@ -353,6 +373,16 @@ class _Serving:
                 pass  # once more; a server that has ended by now says so again
 
     def _reload(self, server: Server) -> None:
+        if self.manager is None:
+            self._read_again(server)
+            return
+        self.manager.reloading()
+        try:
+            self._read_again(server)
+        finally:
+            self.manager.reloaded()
+
+    def _read_again(self, server: Server) -> None:
         """Read the settings again and take over those that may change; say what has changed."""
         assert self.read is not None
         try:
@@ -407,6 +437,8 @@ class _Serving:
             self.say("info", f"listening on {one.address} (receive buffer {one.receive_buffer})")
             if not is_loopback(one.address.host or ""):
                 self.say("warning", f"{one.address} can be reached from other machines")
+        for name in self.unused:
+            self.say("warning", f"the passed socket {name} is not used: who connects waits")
         self.say("info", f"threads: {server.threads}")
         if self.config.service != "echo":
             self.say("info", f"service: {self.config.service}")

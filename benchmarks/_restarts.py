@@ -1,7 +1,7 @@
 """Restarts in a storm: what becomes of those who connect while the server is replaced.
 
 Lives here: the storm, its table and bars. Does not live here: the ways of replacing a server, one
-module each (handovers.py), and the generator (benchmarks/_storm.py).
+module of figures/ each, and the generator (benchmarks/_storm.py).
 """
 
 from __future__ import annotations
@@ -70,7 +70,3 @@ def figure(name: str, title: str, storms: dict[str, tuple[int, Storm]]) -> Figur
         f"gone; late: the echo came more than {LATE:g} s after that"
     )
     return Figure(name, title, table, results, [note])
-
-
-FIGURES: dict[str, Callable[..., Figure]] = {}
-"""None of its own."""
