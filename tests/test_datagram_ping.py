@@ -300,6 +300,7 @@ def test_a_large_probe_that_cannot_be_sent_from_here_is_told() -> None:
         (["-s", "65508"], "--size '65508' must be a whole number from 16 to 65507"),
         (["--fail-if", "loss>1ms"], "--fail-if 'loss>1ms' takes % or no unit after its number"),
         (["--fail-if", "duplicate>1"], "--fail-if 'duplicate>1' has no metric 'duplicate': did"),
+        (["--fail-if", "not_sent>1"], "--fail-if 'not_sent>1' asks for not_sent, which bench kno"),
         (["--source", "::1", "-4"], "--source '::1' is no IPv4 address"),
     ],
 )
