@@ -76,7 +76,7 @@ test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the 
 test-faults: $(COMPILED) $(VENV)/.test ## test with calls that fail, and the fuzz targets on their corpus
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(FAILING))
 
-test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx, socat between them (root)
+test-network: $(COMPILED) $(VENV)/.test ## hosts in namespaces, HAProxy, nginx between them, systemd (root)
 	@$(BIN)/python tests/network/rig.py
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(wildcard tests/network/over_*.py))
 

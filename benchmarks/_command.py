@@ -28,16 +28,17 @@ FigureMaker = Callable[[Plan], Figure]
 
 
 def parse(
-    arguments: list[str] | None, module: str, about: str, names: list[str]
+    arguments: list[str] | None, module: str, about: str, names: list[str], choice: str = "--only"
 ) -> argparse.Namespace:
-    """Return the options of a command that prints the figures `names`."""
+    """Return the options of a command that prints the figures `names`; `choice` chooses some."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=about,
-        epilog=f"example: python -m {module} --only {names[0]} --json figures.json",
+        epilog=f"example: python -m {module} {choice} {names[0]} --json figures.json",
     )
     parser.add_argument(
-        "--only",
+        choice,
+        dest="only",
         action="append",
         choices=names,
         metavar="NAME",
@@ -87,9 +88,15 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run(module: str, about: str, makers: Mapping[str, FigureMaker], c_peers: bool) -> int:
+def run(
+    module: str,
+    about: str,
+    makers: Mapping[str, FigureMaker],
+    c_peers: bool,
+    choice: str = "--only",
+) -> int:
     """Measure, print and write what the command line asks for; return the exit code."""
-    options = parse(None, module, about, list(makers))
+    options = parse(None, module, about, list(makers), choice)
     chosen = options.only or list(makers)
     try:
         with ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="fastecho-peers-") as directory:

@@ -418,16 +418,19 @@ cdef inline void accept_event(Worker *w, uint32_t index) noexcept nogil:
 
 cdef inline void accept_filter(Shared *shared) noexcept nogil:
     """Lets no new connection begin, where the listener is ours alone. Under accept_lock."""
+    cdef Listener *l
     cdef int i
     for i in range(shared.listener_count):
-        if shared.listeners[i].owned and not shared.listeners[i].is_unix:
+        l = &shared.listeners[i]
+        if l.owned and not l.is_unix and not l.given:
             # Where the kernel refuses the filter, the race stays open.
-            _sys.sys_drop_new_connections(shared.listeners[i].fd)
+            _sys.sys_drop_new_connections(l.fd)
 
 
 cdef inline void accept_end(Worker *w, int most) noexcept nogil:
     """Accepts what is queued, at most `most` a listener, and leaves the listeners for good.
-    TCP listeners carry the filter already that lets nothing new begin.
+    TCP listeners carry the filter already that lets nothing new begin. What is queued at one that
+    was given to another process is left to that one.
 
     The last worker to leave wakes the others: now nobody can be handed a connection any more.
     """
@@ -439,7 +442,7 @@ cdef inline void accept_end(Worker *w, int most) noexcept nogil:
     fe_timers_clear(&w.timers, &w.accept_timer)
     for i in range(<uint32_t>w.shared.listener_count):
         l = &w.shared.listeners[i]
-        if is_mine(w, l) and most:
+        if is_mine(w, l) and most and not l.given:
             if l.is_unix and l.owned:
                 # No connect() succeeds from here on; what is queued can still be accepted.
                 _sys.sys_shutdown(l.fd, _sys.SHUT_RD)

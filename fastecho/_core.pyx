@@ -18,10 +18,11 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
-from fastecho._accept cimport accept_filter, accept_watch
+from fastecho._accept cimport accept_watch
 from fastecho._callbacks cimport block_set, callbacks_call, callbacks_open
 from fastecho._cdefs cimport *
 from fastecho._handle cimport ask, is_here, write_here, write_there
+from fastecho._listeners cimport listeners_leave, listeners_share
 from fastecho._log cimport log_wait, log_wake
 from fastecho._loop cimport worker_fail, worker_run
 from fastecho._messages cimport LINK_CLOSING, LINK_OPEN, LINK_WROTE_EOF, Link, Messages
@@ -103,7 +104,6 @@ cdef class Core:
     Thread: any thread may call any method; run() once for each worker.
     """
     cdef Shared *shared
-    cdef bint listeners_left
     cdef bint is_copy
     cdef bytes prefix
     cdef bytes suffix
@@ -302,18 +302,18 @@ cdef class Core:
         left as it is: somebody else may go on accepting from it. Returns at once; see
         wait_not_accepting().
         """
-        pthread_mutex_lock(&self.shared.accept_lock)
-        if not self.listeners_left:
-            accept_filter(self.shared)
-        self.listeners_left = True
-        pthread_mutex_unlock(&self.shared.accept_lock)
+        listeners_leave(self.shared, True)
         self._tell(MESSAGE_STOP_ACCEPTING, grace_ms, 0)
 
     def leave_listeners(self):
         """Whoever opened the listeners is about to close them: they are not touched any more."""
-        pthread_mutex_lock(&self.shared.accept_lock)
-        self.listeners_left = True
-        pthread_mutex_unlock(&self.shared.accept_lock)
+        listeners_leave(self.shared, False)
+
+    def share(self, list whose not None):
+        """Says of each listener whether it is owned, and whether it was given away; see Listener.
+        Every worker looks at all sockets anew: another process may have left somebody waiting."""
+        listeners_share(self.shared, whose)
+        self._tell(MESSAGE_ROOM, 1, 0)
 
     def drain(self, int64_t deadline_ms, int64_t idle_ms):
         """Connections that are quiet for idle_ms end by FIN, at the deadline all by RST; then
@@ -432,8 +432,8 @@ cdef class Core:
         """What the kernel knows of open TCP connections, each worker asking for its own.
 
         Returns:
-            list of (number, address, rtt_us, rttvar_us, retransmissions), at most about `most`,
-            spread over all; without those of a worker that does not answer in time.
+            list of (number, address, rtt_us, rttvar_us, retransmissions), at most about `most`; and
+            whether each worker has answered in time, a list of bool, or None: it has ended.
         """
         return samples_of(self.shared, most, timeout_ms)
 

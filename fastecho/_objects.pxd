@@ -105,7 +105,7 @@ cdef inline int listeners_into(Shared *shared, list listeners) except 1:
     if shared.listeners == NULL:
         return -ENOMEM
     for i, (fd, worker, owned, is_unix) in enumerate(listeners):
-        shared.listeners[i] = Listener(fd, worker, owned, is_unix, 0)
+        shared.listeners[i] = Listener(fd, worker, owned, is_unix, False, 0)
     shared.listener_count = len(listeners)
     return 0
 

@@ -22,6 +22,7 @@ from fastecho._proxy cimport proxy_drain, proxy_span
 from fastecho._quiet cimport connection_drain, connection_limits
 from fastecho._samples cimport Samples, samples_answer
 from fastecho._stream cimport stream_count_out, stream_keep
+from fastecho._udp cimport datagrams_look
 from fastecho._worker cimport (
     MESSAGE_ABORT, MESSAGE_CONNECTION, MESSAGE_DRAIN, MESSAGE_LIMITS, MESSAGE_ROOM,
     MESSAGE_SAMPLE, MESSAGE_STOP_ACCEPTING, MESSAGE_VERDICT, MESSAGE_WISH, MESSAGE_WRITE, WISH_CLOSE, WISH_FULL,
@@ -182,6 +183,8 @@ cdef inline void mail_read(Worker *w) noexcept nogil:
             accept_look(w)
         elif m.kind == MESSAGE_ROOM:
             accept_look(w)
+            if m.value:
+                datagrams_look(w)
         elif m.kind == MESSAGE_WRITE:
             write_read(w, m)
         elif m.kind == MESSAGE_WISH:

@@ -77,9 +77,11 @@ cdef inline bint sample_fill(Sample *sample, const fe_connection *c) noexcept no
 
 cdef inline void samples_fill(Worker *w, Samples *s) noexcept nogil:
     """Asks about as many connections as there is room for, evenly spread over those that are open."""
-    cdef uint32_t slot, step = max((w.connections.live + s.most - 1) // s.most, <uint32_t>1)
-    cdef uint32_t seen = 0
+    cdef uint32_t slot, step, seen = 0
     cdef fe_connection *c
+    if s.most == 0:  # the question was whether there is an answer
+        return
+    step = max((w.connections.live + s.most - 1) // s.most, <uint32_t>1)
     for slot in range(w.connections.used):
         c = fe_slab_at(&w.connections, slot)
         if c.state == FE_OPEN or c.state == FE_PEER_EOF:
@@ -116,7 +118,7 @@ cdef inline Samples *samples_ask(Shared *shared, int worker, uint32_t most) noex
     if s == NULL:
         return NULL
     s.most = most
-    s.entries = <Sample *>calloc(most, sizeof(Sample))
+    s.entries = <Sample *>calloc(max(most, <uint32_t>1), sizeof(Sample))
     memset(&message, 0, sizeof(message))
     message.kind = MESSAGE_SAMPLE
     message.fd = -1
@@ -153,15 +155,17 @@ cdef inline int samples_take(list found, const Samples *s) except -1:
     return 0
 
 
-cdef inline list samples_of(Shared *shared, uint32_t most, uint64_t timeout_ms):
-    """Asks every worker, and waits for all of them together."""
+cdef inline tuple samples_of(Shared *shared, uint32_t most, uint64_t timeout_ms):
+    """Asks every worker, and waits for all of them together: samples, and who has answered (None:
+    could not be asked)."""
     cdef _sys.timespec until = _sys.sys_time_in(timeout_ms)
     cdef uint32_t each = (most + shared.worker_count - 1) // shared.worker_count
     cdef Samples *asked[1024]
     cdef int i
-    found = []
+    found, answered = [], []
     for i in range(shared.worker_count):
         asked[i] = samples_ask(shared, i, each)
+        answered.append(None if asked[i] == NULL else True)
     with nogil:
         for i in range(shared.worker_count):
             if asked[i] != NULL and not samples_wait(shared, asked[i], &until):
@@ -170,7 +174,9 @@ cdef inline list samples_of(Shared *shared, uint32_t most, uint64_t timeout_ms):
         for i in range(shared.worker_count):
             if asked[i] != NULL:
                 samples_take(found, asked[i])
+            elif answered[i]:
+                answered[i] = False
     finally:
         for i in range(shared.worker_count):
             samples_free(asked[i])
-    return found
+    return found, answered

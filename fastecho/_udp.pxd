@@ -92,6 +92,14 @@ cdef inline void datagrams_rested(Worker *w) noexcept nogil:
 
 # --- sending -------------------------------------------------------------------------------
 
+cdef inline void datagrams_look(Worker *w) noexcept nogil:
+    """Watches the sockets anew: who had them as well may have been woken for what it left."""
+    if w.datagrams != NULL and w.datagrams.is_watching:
+        datagrams_unwatch(w)
+        if datagrams_watch(w) < 0:
+            datagrams_rest(w)
+
+
 cdef inline bint is_train_refused(int rc) noexcept nogil:
     """The way to this peer does not take trains: no checksums by the device, or a smaller MTU."""
     return rc == -EINVAL or rc == -EMSGSIZE or rc == -EIO or rc == -EOPNOTSUPP

@@ -52,7 +52,8 @@ cdef enum MessageKind:
     MESSAGE_DRAIN                   # value: deadline in ms from now, value2: quiet time in ms
     MESSAGE_ABORT                   # end everything now
     MESSAGE_LIMITS                  # shared.limits has changed
-    MESSAGE_ROOM                    # a place is free again, or accept_delay is another one
+    MESSAGE_ROOM                    # a place is free again, or accept_delay is another one; value:
+                                    # look at the sockets for datagrams as well
     MESSAGE_LOOK                    # something shared has changed
     MESSAGE_WRITE                   # slot, generation, value: a block that malloc gave, value2:
                                     # its bytes, number: 1 if the writer was told that it is full
@@ -79,6 +80,8 @@ cdef struct Listener:
     # Opened by us: nobody else accepts from it, so it may be shut down.
     bint owned
     bint is_unix
+    # Another process accepts from it: what is queued is left to that one.
+    bint given
     # Deepest accept queue that a worker found when it came to accept; TCP only. Atomic.
     int64_t highest
 
@@ -119,6 +122,8 @@ cdef struct Shared:
     int64_t accepting
     pthread_mutex_t accept_lock
     pthread_cond_t accept_ended
+    # Whoever opened the listeners may close them from now on; under accept_lock.
+    bint listeners_left
     # Workers whose loop has not ended. Atomic.
     int64_t running
     # An accept callback decides: newcomers go through admissions first.

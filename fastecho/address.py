@@ -8,6 +8,7 @@ Nothing here resolves a name or opens a socket. The forms:
     udp://...     the three above for UDP instead of TCP
     unix:PATH     a Unix stream socket
     fd://N        to listen: a listening socket that this process has inherited
+    systemd:NAME  to listen: those that a service manager has passed under that name; systemd: all
 """
 
 from __future__ import annotations
@@ -20,38 +21,44 @@ TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from typing import Literal, NoReturn
 
-    Kind = Literal["tcp", "udp", "unix", "fd"]
+    Kind = Literal["tcp", "udp", "unix", "fd", "systemd"]
+    Key = tuple[Kind, str | None, int | None, str | None, int | None, str | None]
 
 __all__ = ["UDP", "Address", "format_host_port", "is_loopback", "parse_bind", "parse_target"]
 
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket in bytes: sun_path of unix(7) less its final zero."""
 
+PASSED_NAME_CHARACTERS = 255
+"""Longest FileDescriptorName= of systemd.socket(5)."""
+
 UDP = "udp://"
 
-_FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, udp://HOST:PORT, unix:PATH or fd://N"
+_FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, udp://HOST:PORT, unix:PATH, fd://N or systemd:NAME"
 
 
 class Address:
     """Where to listen or connect, immutable; `str(address)` is the text that parses back to it.
 
     Attributes:
-        kind: "tcp", "udp", "unix" or "fd".
+        kind: "tcp", "udp", "unix", "fd" or "systemd".
         host: tcp and udp; "" for every address, IPv4 and IPv6.
         port: tcp and udp, 0..65535.
         path: unix only; may hold undecodable bytes as surrogates (os.fsencode gives them back);
             an inherited socket of the abstract namespace has a path that starts with NUL.
-        fd: fd only, a descriptor number.
+        fd: a descriptor number: of fd, and of systemd once it is known.
+        name: systemd only; "" for every passed socket that is not asked for by name.
     """
 
     # A dataclass would read better and cost 8 ms of every start (it imports inspect).
-    __slots__ = ("fd", "host", "kind", "path", "port")
+    __slots__ = ("fd", "host", "kind", "name", "path", "port")
 
     kind: Kind
     host: str | None
     port: int | None
     path: str | None
     fd: int | None
+    name: str | None
 
     def __init__(
         self,
@@ -61,15 +68,17 @@ class Address:
         port: int | None = None,
         path: str | None = None,
         fd: int | None = None,
+        name: str | None = None,
     ) -> None:
-        for name, value in (
+        for slot, value in (
             ("kind", kind),
             ("host", host),
             ("port", port),
             ("path", path),
             ("fd", fd),
+            ("name", name),
         ):
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, slot, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"an Address is immutable: {name} cannot be set")
@@ -77,8 +86,8 @@ class Address:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"an Address is immutable: {name} cannot be deleted")
 
-    def _key(self) -> tuple[Kind, str | None, int | None, str | None, int | None]:
-        return (self.kind, self.host, self.port, self.path, self.fd)
+    def _key(self) -> Key:
+        return (self.kind, self.host, self.port, self.path, self.fd, self.name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Address):
@@ -100,15 +109,22 @@ class Address:
             return f"unix:{'@' + self.path[1:] if self.path.startswith(chr(0)) else self.path}"
         if self.kind == "fd":
             return f"fd://{self.fd}"
+        if self.kind == "systemd":
+            return f"systemd:{self.name}"
         assert self.host is not None and self.port is not None
         return (UDP if self.kind == "udp" else "") + format_host_port(self.host, self.port)
 
 
 def _rebuild(
-    kind: Kind, host: str | None, port: int | None, path: str | None, fd: int | None
+    kind: Kind,
+    host: str | None,
+    port: int | None,
+    path: str | None,
+    fd: int | None,
+    name: str | None,
 ) -> Address:
     """Unpickle an Address."""
-    return Address(kind, host=host, port=port, path=path, fd=fd)
+    return Address(kind, host=host, port=port, path=path, fd=fd, name=name)
 
 
 def format_host_port(host: str, port: int) -> str:
@@ -139,6 +155,8 @@ def parse_bind(value: str | tuple[str, int] | Address, option: str = "bind") -> 
         return _parse_unix(value, option)
     if value.startswith("fd:"):
         return _parse_fd(value, option)
+    if value.startswith("systemd:"):
+        return _parse_passed(value, option)
     if value.startswith(UDP):
         return _parse_host_port("udp", value.removeprefix(UDP), value, option)
     return _parse_host_port("tcp", value, value, option)
@@ -164,6 +182,8 @@ def parse_target(
     address = parse_bind(value, option)
     if address.kind == "fd":
         raise ConfigError(option, value, "is a descriptor to listen on, not an address to reach")
+    if address.kind == "systemd":
+        raise ConfigError(option, value, "is a passed socket to listen on, not an address to reach")
     if address.kind == "udp" and not udp:
         raise ConfigError(option, value, "is UDP, which cannot be used here")
     if address.kind in ("tcp", "udp"):
@@ -236,6 +256,15 @@ def _parse_fd(value: str, option: str) -> Address:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
         raise ConfigError(option, value, "is not a descriptor: write fd://N, such as fd://3")
     return Address("fd", fd=int(digits))
+
+
+def _parse_passed(value: str, option: str) -> Address:
+    name = value.removeprefix("systemd:")
+    valid = name.isascii() and (name.isprintable() or not name) and ":" not in name
+    if not valid or len(name) > PASSED_NAME_CHARACTERS:
+        must = f"printable ASCII without a colon, at most {PASSED_NAME_CHARACTERS}"
+        raise ConfigError(option, value, f"has no valid name: {must}")
+    return Address("systemd", name=name)
 
 
 def _parse_host_port(kind: Kind, text: str, value: str, option: str) -> Address:

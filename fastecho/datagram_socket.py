@@ -30,9 +30,15 @@ class DatagramSocket:
         receive_buffer: bytes of kernel memory that wait to be received at the most.
         owned: False for an inherited socket.
         worker: the one worker that receives here, or None: all of them.
+        asked: what the user wrote for it; None before it was opened as one of several.
+        file: None, as of every socket without one.
     """
 
-    __slots__ = ("_drops", "address", "family", "owned", "receive_buffer", "socket", "worker")
+    __slots__ = (
+        "_drops", "address", "asked", "family", "owned", "receive_buffer", "socket", "worker",
+    )  # fmt: skip
+
+    file = None
 
     def __init__(
         self,
@@ -48,12 +54,21 @@ class DatagramSocket:
         self.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.owned = owned
         self.worker = worker
+        self.asked: Address | None = None
         self._drops = 0
 
     @property
     def can_refuse(self) -> bool:
         """False: to stop answering looks like a loss, not like a refusal."""
         return False
+
+    def give(self) -> None:
+        """Be another process's from now on."""
+        self.owned = False
+
+    def own(self, _file: object = None) -> None:
+        """Be ours from now on."""
+        self.owned = True
 
     def drops(self) -> int:
         """Return how many datagrams found the receive buffer full; after close(), the last count.

@@ -1,7 +1,11 @@
 """Inherited descriptors: sockets that somebody else has opened.
 
+Lives here: taking one over, be it of fd:// or passed by a service manager. Does not live here: the
+protocol by which sockets are passed (passed.py).
+
 Such a socket is shared with whoever passed it on: its descriptor is duplicated, it is never shut
-down, and its file is never removed.
+down, and its file is never removed. One that another server hands over (handover/) is ours once
+that one has left it; until then nothing about it is changed.
 """
 
 from __future__ import annotations
@@ -15,18 +19,23 @@ from .address import Address
 from .datagram_socket import DatagramSocket
 from .errors import StartError
 from .listen_tcp import set_options, tcp_address
-from .listen_udp import prepare_datagrams, udp_address
-from .listener import Listener, refused
+from .listen_udp import prepare_datagrams, set_trains, udp_address
+from .listener import Listener, read_somaxconn, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .config import Config
+    from .handover.offers import Offer
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "make_own", "take_over"]
 
 
 def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
-    """Take an inherited socket over by a duplicate of its descriptor."""
+    """Take an inherited socket over by a duplicate of its descriptor.
+
+    Args:
+        address: has the descriptor, and is what an error shows.
+    """
     assert address.fd is not None
     try:
         is_socket = stat.S_ISSOCK(os.fstat(address.fd).st_mode)
@@ -36,30 +45,38 @@ def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
         raise _unfit(address, errno.ENOTSOCK, "the descriptor is not a socket")
     sock = _duplicate(address.fd)
     try:
-        if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-            raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
-        if sock.type == socket.SOCK_DGRAM and sock.family != socket.AF_UNIX:
+        if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
             return _adopt_udp(address, sock, config)
-        if sock.type != socket.SOCK_STREAM:
-            raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise _unfit(address, errno.EINVAL, "the socket does not listen")
+        _check(sock, address)
         sock.setblocking(False)
         if config.backlog is not None:
             sock.listen(config.backlog)
-        if sock.family == socket.AF_UNIX:
-            name = sock.getsockname()
-            path = os.fsdecode(name) if isinstance(name, bytes) else str(name)
-            real = Address("unix", path=path)
-        else:
+        if sock.family != socket.AF_UNIX:
             set_options(sock, config)
-            real = tcp_address(sock)
-        return Listener(sock, real, backlog=config.backlog, owned=False)
+        return Listener(sock, _address(sock), backlog=config.backlog, owned=False)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError) and not isinstance(error, StartError):
             raise refused(address, str(address), error) from None
         raise
+
+
+def _check(sock: socket.socket, address: Address) -> None:
+    """Raise StartError unless it is a socket to accept streams from."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise _unfit(address, errno.EAFNOSUPPORT, "the socket is neither TCP, UDP nor Unix")
+    if sock.type != socket.SOCK_STREAM:
+        raise _unfit(address, errno.EINVAL, "the socket is not a stream socket")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise _unfit(address, errno.EINVAL, "the socket does not listen")
+
+
+def _address(sock: socket.socket) -> Address:
+    """Return where it listens."""
+    if sock.family != socket.AF_UNIX:
+        return tcp_address(sock)
+    name = sock.getsockname()
+    return Address("unix", path=os.fsdecode(name) if isinstance(name, bytes) else str(name))
 
 
 def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> DatagramSocket:
@@ -73,6 +90,54 @@ def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> Datagra
     sock.setblocking(False)
     prepare_datagrams(sock, config)
     return DatagramSocket(sock, udp_address(sock), owned=False)
+
+
+def take_over(offer: Offer, address: Address, worker: int | None) -> Listener:
+    """Take what another server hands over for `address`; that one still accepts from it."""
+    try:
+        _check(offer.sock, address)
+        offer.sock.setblocking(False)
+        found = address if address.kind == "unix" else _address(offer.sock)
+    except OSError as error:
+        if isinstance(error, StartError):
+            raise
+        raise refused(address, str(address), error) from None
+    listener = Listener(offer.sock, found, backlog=None, worker=worker, owned=False)
+    offer.taken = listener
+    return listener
+
+
+def take_over_udp(offer: Offer, config: Config, worker: int | None) -> DatagramSocket:
+    """Take a UDP socket that another server hands over; that one still answers from it.
+
+    The receive buffer is set now: later the right to a large one may be gone.
+    """
+    offer.sock.setblocking(False)
+    prepare_datagrams(offer.sock, config, shared=True)
+    taken = DatagramSocket(offer.sock, udp_address(offer.sock), worker=worker, owned=False)
+    offer.taken = taken
+    return taken
+
+
+def make_own(offer: Offer, config: Config) -> None:
+    """The other server has left what was taken: it is as if it had been opened here.
+
+    Raises:
+        OSError: an option was refused, where the server before had another value.
+    """
+    taken = offer.taken
+    assert taken is not None
+    if offer.owned:
+        taken.own(offer.file)
+    if not isinstance(taken, Listener):
+        set_trains(taken.socket, config)
+        return
+    if offer.owned or config.backlog is not None:
+        asked = read_somaxconn() if config.backlog is None else config.backlog
+        taken.socket.listen(asked)
+        taken.take_backlog(asked)
+    if taken.family != socket.AF_UNIX:
+        set_options(taken.socket, config)
 
 
 def _duplicate(descriptor: int) -> socket.socket:

@@ -22,6 +22,7 @@ from .listener import Listener, read_somaxconn, refused
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .config import Config
+    from .handover.offers import Offers
 
     SocketAddress = tuple[str, int] | tuple[str, int, int, int]
     Targets = list[tuple[int, SocketAddress]]
@@ -34,8 +35,10 @@ KEEPALIVE_QUESTIONS = 3
 """Questions without an answer after which TCP gives a silent peer up."""
 
 
-def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
-    """Open every socket of one TCP address, all on one port."""
+def open_tcp(
+    address: Address, config: Config, copies: int, offers: Offers | None = None
+) -> list[Listener]:
+    """Open every socket of one TCP address, all on one port; or take what is offered of it."""
     assert address.host is not None and address.port is not None
     if address.host == "":
         targets, dual_stack = _every_address(address.port)
@@ -48,11 +51,18 @@ def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
         port = address.port
         try:
             for family, target in targets:
+                name = (target[0], port, *target[2:])
+                taken = [] if offers is None else _take(offers, family, name, dual_stack, address,
+                    copies if config.reuse_port else 0)  # fmt: skip
+                if taken:
+                    listeners += taken
+                    port = taken[0].address.port or 0
+                    tries = 0  # they cannot be had again
+                    continue
                 for copy in range(copies):
                     worker = copy if config.reuse_port else None
-                    listener = _listen_tcp(
-                        family, (target[0], port, *target[2:]), config, worker, dual_stack
-                    )
+                    name = (target[0], port, *target[2:])
+                    listener = _listen_tcp(family, name, config, worker, dual_stack)
                     listeners.append(listener)
                     assert listener.address.port is not None
                     port = listener.address.port
@@ -62,9 +72,31 @@ def open_tcp(address: Address, config: Config, copies: int) -> list[Listener]:
                 listener.close()
             if not isinstance(error, OSError):
                 raise
-            if error.errno != errno.EADDRINUSE or tries == 0:
+            if isinstance(error, StartError):
+                raise
+            if error.errno != errno.EADDRINUSE or tries <= 0:
                 at = format_host_port(target[0], port) if address.host else str(address)
                 raise refused(address, at, error) from None
+
+
+def _take(
+    offers: Offers,
+    family: int,
+    name: SocketAddress,
+    dual_stack: bool,
+    address: Address,
+    workers: int,
+) -> list[Listener]:
+    """Take what another server hands over of one address.
+
+    No copy of a port may be left without a worker: the kernel goes on giving connections to it. So
+    each has its own worker only if there are as many; otherwise all workers accept from all.
+    """
+    from .inherited import take_over
+
+    found = offers.at(family, socket.SOCK_STREAM, name, dual_stack, address)
+    own = {one.worker for one in found} == set(range(workers))
+    return [take_over(one, address, one.worker if own else None) for one in found]
 
 
 def resolve(address: Address) -> Targets:

@@ -25,9 +25,10 @@ from .listener import refused
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .config import Config
+    from .handover.offers import Offers
     from .listen_tcp import SocketAddress, Targets
 
-__all__ = ["open_udp", "prepare_datagrams", "udp_address"]
+__all__ = ["open_udp", "prepare_datagrams", "set_trains", "udp_address"]
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes to ask for: room for some thousand datagrams of a burst, where the system gives so much."""
@@ -39,8 +40,10 @@ SOL_UDP, UDP_GRO = 17, 104
 """Of linux/udp.h; Python has no names for them."""
 
 
-def open_udp(address: Address, config: Config, workers: int) -> list[DatagramSocket]:
-    """Open every socket of one UDP address, one for each worker, all on one port.
+def open_udp(
+    address: Address, config: Config, workers: int, offers: Offers | None = None
+) -> list[DatagramSocket]:
+    """Open every socket of one UDP address, one for each worker, all on one port; or take them.
 
     Raises:
         StartError: it cannot be resolved or bound; nothing stays open.
@@ -55,6 +58,13 @@ def open_udp(address: Address, config: Config, workers: int) -> list[DatagramSoc
         try:
             for family, target in targets:
                 target = (target[0], port, *target[2:])
+                taken = [] if offers is None else _take(offers, family, target, address, config,
+                    workers)  # fmt: skip
+                if taken:
+                    sockets += taken
+                    port = taken[0].address.port or 0
+                    tries = 0  # they cannot be had again
+                    continue
                 with _bind(family, target, reuse_port=False) as free:
                     _check_single(address, free)
                     target = free.getsockname()
@@ -69,9 +79,20 @@ def open_udp(address: Address, config: Config, workers: int) -> list[DatagramSoc
                 one.close()
             if not isinstance(error, OSError) or isinstance(error, StartError):
                 raise
-            if error.errno != errno.EADDRINUSE or tries == 0:
+            if error.errno != errno.EADDRINUSE or tries <= 0:
                 at = format_host_port(target[0], target[1]) if address.host else str(address)
                 raise refused(address, at, error) from None
+
+
+def _take(
+    offers: Offers, family: int, name: SocketAddress, address: Address, config: Config, workers: int
+) -> list[DatagramSocket]:
+    """Take what another server hands over of one address, as listen_tcp.py does it."""
+    from .inherited import take_over_udp
+
+    found = offers.at(family, socket.SOCK_DGRAM, name, False, address)
+    own = {one.worker for one in found} == set(range(workers))
+    return [take_over_udp(one, config, one.worker if own else None) for one in found]
 
 
 def _every_address(port: int) -> Targets:
@@ -121,25 +142,37 @@ def _is_any(host: str) -> bool:
     return host in ("0.0.0.0", "::")
 
 
-def prepare_datagrams(sock: socket.socket, config: Config) -> None:
-    """Set what the echo needs on a bound UDP socket, as far as the kernel has it."""
+def set_trains(sock: socket.socket, config: Config) -> None:
+    """Have a socket give datagrams of one source that came together as one, or none so."""
+    trains = not config.prefix and not config.suffix  # each of a train would need its own
+    try:
+        sock.setsockopt(SOL_UDP, UDP_GRO, trains)
+    except OSError:
+        pass  # before Linux 5.0
+
+
+def prepare_datagrams(sock: socket.socket, config: Config, *, shared: bool = False) -> None:
+    """Set what the echo needs on a bound UDP socket, as far as the kernel has it.
+
+    Args:
+        shared: another server receives from it, which may not be able to answer trains.
+    """
     if _is_any(sock.getsockname()[0]):
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-    if not config.prefix and not config.suffix:  # each of a train would need its own
-        try:
-            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
-        except OSError:
-            pass  # before Linux 5.0
+    if not shared or config.prefix or config.suffix:
+        set_trains(sock, config)
     if config.send_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer)
     size = config.receive_buffer or RECEIVE_BUFFER
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
     except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        # One that a server with that right has handed over stays as large as it is.
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * size:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def udp_address(sock: socket.socket) -> Address:

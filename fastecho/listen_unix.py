@@ -19,6 +19,7 @@ from .listener import Listener, read_somaxconn, refused
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from .address import Address
+    from .handover.offers import Offers
 
 __all__ = ["open_unix"]
 
@@ -26,17 +27,31 @@ DIRECTORY_LOCK_WAIT = 0.5
 """Seconds; a program may hold the lock for ever (systemd-tmpfiles(8) suggests it)."""
 
 
-def open_unix(address: Address, backlog: int | None) -> Listener:
+def open_unix(
+    address: Address, backlog: int | None, offers: Offers | None = None, mode: int | None = None
+) -> Listener:
+    """Open a Unix listener, or take the one that is offered.
+
+    Args:
+        mode: permissions of a file that is made; None: those that the umask leaves.
+    """
     assert address.path is not None
     path = os.path.abspath(address.path)
+    offer = None if offers is None else offers.of_file(path)
+    if offer is not None:
+        from .inherited import take_over
+
+        return take_over(offer, address, None)
     with _DirectoryLock(os.path.dirname(path)):
-        return _listen_unix(address, path, backlog)
+        return _listen_unix(address, path, backlog, mode)
 
 
-def _listen_unix(address: Address, path: str, backlog: int | None) -> Listener:
+def _listen_unix(address: Address, path: str, backlog: int | None, mode: int | None) -> Listener:
     assert address.path is not None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        if mode is not None:
+            os.fchmod(sock.fileno(), mode)  # bind(2) makes the file with it
         _bind_unix(sock, address.path)
         made = os.lstat(path)
         asked = read_somaxconn() if backlog is None else backlog

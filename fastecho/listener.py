@@ -52,12 +52,14 @@ class Listener:
         owned: False for an inherited socket, which must not be shut down.
         deepest: of a Unix socket, the deepest accept queue that was told so far.
         worker: the one worker that accepts here (reuse_port), or None: all of them.
+        asked: what the user wrote for it; None before it was opened as one of several.
     """
 
     __slots__ = (
         "_file",
         "_process",
         "address",
+        "asked",
         "backlog_asked",
         "backlog_effective",
         "deepest",
@@ -81,14 +83,19 @@ class Listener:
         self.socket = sock
         self.address = address
         self.family = sock.family
-        self.backlog_asked = backlog
-        self.somaxconn = read_somaxconn()
-        self.backlog_effective = self._backlog_in_force()
+        self.asked: Address | None = None
+        self.take_backlog(backlog)
         self.deepest = 0
         self.owned = owned
         self.worker = worker
         self._process = os.getpid()
         self._file = file  # absolute path, device, inode
+
+    def take_backlog(self, asked: int | None) -> None:
+        """Note what listen(2) was told just now, and what came of it."""
+        self.backlog_asked = asked
+        self.somaxconn = read_somaxconn()
+        self.backlog_effective = self._backlog_in_force()
 
     def _backlog_in_force(self) -> int | None:
         asked = self.backlog_asked
@@ -120,6 +127,20 @@ class Listener:
         """Listen again after refuse()."""
         assert self.backlog_asked is not None
         self.socket.listen(self.backlog_asked)
+
+    @property
+    def file(self) -> tuple[str, int, int] | None:
+        """The file of a Unix socket that close() removes: absolute path, device, inode."""
+        return self._file
+
+    def give(self) -> None:
+        """Be another process's from now on: it is left as it is, and so is its file."""
+        self.owned, self._file = False, None
+
+    def own(self, file: tuple[str, int, int] | None) -> None:
+        """Be ours from now on, and the file as well."""
+        self.owned, self._file = True, file
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Close the socket and remove its own file; a second call does nothing."""

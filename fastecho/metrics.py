@@ -41,12 +41,13 @@ except ModuleNotFoundError as error:
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import Any
 
     from prometheus_client.core import Metric
 
     from .address import Address
+    from .handover.offers import Offers
     from .listen_queue import ListenQueue
     from .listener import Listener
     from .server import Server
@@ -222,27 +223,42 @@ class MetricsServer:
     Args:
         address: where to listen: HOST:PORT, [IPV6]:PORT, unix:PATH, or an Address.
         server: whose metrics; it need not have started.
+        offers: listeners of another server: those of the address are taken (fastecho/handover).
+        waits: answer nobody before begin().
     Raises:
         ConfigError, StartError: the address is wrong, or cannot be listened on.
     Thread: the requests are answered in threads of their own until close().
     """
 
-    def __init__(self, address: str | Address, server: Server) -> None:
+    def __init__(
+        self,
+        address: str | Address,
+        server: Server,
+        *,
+        offers: Offers | None = None,
+        waits: bool = False,
+    ) -> None:
         self._running: list[tuple[_Http, threading.Thread]] = []
         self._listeners: list[Listener] = []
         # Ctrl-C on the way into a with block, or out of it: it ends with its last reference.
         weakref.finalize(self, _end, self._running, self._listeners).atexit = False
         try:
-            bind = parse_bind(address, "address")
-            self._listeners += open_listeners(Config(bind=bind), 1)
-            registry = CollectorRegistry()
-            ProcessCollector(registry=registry)
-            registry.register(Collector(server))
-            for listener in self._listeners:
-                self._start(_Http(listener.socket, server, registry))
+            self.config = Config(bind=parse_bind(address, "address"))
+            self._listeners += open_listeners(self.config, 1, offers)
+            self._registry = CollectorRegistry()
+            ProcessCollector(registry=self._registry)
+            self._registry.register(Collector(server))
+            self._server = server
+            if not waits:
+                self.begin()
         except BaseException:
             self.close()
             raise
+
+    def begin(self) -> None:
+        """Answer from now on; for `waits`."""
+        for listener in self._listeners:
+            self._start(_Http(listener.socket, self._server, self._registry))
 
     def _start(self, http: _Http) -> None:
         thread = threading.Thread(target=http.serve, name="fastecho-metrics", daemon=True)
@@ -253,6 +269,17 @@ class MetricsServer:
     def addresses(self) -> list[str]:
         """Where it listens."""
         return [str(one.address) for one in self._listeners]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Its sockets. Not to be closed."""
+        return list(self._listeners)
+
+    def give(self, taken: Collection[int]) -> None:
+        """End it, and leave these of `listeners` as they are, to another process."""
+        for number in taken:
+            self._listeners[number].give()
+        self.close()
 
     def close(self) -> None:
         """End it; requests under way are not waited for. A second call does nothing."""

@@ -140,7 +140,7 @@ class _Trouble:
         if pauses:
             self._next_lasting = time.monotonic() + REPEAT_LASTING_MS / 1000
             often = _counted(pauses, "time", "times")
-            _warn("accepting rested %s for want of descriptors or memory", often)
+            _warn("accepting rested %s: no descriptors or memory, or the system forbids it", often)
         if dropped:
             who = _counted(dropped, "connection is", "connections are")
             _warn("%s not in the access log", who)

@@ -27,7 +27,6 @@ from functools import partial
 
 from . import _core, process
 from .admission import ask_for_each
-from .changing import Changing
 from .config import Config
 from .crew import Crew
 from .datagram_socket import datagrams_of
@@ -37,6 +36,7 @@ from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
 from .listener import Listener, handshake_grace
 from .opening import open_sockets
+from .passing import Passing
 from .reporter import write_log
 from .settings import DEFAULT_MAX_PENDING
 from .signals import block_signals, ending_signals
@@ -78,7 +78,7 @@ LOG_WAIT = 2.0
 """Seconds that the last lines of the log have; nobody may read them."""
 
 
-class Server(Changing):
+class Server(Passing):
     """An echo server on the compiled core.
 
     It listens from start() to close(), stop() or abort(), and ends with its last connection.
@@ -86,7 +86,8 @@ class Server(Changing):
 
     Args:
         bind: where to listen: "HOST:PORT", "[::1]:7", ":7", "udp://HOST:PORT", "unix:PATH",
-            "fd://3", a (host, port) pair, or a list of these. Port 0 picks a free one.
+            "fd://3", "systemd:NAME", a (host, port) pair, or a list of these. Port 0 picks a free
+            one.
         threads: workers, each with its own loop; int >= 1.
         backlog: length of the accept queue, in connections; None for the system's limit.
         reuse_port: one listener for each worker with SO_REUSEPORT, instead of one for all.
@@ -215,8 +216,8 @@ class Server(Changing):
         self._refusing = False
         # Set before anything is done to the listeners for the end.
         self._ending = False
-        # Set before the end begins: it still accepts.
-        self._leaving = False
+        # Opened before the end begins: it still accepts.
+        self._leaving = Latch()
         self._delayed: threading.Timer | None = None
         self._admitting = False
         self._ended = Latch()
@@ -242,6 +243,7 @@ class Server(Changing):
         Installs no signal handlers.
 
         Raises:
+            ConfigError: systemd:NAME, and no socket of that name was passed to this process.
             StartError: an address could not be resolved, bound or listened on.
             OSError: a descriptor, memory or a thread was refused; nothing is left behind.
             RuntimeError: it was started before.
@@ -267,7 +269,11 @@ class Server(Changing):
             raise
 
     def _start(self) -> None:
-        self._listeners, self._datagrams = open_sockets(self.config, self.config.threads)
+        self._listeners, self._datagrams = open_sockets(
+            self.config, self.config.threads, self._offers
+        )
+        if self._on_opened is not None:
+            self._on_opened(self._listeners)
         self._core = core = self._make_core(self._listeners)
         self._tell_fault()
         if self._ended.is_open():  # a signal handler in this thread called stop()
@@ -355,6 +361,7 @@ class Server(Changing):
         Takes no lock: a signal handler that waits for the end may have interrupted its holder.
         """
         self._ending = True
+        self._leaving.open()
         core.leave_listeners()
         self._close_sockets()
         self._accepting = False
@@ -375,7 +382,7 @@ class Server(Changing):
         For programs with signals of their own: load balancers need some time to look elsewhere
         before stop(). `drain_delay` does the same in serve_forever().
         """
-        self._leaving = True
+        self._leaving.open()
 
     def close(self) -> None:
         """Stop accepting; connections live on, and the server ends with the last of them.
@@ -421,6 +428,7 @@ class Server(Changing):
         if core is None:
             return
         self._ending = True
+        self._leaving.open()
         core.abort()
         if self._may_wait():
             self._wait_ended(CLOSE_WAIT)
@@ -461,6 +469,7 @@ class Server(Changing):
 
     def _begin_drain(self, core: _core.Core, timeout: float, idle: float) -> None:
         self._ending = True
+        self._leaving.open()
         core.stop_accepting(milliseconds(handshake_grace(self._listeners)))
         core.drain(milliseconds(timeout), milliseconds(idle))
         if self._starting is not threading.current_thread():
@@ -478,6 +487,8 @@ class Server(Changing):
 
     def _close_sockets(self) -> None:
         for one in self._opened():
+            if self._lent:  # a successor may be about to serve: its file stays
+                one.give()
             one.close()
 
     # --- serving in this thread ------------------------------------------------------------
@@ -518,6 +529,7 @@ class Server(Changing):
         assert core is not None
         if asked > 1:
             self._ending = True
+            self._leaving.open()
             core.abort()
         elif self.config.drain_delay:
             self.retire()
@@ -531,6 +543,9 @@ class Server(Changing):
             self._drain(core)
 
     def _drain(self, core: _core.Core) -> None:
+        self._drain_asked = True
+        if self._lent:  # _keep() or _give() does it
+            return
         self._begin_drain(core, self.config.graceful_timeout, self.config.drain_idle)
 
     # --- context managers ------------------------------------------------------------------

@@ -217,6 +217,8 @@ def _check_address(setting: Setting, value: object, label: str) -> Address:
     if not isinstance(value, (str, tuple, Address)):
         setting.refuse(value, label, "an address")
     address = parse_bind(value, label)
+    if address.name == "":
+        raise ConfigError(label, str(address), "names no socket: write systemd:NAME")
     if address.kind == "udp":
         raise ConfigError(label, value, "is UDP, which cannot be used here")
     return address

@@ -25,7 +25,8 @@ SETTINGS: tuple[Setting, ...] = (
         "127.0.0.1:0",
         "where to listen: HOST:PORT (a name binds every address it resolves to, port 0 picks "
         "one), [::1]:7, [::]:7 (IPv6 only), :7 (every address, IPv4 and IPv6), udp:// before any "
-        "of these, unix:PATH, or fd://3 (inherited); repeatable",
+        "of these, unix:PATH, fd://3 (inherited), or systemd:NAME (passed by socket activation; "
+        "systemd: for all of them); repeatable",
         metavar="ADDRESS",
     ),
     Setting(

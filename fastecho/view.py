@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from .errors import ConfigError, ForkedError
+from .limits import milliseconds, seconds
 from .listen_queue import NotListeningError, read_queues
 from .stats import Stats
 
@@ -46,7 +47,7 @@ class View:
     _accepting: bool
     _refusing: bool
     _ending: bool
-    _leaving: bool
+    _leaving: Latch
     _ended: Latch
 
     def __repr__(self) -> str:
@@ -132,7 +133,26 @@ class View:
 
         For readiness probes: at the first signal or stop() it turns false, before accepting ends.
         """
-        return self.is_serving() and not self._ending and not self._leaving
+        return self.is_serving() and not self._ending and not self._leaving.is_open()
+
+    def is_ending(self) -> bool:
+        """Tell whether accepting has ended, for good, and connections are left to finish."""
+        self._check_process()
+        return self._ending and not self._ended.is_open()
+
+    def wait_retired(self, timeout: float | None = None) -> bool:
+        """Wait until the end is near: a signal came, or retire(), stop() or another end began.
+
+        For programs that tell others, as sd_notify(3) does. After close() it is near with the last
+        connection.
+
+        Args:
+            timeout: seconds, float >= 0; None waits for ever.
+        Returns:
+            bool: True if it is near, or over.
+        """
+        self._check_process()
+        return self._leaving.wait(None if timeout is None else seconds(timeout))
 
     def stats(self) -> Stats:
         """Return what was counted so far; after the end, the last state.
@@ -205,7 +225,36 @@ class View:
             TcpInfo(number, read_name(address), rtt / 1e6, rttvar / 1e6, retransmissions)
             for number, address, rtt, rttvar, retransmissions in self._core.samples(
                 most, SAMPLES_WAIT_MS
-            )
+            )[0]
+        ]
+
+    def silent_workers(self, timeout: float = 1.0) -> list[int]:
+        """Ask every worker for a sign of life; return those that give none.
+
+        For watchdogs: a worker that hangs, or a callback that never returns, is found by this.
+        A worker that has ended is silent as well; while the server drains, some end before others,
+        and are not.
+
+        Args:
+            timeout: seconds that they have together, 0 or more.
+        Returns:
+            list[int]: worker numbers from 0; empty before the start and after the end.
+        Raises:
+            RuntimeError: called from a callback: its worker would wait for itself.
+        Thread: any; each worker is interrupted once.   Cost: some microseconds a worker.
+        """
+        self._check_process()
+        if self._crew.has_current():
+            raise RuntimeError("silent_workers() in a callback would wait for itself")
+        if self._core is None or self._ended.is_open():
+            return []
+        _, answered = self._core.samples(0, milliseconds(seconds(timeout)))
+        if self._ended.is_open():
+            return []
+        return [
+            worker
+            for worker, answer in enumerate(answered)
+            if answer is False or (answer is None and not self._ending)
         ]
 
     def _is_mine(self) -> bool:

@@ -29,6 +29,9 @@ TEXTS = {
     "unix:/run/echo.sock": ("unix", "/run/echo.sock"),
     "unix:relative name:7": ("unix", "relative name:7"),
     "fd://3": ("fd", 3),
+    "systemd:": ("systemd", ""),
+    "systemd:web": ("systemd", "web"),
+    "systemd:fastecho.socket": ("systemd", "fastecho.socket"),
 }
 
 
@@ -37,12 +40,14 @@ def test_a_form_parses_into_its_parts_and_prints_as_itself(text: str) -> None:
     address = parse_bind(text)
     at = (address.host, address.port)
     parts = {"tcp": at, "udp": at, "unix": (address.path,), "fd": (address.fd,)}
+    parts["systemd"] = (address.name,)
     assert (address.kind, *parts[address.kind]) == TEXTS[text]
     others = {
         "tcp": (address.path, address.fd),
         "udp": (address.path, address.fd),
         "unix": (address.host, address.port, address.fd),
         "fd": (address.host, address.port, address.path),
+        "systemd": (address.host, address.port, address.path, address.fd),
     }
     assert set(others[address.kind]) == {None}
     assert str(address) == text
@@ -102,6 +107,10 @@ WRONG = {
     "fd://-1": "write fd://N",
     "fd://3/": "write fd://N",
     "fd://" + "9" * 5000: "write fd://N",
+    "systemd:a:b": "printable ASCII without a colon, at most 255",
+    "systemd:\u00e9": "printable ASCII without a colon",
+    "systemd:a\nb": "printable ASCII without a colon",
+    "systemd:" + "x" * 256: "at most 255",
 }
 
 
@@ -184,7 +193,13 @@ def test_a_udp_target_is_only_for_who_can_talk_udp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("localhost:0", "port 0"), (":0", "port 0"), ("fd://3", "descriptor")]
+    ("text", "reason"),
+    [
+        ("localhost:0", "port 0"),
+        (":0", "port 0"),
+        ("fd://3", "descriptor"),
+        ("systemd:web", "passed socket to listen on"),
+    ],
 )
 def test_a_target_must_be_reachable(text: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
@@ -204,6 +219,9 @@ def test_an_address_cannot_be_changed_and_compares_by_value() -> None:
     assert address != "localhost:7"
     assert pickle.loads(pickle.dumps(address)) == address
     assert copy.deepcopy(address) == address
+    named = parse_bind("systemd:web")
+    assert named != parse_bind("systemd:other")
+    assert pickle.loads(pickle.dumps(named)) == named
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ import benchmarks.figures.oneway
 import benchmarks.figures.paths
 import benchmarks.figures.queues
 import benchmarks.figures.udp
+import benchmarks.restart
 from benchmarks._build import compile_source
 from benchmarks._compare import AGAIN, Against, best_c, ratio, result, self_noise
 from benchmarks._generators import CLoad
@@ -314,5 +315,6 @@ def test_every_kind_of_figure_can_be_measured() -> None:
         known = {*benchmarks.echo.MAKERS, *benchmarks.figures.callbacks.FIGURES}
         known |= {*benchmarks.figures.faults.FIGURES, *benchmarks.figures.queues.FIGURES}
         known |= {*benchmarks.figures.paths.FIGURES, *benchmarks.figures.udp.FIGURES}
+        known |= {*benchmarks.restart.MAKERS}
         known |= {*benchmarks.figures.oneway.FIGURES}
         assert figures.keys() <= known

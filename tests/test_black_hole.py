@@ -224,8 +224,9 @@ def test_what_means_nothing_to_a_black_hole_is_exit_code_2(
 
 def test_its_configuration_is_what_it_honours() -> None:
     done = run("serve", "--black-hole", "--print-config")
-    names = [line.partition(" ")[0] for line in done.stdout.splitlines()]
-    assert names == ["bind", "log_format", "log_level", "black_hole"]
+    lines = [line.removeprefix("# ") for line in done.stdout.splitlines()]
+    names = [line.partition(" ")[0] for line in lines]
+    assert names == ["bind", "log_format", "log_level", "black_hole", "user", "group"]
 
 
 def test_a_port_in_use_is_exit_code_4() -> None:

@@ -112,7 +112,9 @@ def test_what_has_no_answer_is_lost_and_stalls_nothing() -> None:
     assert counted(result) == {"lost": 3}
     assert (result.probes, result.transmitted, result.received) == (9, 9, 6)
     assert round(result.lost_percent, 2) == 33.33
-    assert "seq=3: no answer in 0.2 s" in sentences(events)
+    # On a busy machine several are told at once: seq=3..6.
+    told = [one for one in sentences(events) if one.endswith(": no answer in 0.2 s")]
+    assert told and told[0].startswith("seq=3")
     # All were sent before the first was given up.
     assert events.index(next(one for one in events if isinstance(one, Failure))) >= 7
 
@@ -298,6 +300,7 @@ def test_a_large_probe_that_cannot_be_sent_from_here_is_told() -> None:
         (["-s", "65508"], "--size '65508' must be a whole number from 16 to 65507"),
         (["--fail-if", "loss>1ms"], "--fail-if 'loss>1ms' takes % or no unit after its number"),
         (["--fail-if", "duplicate>1"], "--fail-if 'duplicate>1' has no metric 'duplicate': did"),
+        (["--fail-if", "not_sent>1"], "--fail-if 'not_sent>1' asks for not_sent, which bench kno"),
         (["--source", "::1", "-4"], "--source '::1' is no IPv4 address"),
     ],
 )

@@ -101,26 +101,49 @@ ARROWS: dict[str, set[str]] = {
     "diagnose.syn_queue": set(),
     "diagnose.verdicts": {"diagnose.listening", "diagnose.queues", "diagnose.syn_queue"},
     "front": {"_version", "config", "limits"},
+    "handover": set(),
+    "handover.give": {
+        "_version", "datagram_socket", "handover.wire", "listener", "server", "signals",
+    },
+    "handover.offers": {"address", "datagram_socket", "listener"},
+    "handover.part": {
+        "address", "handover.give", "handover.offers", "handover.take", "inherited", "listen_unix",
+        "listener", "metrics", "server",
+    },
+    "handover.take": {
+        "_version", "address", "config", "errors", "handover.offers", "handover.wire", "inherited",
+        "server",
+    },
+    "handover.wire": set(),
     "hole": {"config", "errors", "listener", "opening"},
     "inherited": {
-        "address", "config", "datagram_socket", "errors", "listen_tcp", "listen_udp", "listener",
+        "address", "config", "datagram_socket", "errors", "handover.offers", "listen_tcp",
+        "listen_udp", "listener",
     },
     "identity": {"errors", "logs", "proxy_header"},
     "latch": set(),
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
-    "listen_tcp": {"address", "config", "errors", "limits", "listener"},
-    "listen_udp": {"address", "config", "datagram_socket", "errors", "listen_tcp", "listener"},
-    "listen_unix": {"address", "errors", "listener"},
+    "listen_tcp": {
+        "address", "config", "errors", "handover.offers", "inherited", "limits", "listener",
+    },
+    "listen_udp": {
+        "address", "config", "datagram_socket", "errors", "handover.offers", "inherited",
+        "listen_tcp", "listener",
+    },
+    "listen_unix": {"address", "errors", "handover.offers", "inherited", "listener"},
     "listener": {"address", "errors"},
     "metrics": {
-        "address", "config", "errors", "listen_queue", "listener", "logs", "opening", "server",
-        "stats",
+        "address", "config", "errors", "handover.offers", "listen_queue", "listener", "logs",
+        "opening", "server", "stats",
     },
     "opening": {
-        "address", "config", "datagram_socket", "inherited", "listen_tcp", "listen_udp",
-        "listen_unix", "listener",
+        "address", "config", "datagram_socket", "errors", "handover.offers", "inherited",
+        "listen_tcp", "listen_udp", "listen_unix", "listener", "passed",
     },
+    "notify": {"errors"},
+    "passed": {"errors"},
+    "passing": {"_core", "changing", "datagram_socket", "handover.offers", "listener"},
     "peer": {"address", "listener"},
     "probing": {"_core"},
     "process": {"server"},
@@ -128,11 +151,12 @@ ARROWS: dict[str, set[str]] = {
     "pytest_plugin": {"", "hole", "refused", "testing"},
     "reason": set(),
     "refused": {"address", "errors"},
+    "rights": {"errors", "listener"},
     "reporter": {"_core", "config", "listener", "logs", "peer", "signals"},
     "server": {
-        "_core", "address", "admission", "awaiting", "callbacks", "changing", "config", "crew",
-        "datagram_socket", "errors",
-        "faults", "front", "latch", "limits", "listener", "opening", "peer", "process", "reason",
+        "_core", "address", "admission", "awaiting", "callbacks", "config", "crew",
+        "datagram_socket", "errors", "faults", "front", "latch", "limits", "listener", "opening",
+        "passing", "peer", "process", "reason",
         "reporter", "settings", "signals",
     },
     "signals": set(),
@@ -140,8 +164,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": {"", "callbacks", "config", "server"},
     "view": {
         "_core", "address", "callbacks", "config", "crew", "datagram_socket", "errors", "latch",
-        "listen_queue", "listener",
-        "peer", "stats", "tcp_info",
+        "limits", "listen_queue", "listener", "peer", "stats", "tcp_info",
     },
     # "" are the public names. `measure` measures any server: it never imports ours.
     "measure": {
@@ -263,6 +286,10 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "_core",
     "admission",
     "crew",
+    "handover.give",
+    "handover.offers",
+    "handover.take",
+    "handover.wire",
     "datagram_socket",
     "hole",
     "inherited",
@@ -272,6 +299,7 @@ CLI_MAY = {"", *ARROWS, "cli"} - {
     "listen_unix",
     "listener",
     "opening",
+    "passing",
     "process",
     "pytest_plugin",
     "refused",
@@ -306,7 +334,7 @@ def imported(text: str, package: str) -> Iterator[str]:
 
 
 # Folders whose modules have rows of their own.
-PACKAGES = ("check", "diagnose", "measure", "models")
+PACKAGES = ("check", "diagnose", "handover", "measure", "models")
 
 
 def complaints(text: str, module: str) -> list[str]:

@@ -15,7 +15,7 @@ from conftest import Join, MakeServer, open_descriptors
 from peers import connect, exchange, is_refused, is_reset, wait_until
 
 from fastecho import Server, StartError
-from fastecho.opening import open_listeners
+from fastecho.opening import open_sockets
 
 # --- before the start, and the start ---------------------------------------------------------
 
@@ -190,9 +190,9 @@ def test_stop_during_start_leaves_no_server_behind(monkeypatch: pytest.MonkeyPat
     def resolve_slowly(*arguments: Any) -> Any:
         resolving.set()
         assert go_on.wait(10)
-        return open_listeners(*arguments)
+        return open_sockets(*arguments)
 
-    monkeypatch.setattr("fastecho.server.open_listeners", resolve_slowly)
+    monkeypatch.setattr("fastecho.server.open_sockets", resolve_slowly)
     server = Server()
     with ThreadPoolExecutor(2) as pool:
         started = pool.submit(server.start)

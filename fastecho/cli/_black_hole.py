@@ -6,6 +6,7 @@ the black hole itself (fastecho/hole.py).
 
 from __future__ import annotations
 
+import os
 import signal
 
 from fastecho.address import is_loopback, parse_bind
@@ -15,6 +16,7 @@ from fastecho.settings import SETTINGS
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from fastecho.cli._log import Log
+    from fastecho.cli._rights import Rights
     from fastecho.config import Merged
 
 __all__ = ["HONOURED", "check", "run"]
@@ -49,7 +51,7 @@ def check(merged: Merged) -> None:
             raise ConfigError(merged.labels["bind"], str(address), f"must be HOST:PORT with {name}")
 
 
-def run(merged: Merged, log: Log, ready_fd: int | None) -> int:
+def run(merged: Merged, log: Log, ready_fd: int | None, rights: Rights) -> int:
     """Hold the addresses until SIGINT, SIGTERM or SIGHUP; return the exit code."""
     from fastecho import black_hole
 
@@ -60,6 +62,7 @@ def run(merged: Merged, log: Log, ready_fd: int | None) -> int:
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # what comes from here on, sigwait() takes
     with black_hole(merged.config.bind) as hole:
+        rights.drop([])
         for address in hole.addresses:
             log.say("info", f"black hole on {address}: every connect hangs")
             host = parse_bind(address).host
@@ -69,6 +72,10 @@ def run(merged: Merged, log: Log, ready_fd: int | None) -> int:
             from fastecho.cli.serve import tell_ready
 
             tell_ready(hole.addresses, ready_fd, log)
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import tell_serving
+
+            tell_serving(log)
         signal.sigwait(numbers)
     log.say("info", "stopped")
     return 0

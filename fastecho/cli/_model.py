@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fastecho.cli._log import Log
+    from fastecho.cli._rights import Rights
     from fastecho.config import Merged
     from fastecho.models.options import Options
 
@@ -112,7 +113,7 @@ def _check(name: str, merged: Merged) -> None:
         )
 
 
-def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
+def run(name: str, merged: Merged, log: Log, ready_fd: int | None, rights: Rights) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code."""
     from fastecho import models
     from fastecho.cli._terminal import speaks_chinese
@@ -124,12 +125,17 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
     def listening(host: str, port: int) -> None:
         # Every address of the machine is written as it was asked for: [::] would be IPv6 alone.
         where = format_host_port(host, port) if address.host else f":{port}"
+        rights.drop([])
         _announce(where, host, asked, most, log)
         log.say("info", f"model: {name} (fastecho/models/{models.FILES[name]}.py)")
         if ready_fd is not None:
             from fastecho.cli.serve import tell_ready
 
             tell_ready([format_host_port(host, port)], ready_fd, log)
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import tell_serving
+
+            tell_serving(log)
 
     options = Options(
         address,
@@ -148,6 +154,8 @@ def run(name: str, merged: Merged, log: Log, ready_fd: int | None) -> int:
         serve(options)
     except KeyboardInterrupt:
         pass
+    except StartError:
+        raise
     except OSError as error:
         # create_server() adds where it was; that is said already.
         reason = (error.strerror or str(error)).partition(" (while attempting")[0].lower()

@@ -12,8 +12,10 @@ import sys
 import time
 
 from fastecho.address import Address
+from fastecho.cli import _handover
 from fastecho.cli._cpus import usable_cpus
 from fastecho.cli._early_signals import EarlySignals, HungUp, Stopped
+from fastecho.cli._rights import GROUP, USER, Rights
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fastecho.cli._log import Log
+    from fastecho.cli._service_manager import ServiceManager
     from fastecho.config import Config, Merged
+    from fastecho.handover.part import Handover
     from fastecho.metrics import MetricsServer
     from fastecho.server import Server
 
@@ -80,7 +84,9 @@ PROBES = Setting(
     "obey a connection whose first line orders a behaviour, as fastecho check does to see whether "
     "a path is honest; all others are echoed, by Python: slower",
 )
-EXTRA = (LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES)
+EXTRA = (
+    LOG_LEVEL, MODEL, SHOW_MESSAGES, BLACK_HOLE, METRICS, PROBES, _handover.HANDOVER, USER, GROUP,
+)  # fmt: skip
 """Settings of the command that are no part of a server's Config."""
 DEFAULT_BIND = "127.0.0.1:7777"
 
@@ -105,6 +111,7 @@ examples:
   fastecho serve --bind 127.0.0.1:7777 --bind udp://127.0.0.1:7777
   fastecho serve --frame line --prefix 'you said: '
   fastecho serve --metrics 127.0.0.1:9477
+  fastecho serve --bind :7 --user nobody --handover unix:/run/fastecho/handover
   fastecho serve --fault delay=50ms,jitter=10ms,slice=1
   fastecho serve --model blocking --show-messages
   fastecho serve --black-hole --bind 127.0.0.1:9000"""
@@ -140,35 +147,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it; return the exit code."""
     ready_fd = _ready_fd(args.ready_fd)  # first: later, N could be a descriptor of ours
+    from fastecho.cli import _black_hole, _model, _passed
+
     threads = usable_cpus()
+    bind = _passed.default_bind(DEFAULT_BIND)
 
     def read() -> Merged:
         return merge(
             {setting.name: getattr(args, setting.name) for setting in (*SETTINGS, *EXTRA)},
             os.environ,
             args.config,
-            defaults={"bind": DEFAULT_BIND, "threads": threads},
+            defaults={"bind": bind, "threads": threads},
             extra=EXTRA,
         )
-
-    from fastecho.cli import _black_hole, _model
 
     merged = read()
     _model.check(merged)
     _black_hole.check(merged)
     _check_probes(merged)
+    _passed.check(merged)
+    _handover.check(merged)
     if args.print_config:
         if sys.stdout is not None:
             printed = [one for one in (*SETTINGS, *EXTRA) if _is_honoured(one, merged)]
             sys.stdout.buffer.write(format_toml(merged, printed).encode())
         return 0
     log = _model.log_of(merged)
+    rights = Rights(merged, log)
+    rights.forbid_gains()
     if merged.values["black_hole"]:
-        return _black_hole.run(merged, log, ready_fd)
+        return _black_hole.run(merged, log, ready_fd, rights)
     model = _model.chosen(merged, log)
     if model == "native":
-        return _Serving(merged, log, None if args.config is None else read).run(ready_fd)
-    return _model.run(model, merged, log, ready_fd)
+        reader = None if args.config is None else read
+        return _Serving(merged, log, reader, rights, _passed.unused(merged)).run(ready_fd)
+    return _model.run(model, merged, log, ready_fd, rights)
 
 
 def _is_honoured(setting: Setting, merged: Merged) -> bool:
@@ -177,7 +190,7 @@ def _is_honoured(setting: Setting, merged: Merged) -> bool:
         return True
     from fastecho.cli._black_hole import HONOURED
 
-    return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE)
+    return setting.name in HONOURED or setting in (LOG_LEVEL, BLACK_HOLE, USER, GROUP)
 
 
 def _check_probes(merged: Merged) -> None:
@@ -203,15 +216,28 @@ def _check_probes(merged: Merged) -> None:
 class _Serving:
     """One run of the server, from the first system call to the line of totals."""
 
-    def __init__(self, merged: Merged, log: Log, read: Callable[[], Merged] | None) -> None:
+    def __init__(
+        self,
+        merged: Merged,
+        log: Log,
+        read: Callable[[], Merged] | None,
+        rights: Rights,
+        unused: Sequence[str] = (),
+    ) -> None:
         self.config = merged.config
+        self.rights = rights
         address = merged.values["metrics"]
         self.metrics = address if isinstance(address, Address) else None
+        path = merged.values["handover"]
+        self.path = path if isinstance(path, Address) else None
         self.takes_orders = bool(merged.values["probes"])
         # Reads the settings again; None: there is no file that could have changed.
         self.read = read
+        # Names of passed sockets that nobody asked for.
+        self.unused = unused
         self.log = log
         self.say = self.log.say
+        self.manager: ServiceManager | None = None
 
     def run(self, ready_fd: int | None) -> int:
         early = EarlySignals(
@@ -219,6 +245,10 @@ class _Serving:
         )  # first: an import that is broken off may leave half a module
         from fastecho import Server
 
+        if "NOTIFY_SOCKET" in os.environ:
+            from fastecho.cli._service_manager import ServiceManager, say_anywhere
+
+            self.manager = ServiceManager(say_anywhere)
         self._raise_descriptor_limit()
         self.log.take_over()
         callbacks = {}
@@ -227,10 +257,18 @@ class _Serving:
 
             callbacks = Probing().callbacks()
         server = Server(**self.config.keywords(), **callbacks)
-        metrics = self._open_metrics(server)
+        from fastecho.handover.part import Handover
+
+        handover = Handover(self.path, self.rights.users)
+        metrics = None
         try:
+            metrics = self._open_metrics(server, handover)
+            self._start(server, metrics, handover, early)
             return self._run(server, metrics, early, ready_fd)
         finally:
+            if self.manager is not None:
+                self.manager.close()
+            handover.close()
             if metrics is not None:
                 metrics.close()
 
@@ -241,7 +279,6 @@ class _Serving:
         early: EarlySignals,
         ready_fd: int | None,
     ) -> int:
-        self._start(server)
         try:
             early.release()
             self._banner(server)
@@ -249,6 +286,8 @@ class _Serving:
                 self._metrics_banner(metrics)
             if ready_fd is not None:
                 tell_ready(server.addresses, ready_fd, self.log)
+            if self.manager is not None:
+                self.manager.serving(server)
             drained = self._serve(server, early)
         except Stopped:
             early.install()  # serve_forever() may have replaced some already
@@ -265,14 +304,14 @@ class _Serving:
         self._totals(server, drained)
         return 0 if drained else 1
 
-    def _open_metrics(self, server: Server) -> MetricsServer | None:
-        """Open the metrics' listeners: before the server's, so that nothing is ready too early."""
+    def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
+        """Open the metrics' listeners; who comes before the server has started waits."""
         if self.metrics is None:
             return None
         from fastecho.metrics import MetricsServer
 
         try:
-            return MetricsServer(self.metrics, server)
+            return MetricsServer(self.metrics, server, offers=handover.metrics, waits=True)
         except StartError as error:
             raise StartError(error.errno or 0, f"--metrics: {error.strerror}") from None
 
@@ -287,13 +326,28 @@ class _Serving:
             if host is not None and not is_loopback(host):
                 self.say("warning", f"metrics on {address} can be reached from other machines")
 
-    def _start(self, server: Server) -> None:
+    def _start(
+        self, server: Server, metrics: MetricsServer | None, handover: Handover, early: EarlySignals
+    ) -> None:
+        """Listen, give the rights up, accept, and only then have the server before leave."""
+        others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
+        server._offers = handover.echo
+        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
         try:
             server.start()
         except FastechoError:
             raise
         except OSError as error:
             raise _start_error("cannot start", error) from None
+        if early.seen:  # it is to end: the one before stays
+            return
+        try:
+            handover.complete(server, metrics)
+            if metrics is not None:
+                metrics.begin()
+        except BaseException:
+            server.stop()
+            raise
 
     def _serve(self, server: Server, early: EarlySignals) -> bool:
         """Wait for the end; SIGHUP reloads, or drains. One that came too early is made up for."""
@@ -319,6 +373,16 @@ class _Serving:
                 pass  # once more; a server that has ended by now says so again
 
     def _reload(self, server: Server) -> None:
+        if self.manager is None:
+            self._read_again(server)
+            return
+        self.manager.reloading()
+        try:
+            self._read_again(server)
+        finally:
+            self.manager.reloaded()
+
+    def _read_again(self, server: Server) -> None:
         """Read the settings again and take over those that may change; say what has changed."""
         assert self.read is not None
         try:
@@ -373,6 +437,8 @@ class _Serving:
             self.say("info", f"listening on {one.address} (receive buffer {one.receive_buffer})")
             if not is_loopback(one.address.host or ""):
                 self.say("warning", f"{one.address} can be reached from other machines")
+        for name in self.unused:
+            self.say("warning", f"the passed socket {name} is not used: who connects waits")
         self.say("info", f"threads: {server.threads}")
         if self.config.service != "echo":
             self.say("info", f"service: {self.config.service}")
