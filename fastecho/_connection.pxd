@@ -24,14 +24,15 @@ from fastecho._messages cimport (
 )
 from fastecho._poll cimport Message, mailbox_post
 from fastecho._proxied cimport proxied_end
+from fastecho._reasons cimport ended_by
 from fastecho._stream cimport (
     STREAM_FRAME_TOO_LONG, STREAM_NO_MEMORY, stream_answer, stream_count_dropped, stream_count_in,
     stream_count_out, stream_drop, stream_drop_input, stream_feed, stream_flush, stream_keep,
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, Worker, ended_by, faulty, list_remove, peer_leave, peer_of, place_give,
-    ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    MESSAGE_ENDED, READ_SIZE, Worker, faulty, list_remove, peer_leave, peer_of, place_give, ready_add,
+    ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 

@@ -127,6 +127,10 @@ class Callbacks:
         self.in_core = on_message is not None or on_close is not None
         if slow_callback_duration is not None and not self.in_core and on_accept is None:
             raise TypeError("slow_callback_duration needs a callback beside it")
+        for address in config.bind if on_message is not None else ():
+            if address.kind == "udp":
+                reason = "cannot be used with on_message: datagrams have no callbacks"
+                raise ConfigError("bind", str(address), reason)
         if on_message is not None and config.service != "echo":
             raise ConfigError("service", config.service, "gets no messages: on_message needs echo")
         for name in ("prefix", "suffix") if on_message is not None else ():

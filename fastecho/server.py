@@ -30,7 +30,6 @@ from .admission import ask_for_each
 from .config import Config
 from .crew import Crew
 from .datagram_socket import datagrams_of
-from .errors import ConfigError
 from .front import front_of
 from .latch import Latch
 from .limits import limits_of, milliseconds, seconds
@@ -229,10 +228,6 @@ class Server(Passing):
             return None
         from .callbacks import Callbacks
 
-        for address in self.config.bind:
-            if address.kind == "udp" and chosen["on_message"] is not None:
-                reason = "cannot be used with on_message: datagrams have no callbacks"
-                raise ConfigError("bind", str(address), reason)
         return Callbacks(self, **chosen)
 
     # --- starting --------------------------------------------------------------------------
