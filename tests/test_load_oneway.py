@@ -269,8 +269,9 @@ def test_the_size_is_that_of_a_send() -> None:
         Plan("localhost:9", download=True, size="1")
     with pytest.raises(ConfigError, match="one at a time"):
         Plan("localhost:9", download=True, upload=True)
-    with pytest.raises(ConfigError, match="cannot be used with upload: it is not TCP"):
-        Plan("unix:/tmp/x", upload=True)
+    for target in ("unix:/tmp/x", "udp://localhost:9"):
+        with pytest.raises(ConfigError, match="takes no udp:// and no unix: target"):
+            Plan(target, upload=True)
 
 
 def test_a_plan_in_one_direction_survives_json() -> None:

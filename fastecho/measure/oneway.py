@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from fastecho.errors import ConfigError, StartError
+from fastecho.errors import StartError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ def refuse_misfits(found: Mapping[str, Any], refuse: Refuse) -> None:
         refuse("size", f"has no effect with {flag}: the server decides what it sends")
     if name == "upload" and not found["size"].isdigit():
         refuse("size", f"must be one number with {flag}: the bytes of each send")
-    for target in found["targets"]:
-        if target.kind != "tcp":
-            raise ConfigError("target", str(target), f"cannot be used with {flag}: it is not TCP")
+    if any(target.kind != "tcp" for target in found["targets"]):
+        refuse(name, "goes over TCP: it takes no udp:// and no unix: target")
 
 
 def load_text(plan: Any) -> str:
