@@ -31,8 +31,8 @@ from fastecho._stream cimport (
     stream_room, stream_send,
 )
 from fastecho._worker cimport (
-    MESSAGE_ENDED, READ_SIZE, Worker, faulty, list_remove, peer_leave, peer_of, place_give,
-    ready_add, ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
+    MESSAGE_ENDED, READ_SIZE, Worker, faulty, list_remove, peer_leave, peer_of, place_give, ready_add,
+    ready_remove, reap_add, tag_of, worker_clock, worker_deadline,
 )
 
 

@@ -1,7 +1,7 @@
-# Why connections end, as a worker counts it.
+# Why connections end: the counter of each reason.
 #
-# Lives here: the counter of each reason. Does not live here: the reasons and their names
-# (src_c/connection.h), the counters (src_c/counters.h), who counts (_connection.pxd).
+# Lives here: the table. Does not live here: the reasons (src_c/connection.h), counting
+# (_connection.pxd).
 
 from libc.stdint cimport uint64_t
 

@@ -98,6 +98,7 @@ NOT_UNDER = (
     Skip("test_check_line.py", frozenset(RUNTIMES), QUICKLY),
     Skip("test_how_to_queues.py", frozenset(RUNTIMES), NOT_OURS),
     Skip("test_how_to_check.py", frozenset(RUNTIMES), OTHERS),
+    Skip("test_how_to_udp.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_throughput.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_haproxy.py", frozenset(RUNTIMES), OTHERS),
     Skip("test_how_to_restart.py", frozenset(RUNTIMES), OTHERS),

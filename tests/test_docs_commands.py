@@ -44,6 +44,7 @@ OTHERS = {
     "docs/how-to/behind-haproxy.md": "test_how_to_haproxy.py",
     "docs/how-to/check-a-path.md": "test_how_to_check.py",
     "docs/how-to/connections-time-out.md": "test_how_to_queues.py",
+    "docs/how-to/restart.md": "test_how_to_restart.py",
     "docs/how-to/systemd.md": "test_how_to_systemd.py",
     "docs/how-to/udp.md": "test_how_to_udp.py",
     "docs/how-to/test-your-client.md": "test_examples.py",
