@@ -96,6 +96,16 @@ def test_a_flood_of_one_source_costs_another_nothing(make_server: MakeServer) ->
         assert 50 + 40 <= stats.datagrams_out < 50 + 40 + 200
 
 
+@pytest.mark.parametrize("rate", [1, 3, 7, 999])
+def test_a_burst_of_one_second_is_answered_whole(make_server: MakeServer, rate: int) -> None:
+    """Also where a second in ns cannot be divided by the rate."""
+    server = make_server("udp://127.0.0.1:0", udp_rate=rate)
+    with open_socket() as sock:
+        for number in range(rate):
+            sock.sendto(b"%d" % number, place_of(server.address))
+        expect_stats(server, datagrams_in=rate, datagrams_out=rate)
+
+
 def test_trouble_is_told_with_the_guard_that_it_was(
     make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
