@@ -69,9 +69,8 @@ def open_udp(
                     check_single(address, free)
                     target = free.getsockname()
                 for worker in range(workers):
-                    sock = _bind(family, target, reuse_port=workers > 1)
+                    sock = _bind(family, target, reuse_port=workers > 1, config=config)
                     sockets.append(DatagramSocket(sock, udp_address(sock), worker=worker))
-                    prepare_datagrams(sock, config)
                 port = target[1]
             return sockets
         except BaseException as error:
@@ -103,7 +102,10 @@ def _every_address(port: int) -> Targets:
     return targets
 
 
-def _bind(family: int, target: SocketAddress, *, reuse_port: bool) -> socket.socket:
+def _bind(
+    family: int, target: SocketAddress, *, reuse_port: bool, config: Config | None = None
+) -> socket.socket:
+    """Return a bound socket; with a config, one that is ready to echo."""
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if reuse_port:
@@ -111,6 +113,8 @@ def _bind(family: int, target: SocketAddress, *, reuse_port: bool) -> socket.soc
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(target)
+        if config is not None:
+            prepare_datagrams(sock, config)
         return sock
     except BaseException:
         sock.close()

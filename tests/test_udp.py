@@ -150,6 +150,13 @@ def test_many_that_wait_are_answered_in_their_order(serve_apart: Serve) -> None:
     assert answered == sent[: 600 - lost]
 
 
+def test_the_receive_buffer_is_told_as_it_is(make_server: MakeServer) -> None:
+    server = make_server("udp://127.0.0.1:0", receive_buffer=30_000, threads=2)
+    for one in server.datagram_sockets:
+        real = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert one.receive_buffer == real == 60_000
+
+
 def test_what_finds_the_buffer_full_is_counted(serve_apart: Serve) -> None:
     served = serve_apart(bind="udp://127.0.0.1:0", udp_rate=None, receive_buffer=8192)
     with open_socket() as sock:
