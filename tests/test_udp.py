@@ -16,6 +16,8 @@ from datagrams import SOL_UDP, UDP_GRO, ask, collect, open_socket, place_of, sen
 from peers import expect_stats, has_ipv6, pattern
 
 import fastecho
+from fastecho.address import Address
+from fastecho.datagram_socket import DatagramSocket
 from fastecho.errors import ConfigError, StartError
 
 LONGEST = 65507
@@ -169,14 +171,26 @@ def test_what_finds_the_buffer_full_is_counted(serve_apart: Serve) -> None:
     assert stats.datagrams_overflowed == 100 - answered
 
 
+def test_what_was_lost_up_to_the_end_is_still_known() -> None:
+    with open_socket() as sock:
+        one = DatagramSocket(open_socket(), Address("udp", host="127.0.0.1", port=0))
+        one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        for _ in range(50):
+            sock.sendto(b"x" * 1000, one.socket.getsockname())
+        one.close()
+        assert 0 < one.drops() < 50
+
+
 def test_what_has_come_is_answered_before_it_stops(serve_apart: Serve) -> None:
+    """More than it takes at one event."""
     served = serve_apart(bind="udp://127.0.0.1:0", udp_rate=None)
     with open_socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         with served.paused():
-            for _ in range(100):
+            for _ in range(400):
                 sock.sendto(b"x", place_of(served.address))
             served.begin_end(by="stop")
-        assert len(collect(sock, 100)) == 100
+        assert len(collect(sock, 400)) == 400
         served.end()
         sock.connect(place_of(served.address))
         sock.send(b"x")

@@ -11,7 +11,7 @@ import socket
 
 import pytest
 from conftest import MakeServer, Serve
-from datagrams import ask, collect, forge, open_socket, place_of, wait_for_rest
+from datagrams import ask, collect, forge, open_socket, place_of, send_train, wait_for_rest
 from peers import expect_stats, wait_until
 from served import Served
 
@@ -104,6 +104,13 @@ def test_a_burst_of_one_second_is_answered_whole(make_server: MakeServer, rate: 
         for number in range(rate):
             sock.sendto(b"%d" % number, place_of(server.address))
         expect_stats(server, datagrams_in=rate, datagrams_out=rate)
+
+
+def test_a_train_that_is_refused_counts_as_its_datagrams(make_server: MakeServer) -> None:
+    server = make_server("udp://127.0.0.1:0", udp_rate=2)
+    with open_socket() as sock:
+        send_train(sock, b"x" * 250, 100, place_of(server.address))
+        expect_stats(server, datagrams_in=3, datagrams_out=0, datagrams_refused_rate=3)
 
 
 def test_trouble_is_told_with_the_guard_that_it_was(
