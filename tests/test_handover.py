@@ -253,6 +253,16 @@ def test_datagrams_notice_nothing(line: Line) -> None:
     assert all(one.owned for one in server.datagram_sockets)
 
 
+def test_a_receive_buffer_that_nobody_mentions_stays(line: Line) -> None:
+    size = 6 * 1024 * 1024
+    before = line.start("udp://127.0.0.1:0", receive_buffer=size)
+    (first,) = before.datagram_sockets
+    in_force = first.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert first.receive_buffer == in_force
+    after = line.start("udp://127.0.0.1:0")
+    assert [one.receive_buffer for one in after.datagram_sockets] == [in_force]
+
+
 def test_both_datagrams_and_connections_go_along(line: Line) -> None:
     binds = ["udp://127.0.0.1:0", "127.0.0.1:0", "udp://[::1]:0"]
     before = line.start(binds)
