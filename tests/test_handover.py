@@ -25,7 +25,7 @@ import fastecho
 from benchmarks._storm import Storm
 from fastecho.address import Address
 from fastecho.errors import StartError
-from fastecho.handover import give
+from fastecho.handover import give, take
 from fastecho.handover.part import Handover
 from fastecho.handover.wire import PROTOCOL, Channel, GoneError
 
@@ -295,6 +295,13 @@ def talk_nonsense(channel: Channel) -> None:
         channel.receive(SECONDS)
 
 
+def nest(channel: Channel) -> None:
+    """Send JSON that no parser likes."""
+    channel._sock.sendall(b"[" * 60000 + b"\n")
+    with pytest.raises(GoneError):
+        channel.receive(SECONDS)
+
+
 def want_what_is_not_there(channel: Channel) -> None:
     """Take a number too high."""
     take_all(channel)
@@ -312,7 +319,7 @@ def be_of_another_age(channel: Channel) -> None:
 @pytest.mark.parametrize(
     "fail",
     [
-        leave_at_once, leave_after_hello, leave_with_descriptors, talk_nonsense,
+        leave_at_once, leave_after_hello, leave_with_descriptors, talk_nonsense, nest,
         want_what_is_not_there, be_of_another_age,
     ],
 )  # fmt: skip
@@ -498,6 +505,43 @@ def test_one_before_that_is_killed_when_told_is_replaced(line: Line) -> None:
     with played(line.path, HELLO, ECHO, PATH, gone_after=False):
         server = line.start()
         assert server.listeners[0].owned
+
+
+def test_one_before_that_hangs_when_told_leaves_later(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears that the new one serves whenever it goes on, and does not believe it dead."""
+    monkeypatch.setattr(take, "LEAVE_SECONDS", 0.05)
+    echo = f"unix:{tmp_path}/echo"
+    before = line.start(echo)
+    goes_on = threading.Event()
+    offer = give.Giver._offer
+
+    def offer_and_hang(giver: give.Giver, channel: Channel) -> set[int]:
+        receive = channel.receive
+
+        def hang(timeout: float | None) -> dict[str, Any]:
+            goes_on.wait(SECONDS)
+            return receive(timeout)
+
+        monkeypatch.setattr(channel, "receive", hang)
+        return offer(giver, channel)
+
+    monkeypatch.setattr(give.Giver, "_offer", offer_and_hang)
+    after = line.start(echo)
+    monkeypatch.setattr(give.Giver, "_offer", offer)
+    assert before.is_serving()
+    assert [one.owned for one in after.listeners] == [False]
+    third = line.call()  # it waits for its turn
+    goes_on.set()
+    assert before.wait(SECONDS)
+    wait_until(lambda: after.listeners[0].owned, what="the new one's own listener")
+    assert say_hello(third)["listeners"] == 2
+    third.close()
+    with connect(echo) as peer:
+        assert exchange(peer, b"x") == b"x"
+    assert after.stop(SECONDS)
+    assert not (tmp_path / "echo").exists()
 
 
 def test_an_echo_server_at_the_path_is_no_server_to_replace(
