@@ -332,7 +332,9 @@ class _Serving:
         """Listen, give the rights up, accept, and only then have the server before leave."""
         others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
         server._offers = handover.echo
-        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
+        server._on_opened = lambda opened: self.rights.drop(
+            [one.file for one in (*opened, *others) if one.file is not None] + handover.files
+        )
         try:
             server.start()
         except FastechoError:

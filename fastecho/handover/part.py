@@ -70,6 +70,11 @@ class Handover:
         """The listener at PATH, if there is one."""
         return [] if self._path is None else [self._path]
 
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """Those of Unix sockets that become this server's once the one before has left."""
+        return [] if self._taker is None else self._taker.files
+
     def complete(self, server: Server, metrics: MetricsServer | None) -> None:
         """`server` accepts: the one before may leave; and wait for the next one.
 

@@ -117,6 +117,12 @@ class Taker:
         if [one.role for one in self._offers].count("handover") != 1:
             raise ValueError("it offers no path")
 
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """The files of what was taken."""
+        taken = [one for one in self._offers if one.taken is not None]
+        return [one.file for one in taken if one.file is not None and one.owned]
+
     def serve(self, server: Server, config_of_metrics: Config | None) -> bool:
         """Say that `server` accepts, wait until the one before has left, and own what was taken.
 
