@@ -302,6 +302,7 @@ class _Serving:
             raise _start_error("cannot wait for signals", error) from None
         early.held = True
         self._totals(server, drained)
+        early.end()
         return 0 if drained else 1
 
     def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
