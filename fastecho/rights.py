@@ -18,7 +18,6 @@ import ctypes
 import errno
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from .errors import ConfigError, StartError
 
@@ -163,14 +162,14 @@ def what_is_left(identity: Identity) -> list[str]:
     left = []
     if os.getresuid() != (identity.user,) * 3 or os.getresgid() != (identity.group,) * 3:
         left.append("user or group")
-    folder = Path("/proc/self/task")
     try:
-        threads = list(folder.iterdir())
+        threads = os.listdir("/proc/self/task")
     except OSError:
         return left  # without /proc; this is the only thread, and the calls have succeeded
     for thread in threads:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            text = (thread / "status").read_text(encoding="ascii", errors="replace")
+            with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
+                text = file.read()
             left += [one for one in _left_of(text, identity) if one not in left]
     return left
 
