@@ -42,7 +42,7 @@ class Notifier:
         self._socket.settimeout(SEND_SECONDS)
 
     def tell(self, *lines: str) -> None:
-        """Send the lines as one message; what is no text is written as \\xff.
+        """Send the lines as one message, escaped where they are no text.
 
         Raises:
             OSError: nobody listens there, or does not read.

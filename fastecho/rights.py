@@ -152,9 +152,7 @@ def drop(identity: Identity, label: str, files: Sequence[tuple[str, int, int]]) 
     left = what_is_left(identity)
     if left:
         raise StartError(0, f"{label} {identity.name}: the rights are not gone: {', '.join(left)}")
-    return [
-        path for path, *_ in files if not os.access(os.path.dirname(path), os.W_OK | os.X_OK)
-    ]
+    return [path for path, *_ in files if not os.access(os.path.dirname(path), os.W_OK | os.X_OK)]
 
 
 def what_is_left(identity: Identity) -> list[str]:
@@ -168,7 +166,8 @@ def what_is_left(identity: Identity) -> list[str]:
         return left  # without /proc; this is the only thread, and the calls have succeeded
     for thread in threads:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            with open(f"/proc/self/task/{thread}/status", encoding="ascii", errors="replace") as file:
+            path = f"/proc/self/task/{thread}/status"
+            with open(path, encoding="ascii", errors="replace") as file:
                 text = file.read()
             left += [one for one in _left_of(text, identity) if one not in left]
     return left

@@ -14,6 +14,7 @@ from fastecho.setting import Setting
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from fastecho.cli._log import Log
     from fastecho.config import Merged
     from fastecho.rights import Identity

@@ -194,9 +194,7 @@ class Taker:
                 else:
                     make_own(one, settings)
             except OSError as error:
-                log.warning(
-                    "%s keeps its socket options: %s", one.taken.address, error.strerror
-                )
+                log.warning("%s keeps its socket options: %s", one.taken.address, error.strerror)
         server._own()
 
     def close(self) -> None:
