@@ -7,6 +7,7 @@ leaves it at each step. (Two commands, with signals and files: test_handover_cli
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import threading
@@ -400,6 +401,22 @@ def is_in_epoll(thread: threading.Thread) -> bool:
     """Tell whether a thread of this process waits in epoll_wait; true where nobody tells."""
     where = Path(f"/proc/self/task/{thread.native_id}/wchan").read_text(encoding="ascii")
     return where == "0" or "poll" in where
+
+
+def test_one_that_cannot_be_let_in_does_not_keep_the_server_busy(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    line.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as successor:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            successor.connect(str(line.path))
+            wait_until(lambda: "nobody can be let in" in caplog.text, what="the trouble")
+            time.sleep(0.1)  # it looks again in a second
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("nobody can be let in") < 3
 
 
 # --- a drain in between --------------------------------------------------------------------

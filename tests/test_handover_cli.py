@@ -299,21 +299,6 @@ def test_a_server_without_a_free_descriptor_can_be_replaced(tmp_path: Path) -> N
             goes_on(after)
 
 
-def test_a_successor_that_cannot_be_let_in_does_not_keep_the_server_busy(tmp_path: Path) -> None:
-    with serving(*pair(tmp_path / "path")) as server, socket.socket(socket.AF_UNIX) as successor:
-        pid = server.process.pid
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
-        successor.connect(str(tmp_path / "path"))
-        assert server.process.stderr is not None
-        sentence = b"nobody can be let in: Too many open files"
-        assert any(sentence in line for line in iter(server.process.stderr.readline, b""))
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-        code, said = server.end(signal.SIGTERM)
-        assert code == 0
-        assert sum("can be let in" in line for line in said) < 3
-
-
 def test_a_successor_with_too_few_descriptors_says_so(tmp_path: Path) -> None:
     options = [*pair(tmp_path / "path"), *(f"--bind=127.0.0.{i}:0" for i in range(2, 40))]
     with serving(*options) as before:
