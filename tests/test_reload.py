@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,14 @@ def test_a_signal_before_the_server_waits_for_signals_is_made_up_for(file: Path)
                 assert process.wait(DEADLINE) == 0
         finally:
             process.kill()
+
+
+def test_a_reload_that_comes_while_the_command_ends_does_not_kill_it(tmp_path: Path) -> None:
+    file = tmp_path / "fastecho.toml"
+    file.write_text("")
+    with serving("--bind=127.0.0.1:0", f"--config={file}", "--log-level=error") as server:
+        server.process.send_signal(signal.SIGTERM)
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
+        assert server.process.returncode == 0

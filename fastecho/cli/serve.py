@@ -302,6 +302,7 @@ class _Serving:
             raise _start_error("cannot wait for signals", error) from None
         early.held = True
         self._totals(server, drained)
+        early.end()
         return 0 if drained else 1
 
     def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
@@ -332,7 +333,9 @@ class _Serving:
         """Listen, give the rights up, accept, and only then have the server before leave."""
         others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
         server._offers = handover.echo
-        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
+        server._on_opened = lambda opened: self.rights.drop(
+            [one.file for one in (*opened, *others) if one.file is not None] + handover.files
+        )
         try:
             server.start()
         except FastechoError:
