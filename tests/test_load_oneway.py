@@ -121,7 +121,7 @@ def sends(data: bytes) -> Callable[[socket.socket], None]:
     return handler
 
 
-@pytest.mark.parametrize("line", [0, 2, 50, 94])
+@pytest.mark.parametrize("line", [0, 1, 2, 50, 94])
 def test_a_download_may_begin_by_any_line(line: int) -> None:
     with serving(sends(chargen(100_000, 74 * line))) as served:
         result = run(Plan(address_of(served), download=True, connections=2, duration=0.2))
