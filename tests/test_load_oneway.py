@@ -96,11 +96,11 @@ def test_hundreds_of_connections_end_in_time(make_server: MakeServer, way: str) 
         download=way == "download",
         size="262144" if way == "upload" else "64",
         connections=600,
-        duration=0.3,
+        duration=0.2,
     )
     result = run(plan)
     fine(result)
-    assert result.elapsed < 1
+    assert result.elapsed < 1.5  # catching up would have taken seconds
 
 
 def test_a_download_verifies_every_byte(make_server: MakeServer) -> None:
@@ -109,7 +109,9 @@ def test_a_download_verifies_every_byte(make_server: MakeServer) -> None:
     result = run(plan)
     fine(result)
     assert result.bytes <= server.stats().bytes_out
-    wait_until(lambda: server.stats().ended_by_peer == 5)
+    wait_until(lambda: server.stats().connections_open == 0)
+    stats = server.stats()
+    assert stats.ended_by_peer == stats.connections_accepted, stats
 
 
 def sends(data: bytes) -> Callable[[socket.socket], None]:
@@ -228,7 +230,7 @@ def test_lost_connections_come_back(make_server: MakeServer) -> None:
             assert server.wait(5)
             make_server(server.address, service="chargen")
 
-    plan = Plan(server.address, download=True, connections=2, duration=0.8, interval=0.1)
+    plan = Plan(server.address, download=True, connections=2, duration=1.5, interval=0.1)
     result = run(plan, restart)
     assert result.reopened == 2
     assert result.failures["reset"] + result.failures["closed"] >= 2
