@@ -25,6 +25,8 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 language = "en"
+# The other one, and how the names of its pages begin.
+CHINESE = "zh-CN", re.compile(r"docs/tutorial/zh/|README\.zh-CN$")
 highlight_language = "text"
 html_theme = "furo"
 html_title = f"fastecho {version}"
@@ -104,7 +106,13 @@ def setup(app: Any) -> None:
             if one == " -- ":
                 one.parent.replace(one, nodes.Text(" \N{EN DASH} "))
 
+    def speak(app: Any, name: str, template: str, context: dict[str, Any], *_: Any) -> None:
+        tag, pages = CHINESE
+        if pages.match(name):
+            context["language"] = tag
+
     app.add_lexer("haproxy", TextLexer)
     app.connect("autodoc-process-docstring", process, priority=100)
     app.connect("autodoc-process-signature", sign)
     app.connect("doctree-resolved", dash)
+    app.connect("html-page-context", speak)

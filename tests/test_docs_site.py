@@ -47,6 +47,15 @@ def test_public_modules_are_those_whose_names_are_held() -> None:
 
 
 @built
+@pytest.mark.parametrize(
+    ("page", "language"),
+    [("index", "en"), ("README.zh-CN", "zh-CN"), ("docs/tutorial/zh/README", "zh-CN")],
+)
+def test_a_page_says_its_language(page: str, language: str) -> None:
+    assert f' lang="{language}"' in (SITE / f"{page}.html").read_text(encoding="utf-8")
+
+
+@built
 def test_a_method_has_the_sections_of_its_docstring() -> None:
     text = re.sub(r"<[^>]+>", "", (SITE / PYTHON / "fastecho.html").read_text(encoding="utf-8"))
     client = text.partition("fastecho.Client")[2]
