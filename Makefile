@@ -27,8 +27,11 @@ OBSERVING := $(wildcard $(patsubst %,tests/test_%.py,access_log cli_queues how_t
     listen_queue metrics queues* stats syn_queue tcp_info))
 # And whether a path is honest: fastecho check, the orders of --probes, middle boxes; who is behind it.
 # And whether the documentation is: every command that it shows.
-PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* docs_commands drain_delay how_to_[!q]* \
+PATHS := $(wildcard $(patsubst %,tests/test_%.py,check_* docs_commands drain_delay how_to_[chtu]* \
     identify probing proxy*))
+# And what a server needs that is left running: systemd, restarts, rights; and echo over UDP, services.
+RUNNING := $(wildcard $(patsubst %,tests/test_%.py,datagram_connect datagrams handover* how_to_[rs]* \
+    notify passed rights services shell_files storm system_calls udp* units))
 # And calls that fail, and any input: of each campaign (make faults, make fuzz) a part.
 FAILING := tests/faults tests/test_fuzz.py
 SOURCES := $(wildcard fastecho/*.pyx fastecho/*.pxd src_c/*.h)
@@ -44,8 +47,8 @@ COMPILED := $(VENV)/.compiled
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help serve test test-measure test-models test-embed test-observe test-paths \
-    test-faults test-network lint docs bench alarms faults endings scale soak debug sanitize fuzz \
-    coverage sdist wheel cross clean
+    test-running test-faults test-network lint docs bench alarms faults endings scale soak debug \
+    sanitize fuzz coverage sdist wheel cross clean
 .PHONY: .libfuzzer
 
 help: ## list the targets
@@ -55,8 +58,8 @@ help: ## list the targets
 serve: $(COMPILED) ## run the echo server; ARGS='--bind :7 --threads 2' are its options
 	@exec $(BIN)/fastecho serve $(ARGS)
 
-test: $(COMPILED) $(VENV)/.test ## test all but what the next six do; ARGS=tests/test_echo.py chooses
-	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS) $(FAILING)))
+test: $(COMPILED) $(VENV)/.test ## test all but what the next seven do; ARGS=tests/test_echo.py chooses
+	@exec $(BIN)/python -m pytest $(or $(ARGS),-k 'not model-' $(addprefix --ignore=,$(MEASURING) $(MODELS) $(EMBEDDING) $(OBSERVING) $(PATHS) $(RUNNING) $(FAILING)))
 
 test-measure: $(COMPILED) $(VENV)/.test ## test ping, bench, report and what they are made of
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(MEASURING))
@@ -72,6 +75,9 @@ test-observe: $(COMPILED) $(VENV)/.test ## test accept queues, statistics, metri
 
 test-paths: $(COMPILED) $(VENV)/.test ## test fastecho check, middle boxes, the PROXY header, what the docs show
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(PATHS))
+
+test-running: $(COMPILED) $(VENV)/.test ## test systemd, restarts, rights, UDP, discard and chargen
+	@exec $(BIN)/python -m pytest $(or $(ARGS),$(RUNNING))
 
 test-faults: $(COMPILED) $(VENV)/.test ## test with calls that fail, and the fuzz targets on their corpus
 	@exec $(BIN)/python -m pytest $(or $(ARGS),$(FAILING))

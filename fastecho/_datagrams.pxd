@@ -24,8 +24,9 @@ cdef enum:
     DATAGRAM_STRIDE = 65536 + 192
     # sockaddr_in6.
     NAME_SIZE = 28
-    # Room for one packet info and the size of a train's segments.
-    CONTROL_SIZE = 96
+    # Room for packet infos and the size of a train's segments, behind all that anybody who passes
+    # a socket on may have asked for.
+    CONTROL_SIZE = 512
 
 
 cdef struct DatagramSocket:

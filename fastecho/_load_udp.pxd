@@ -226,7 +226,7 @@ cdef inline int udp_receive(Udp *u, fe_load *l, fe_load_connection *c,
     """Takes and judges up to UDP_BATCH datagrams that have come to c; *now_ns is when.
     Messages that are settled by them."""
     cdef uint32_t settled = 0
-    cdef int i, n = sys_recvmmsg(c.fd, u.incoming, UDP_BATCH)
+    cdef int i, n = sys_recvmmsg(c.fd, u.incoming, UDP_BATCH, MSG_TRUNC)
     if n < 0:
         if n != -EAGAIN:
             udp_failed(l, c, -n, now_ns[0])

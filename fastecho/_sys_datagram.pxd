@@ -17,6 +17,7 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
+        MSG_TRUNC
     struct msghdr:
         void *msg_name
         socklen_t msg_namelen
@@ -32,11 +33,12 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
 
 
-cdef inline int sys_recvmmsg(int fd, mmsghdr *messages, unsigned int n) noexcept nogil:
-    """How many of n messages were received; waits for none."""
+cdef inline int sys_recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags) noexcept nogil:
+    """How many of n messages were received; waits for none. With MSG_TRUNC msg_len is the size that
+    the datagram had, not what there was room for."""
     cdef int rc
     while True:
-        rc = recvmmsg(fd, messages, n, MSG_DONTWAIT, NULL)
+        rc = recvmmsg(fd, messages, n, flags | MSG_DONTWAIT, NULL)
         if rc >= 0:
             return rc
         if errno != EINTR:

@@ -238,7 +238,7 @@ cdef inline bint datagrams_some(Worker *w, int fd, int batches) noexcept nogil:
     cdef Datagrams *d = w.datagrams
     cdef int _, n
     for _ in range(batches):
-        n = sys_recvmmsg(fd, d.received, DATAGRAM_BATCH)
+        n = sys_recvmmsg(fd, d.received, DATAGRAM_BATCH, 0)
         if n < 0:
             if n != -EAGAIN:
                 fe_count_errno(&w.counters, n)

@@ -257,7 +257,9 @@ def merge(
             assert toml_path is not None
             sources[name], labels[name] = toml_path, f"{toml_path}: {name}"
             given[name] = table[name]
-            value = setting.check(table[name], labels[name])
+            # TOML has no word for it; so it is that of flags and variables.
+            is_none = setting.unset != "" and table[name] == "none"
+            value = None if is_none else setting.check(table[name], labels[name])
         else:
             sources[name], labels[name] = "default", f"the default {name}"
             given[name] = (defaults or {}).get(name, setting.default)
@@ -303,11 +305,10 @@ def format_toml(merged: Merged, settings: Iterable[Setting]) -> str:
     lines = []
     for setting in settings:
         value, source = merged.values[setting.name], merged.sources[setting.name]
-        text = (
-            f"# {setting.name} is not set: {setting.unset}"
-            if value is None
-            else (f"{setting.name} = {_toml_value(value)}")
-        )
+        if value is None and setting.default is None:
+            text = f"# {setting.name} is not set: {setting.unset}"
+        else:
+            text = f"{setting.name} = {_toml_value('none' if value is None else value)}"
         lines.append(f"{text}  # {_toml_value(source)[1:-1]}\n")
     return "".join(lines)
 

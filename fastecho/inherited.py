@@ -19,7 +19,7 @@ from .address import Address
 from .datagram_socket import DatagramSocket
 from .errors import StartError
 from .listen_tcp import set_options, tcp_address
-from .listen_udp import prepare_datagrams, set_trains, udp_address
+from .listen_udp import check_single, prepare_datagrams, set_trains, udp_address
 from .listener import Listener, read_somaxconn, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .handover.offers import Offer
 
 __all__ = ["adopt", "make_own", "take_over"]
+
+IP_RECVERR, IPV6_RECVERR = 11, 25
+"""Of linux/in.h and linux/in6.h; Python has no names for them."""
 
 
 def adopt(address: Address, config: Config) -> Listener | DatagramSocket:
@@ -87,7 +90,12 @@ def _adopt_udp(address: Address, sock: socket.socket, config: Config) -> Datagra
         raise _unfit(
             address, errno.EINVAL, f"it is UDP, and service {config.service} is for streams"
         )
+    check_single(address, sock)
     sock.setblocking(False)
+    # Errors that ICMP brings would wait in a queue that nobody reads, and wake us for ever.
+    sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 0)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 0)
     prepare_datagrams(sock, config)
     return DatagramSocket(sock, udp_address(sock), owned=False)
 

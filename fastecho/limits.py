@@ -33,7 +33,7 @@ def limits_of(config: Config) -> dict[str, int]:
         "max_per_ip": config.max_per_ip or 0,
         "ipv6_prefix": config.ipv6_prefix,
         "accept_rate": config.accept_rate or 0,
-        "datagram_interval_ns": -(-1_000_000_000 // config.udp_rate) if config.udp_rate else 0,
+        "datagram_interval_ns": 1_000_000_000 // config.udp_rate if config.udp_rate else 0,
         "idle_timeout_ms": milliseconds(config.idle_timeout or 0),
         "first_byte_timeout_ms": milliseconds(config.first_byte_timeout or 0),
     }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .handover.offers import Offers
     from .listen_tcp import SocketAddress, Targets
 
-__all__ = ["open_udp", "prepare_datagrams", "set_trains", "udp_address"]
+__all__ = ["check_single", "open_udp", "prepare_datagrams", "set_trains", "udp_address"]
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes to ask for: room for some thousand datagrams of a burst, where the system gives so much."""
@@ -66,13 +66,11 @@ def open_udp(
                     tries = 0  # they cannot be had again
                     continue
                 with _bind(family, target, reuse_port=False) as free:
-                    _check_single(address, free)
+                    check_single(address, free)
                     target = free.getsockname()
                 for worker in range(workers):
-                    sock = _bind(family, target, reuse_port=workers > 1)
+                    sock = _bind(family, target, reuse_port=workers > 1, config=config)
                     sockets.append(DatagramSocket(sock, udp_address(sock), worker=worker))
-                    prepare_datagrams(sock, config)
-                    sockets[-1].receive_buffer = _receive_buffer(sock)
                 port = target[1]
             return sockets
         except BaseException as error:
@@ -104,7 +102,10 @@ def _every_address(port: int) -> Targets:
     return targets
 
 
-def _bind(family: int, target: SocketAddress, *, reuse_port: bool) -> socket.socket:
+def _bind(
+    family: int, target: SocketAddress, *, reuse_port: bool, config: Config | None = None
+) -> socket.socket:
+    """Return a bound socket; with a config, one that is ready to echo."""
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if reuse_port:
@@ -112,13 +113,15 @@ def _bind(family: int, target: SocketAddress, *, reuse_port: bool) -> socket.soc
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(target)
+        if config is not None:
+            prepare_datagrams(sock, config)
         return sock
     except BaseException:
         sock.close()
         raise
 
 
-def _check_single(address: Address, sock: socket.socket) -> None:
+def check_single(address: Address, sock: socket.socket) -> None:
     """Refuse a broadcast address or a group."""
     name = sock.getsockname()
     many = _is_group(name[0])
@@ -133,14 +136,20 @@ def _check_single(address: Address, sock: socket.socket) -> None:
         raise StartError(errno.EADDRNOTAVAIL, text)
 
 
+def _has_both(sock: socket.socket) -> bool:
+    """Whether an IPv6 socket has IPv4 datagrams as well; only an inherited one can."""
+    return not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
 def _is_group(host: str) -> bool:
+    host = host.removeprefix("::ffff:") if "." in host else host
     if ":" in host:
         return host.lower().startswith("ff")
     return 224 <= int(host.partition(".")[0]) < 240
 
 
 def _is_any(host: str) -> bool:
-    return host in ("0.0.0.0", "::")
+    return host in ("0.0.0.0", "::", "::ffff:0.0.0.0")
 
 
 def set_trains(sock: socket.socket, config: Config) -> None:
@@ -161,7 +170,7 @@ def prepare_datagrams(sock: socket.socket, config: Config, *, shared: bool = Fal
     if _is_any(sock.getsockname()[0]):
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        else:
+        if sock.family == socket.AF_INET or _has_both(sock):
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     if not shared or config.prefix or config.suffix:
         set_trains(sock, config)

@@ -19,6 +19,9 @@
  *   (FE_LOOK bytes). Where we put a prefix or a suffix round it, a loop makes each longer: then the
  *   sign is that it has them already.
  *
+ * Who asks something else each time must not have a loop forgotten that is slower than it, nor two
+ * loops each other: what has come back most often is displaced last.
+ *
  * The table of buckets has a fixed size, and a stranger never gets more than who it displaces had:
  * no number of forged sources makes it answer more than sources x rate.
  */
@@ -34,7 +37,9 @@
 /* Buckets: sets of four, 64 bytes, one cache line. Both powers of two. */
 #define FE_SOURCE_SETS 4096u
 #define FE_SOURCE_WAYS 4u
-#define FE_LOOPS 4096u
+/* What may be on its way round: sets of four as well. */
+#define FE_LOOP_SETS 1024u
+#define FE_LOOP_WAYS 4u
 
 /* What a bucket holds: the tokens of so long. */
 #define FE_BUCKET_NS 1000000000u
@@ -75,7 +80,7 @@ typedef struct fe_guards {
     /* Decides the order of the tables, so that a sender cannot choose its place. */
     uint64_t seed;
     fe_source sources[FE_SOURCE_SETS][FE_SOURCE_WAYS];
-    fe_loop loops[FE_LOOPS];
+    fe_loop loops[FE_LOOP_SETS][FE_LOOP_WAYS];
 } fe_guards;
 
 /* What the server was told; read only. */
@@ -208,6 +213,28 @@ static inline bool fe_is_wrapped(const fe_guarding *how, const fe_datagram *d)
            memcmp(d->data + d->size - how->suffix_size, how->suffix, how->suffix_size) == 0;
 }
 
+/* The place of what has this key; a stranger gets that of who has gone fewest rounds, or none for
+ * a while. Of equal ones its key decides: were it the oldest, no loop would see its second round
+ * beside many strangers. */
+static inline fe_loop *fe_loop_place(fe_guards *g, uint64_t h, uint64_t now_ns)
+{
+    fe_loop *set = g->loops[(h >> 1) % FE_LOOP_SETS], *found = NULL, *loop;
+    uint64_t fewest = UINT64_MAX, rounds;
+    unsigned i;
+
+    for (i = 0; i < FE_LOOP_WAYS; i++) {
+        loop = &set[((h >> 32) + i) % FE_LOOP_WAYS];
+        rounds = now_ns - loop->last_ns > FE_LOOP_GAP_NS ? 0 : loop->rounds;
+        if (loop->key == h)
+            return loop;
+        if (rounds < fewest) {
+            fewest = rounds;
+            found = loop;
+        }
+    }
+    return found;
+}
+
 /* True for one in FE_LOOP_ROUNDS of what comes back again and again. */
 static inline bool fe_is_loop(fe_guards *g, const fe_guarding *how, const fe_datagram *d,
                               uint64_t now_ns)
@@ -226,7 +253,7 @@ static inline bool fe_is_loop(fe_guards *g, const fe_guarding *how, const fe_dat
         }
     }
     h |= 1;
-    loop = &g->loops[(h >> 1) % FE_LOOPS];
+    loop = fe_loop_place(g, h, now_ns);
     if (loop->key != h || now_ns - loop->last_ns > FE_LOOP_GAP_NS) {
         *loop = (fe_loop){h, now_ns, 1};
         return false;

@@ -386,7 +386,8 @@ static inline uint32_t fe_udp_unknown(fe_udp *u, fe_load *l, fe_load_connection 
     return 1;
 }
 
-/* Judges a datagram that came at now_ns. Result: messages that are settled by it. */
+/* Judges a datagram of n bytes that came at now_ns. Of one that is longer than any reply, only the
+ * bytes of the longest reply are there. Result: messages that are settled by it. */
 static inline uint32_t fe_udp_received(fe_udp *u, fe_load *l, fe_load_connection *c,
                                        const unsigned char *bytes, size_t n, uint64_t now_ns)
 {

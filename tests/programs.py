@@ -137,8 +137,11 @@ class Program:
 
     def waits_for_signals(self) -> bool:
         """Tell whether it is in serve_forever's wait; true where the kernel does not tell."""
-        where = Path(f"/proc/{self.pid}/wchan").read_text(encoding="ascii")
-        return where == "0" or where.startswith("unix_stream")
+        process = Path(f"/proc/{self.pid}")
+        where = (process / "wchan").read_text(encoding="ascii")
+        # One that runs waits for nothing, and has a "0" there as well.
+        sleeps = (process / "stat").read_text(encoding="ascii").rpartition(") ")[2][0] == "S"
+        return sleeps and (where == "0" or where.startswith("unix_stream"))
 
     def end(self, timeout: float = DEADLINE) -> int:
         """Wait for its end; return its exit status (negative: a signal)."""

@@ -325,6 +325,7 @@ def test_what_cannot_be_reached_is_one_sentence_and_exit_code_4(
         (["unix:/x", "-4"], "-4 'IPv4' has no effect on unix:/x"),
         (["127.0.0.1:7", "--fail-if", "p99"], "--fail-if 'p99' must be METRIC>VALUE"),
         (["127.0.0.1:7", "--fail-if", "rate<9"], "--fail-if 'rate<9' asks for rate, which bench"),
+        (["127.0.0.1:7", "--fail-if", "throughput<9"], "asks for throughput, which bench"),
         (["127.0.0.1:7", "--fail-if", "lost>1_0"], "'lost>1_0' has no number to compare with"),
         (["127.0.0.1:7", "--fail-if", "rat<9"], "'rat<9' has no metric 'rat': there are p50 to"),
         (

@@ -432,6 +432,19 @@ def test_the_printed_configuration_reads_back_to_the_same(
             assert merged.values[setting.name] is None
 
 
+def test_what_is_limited_by_default_can_be_without_a_limit_in_a_file(tmp_path: Path) -> None:
+    printed = format_toml(merge({"udp_rate": None, "bind": ["udp://:0"]}, {}), SETTINGS)
+    assert 'udp_rate = 1000  # default' in printed
+    merged = merge({"udp_rate": "none", "bind": ["udp://:0"]}, {})
+    path = tmp_path / "fastecho.toml"
+    path.write_text(format_toml(merged, SETTINGS))
+    again = merge({}, {}, os.fspath(path))
+    assert again.config.udp_rate is merged.config.udp_rate is None
+    path.write_text('user_timeout = "none"\nspin_us = "none"\n')
+    with pytest.raises(ConfigError, match="spin_us"):
+        merge({}, {}, os.fspath(path))
+
+
 def test_a_source_with_a_newline_in_its_name_cannot_add_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a\nthreads = 9\n#.toml"
     path.write_text("spin_us = 7")

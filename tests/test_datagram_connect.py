@@ -83,6 +83,17 @@ def test_what_comes_twice_is_printed_twice_and_stands_for_no_other() -> None:
     assert b"1 of 2 datagrams were not answered" in done.stderr
 
 
+def test_equal_lines_want_an_answer_each() -> None:
+    def only_the_first(send: Send, data: bytes, number: int) -> None:
+        if number == 1:
+            send(data)
+
+    with answering_datagrams(only_the_first) as server:
+        done = run_piped(server.address, "--timeout=0.2", data=b"a\na\n")
+    assert (done.returncode, done.stdout) == (1, b"a\n")
+    assert b"1 of 2 datagrams were not answered" in done.stderr
+
+
 def test_a_server_that_adds_something_has_answered() -> None:
     with answering_datagrams(lambda send, data, _: send(b"said: " + data)) as server:
         done = run_piped(server.address, data=b"a\nb\n")

@@ -258,6 +258,19 @@ def test_a_server_that_starts_later_is_heard() -> None:
     assert result.failures["refused"] == result.failures["lost"] > 0
 
 
+def test_a_refusal_is_told_again_once_something_has_come_back() -> None:
+    port = refusing_port()
+    pinger = DatagramPinger(f"udp://127.0.0.1:{port}", interval=FEW, count=1000)
+    events = iter(pinger)
+    assert isinstance(next(events), Opened)
+    assert "refused" in str(next(events))
+    with answering_datagrams(port=port):
+        assert isinstance(next(events), Reply)
+    assert "refused" in str(next(one for one in events if isinstance(one, Failure)))
+    pinger.stop()
+    assert [one for one in events if isinstance(one, Failure)] == []
+
+
 def test_the_next_address_of_a_name_is_asked_when_the_first_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -157,6 +157,15 @@ def test_a_reply_that_is_cut_is_wrong() -> None:
         assert result["failures"][0][1].endswith("a reply of 1200 bytes came, not of 1500")
 
 
+def test_a_reply_that_is_longer_than_any_is_wrong_by_its_whole_size() -> None:
+    """Also where there is no room for all of it."""
+    with answering(lambda _, data: [data * 5]) as server, load_of(server, size=1500) as load:
+        result = load.run(5, messages=3)
+        assert (counted(result), of_datagrams(result)) == ({"corrupt": 3}, {})
+        assert result["failures"][0][1].endswith("a reply of 7500 bytes came, not of 1500")
+        assert result["bytes_received"] == 3 * 7500
+
+
 def test_the_reply_to_another_connection_is_misplaced() -> None:
     kept: list[bytes] = []
 

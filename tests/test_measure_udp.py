@@ -201,7 +201,8 @@ def test_a_rule_that_does_not_fit_the_target_is_refused(
 def test_the_highest_rate_without_loss_is_found() -> None:
     with answering() as server:
         found = find_max(Plan(server.url(), rate=400, duration=0.2), Rule("loss<=0"))
-    assert (found.rate, len(found.steps)) == (400, 1)
+    # On a busy machine the first step may come out too slow; the next one is at the same rate then.
+    assert found.rate == 400 and found.steps[-1].rate == 400
     with answering(lose(1)) as server:
         plan = Plan(server.url(), rate=1, duration=0.05, timeout=0.05)
         found = find_max(plan, Rule("loss<1%"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,14 @@ from datagrams import SOL_UDP, UDP_GRO, ask, collect, open_socket, place_of, sen
 from peers import expect_stats, has_ipv6, pattern
 
 import fastecho
+from fastecho.address import Address
+from fastecho.datagram_socket import DatagramSocket
 from fastecho.errors import ConfigError, StartError
 
 LONGEST = 65507
 """Bytes of the longest IPv4 datagram."""
+SO_TIMESTAMP, IP_RECVTTL = 29, 12
+"""Of asm-generic/socket.h and linux/in.h; Python has no names for them."""
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 
 
@@ -146,6 +152,13 @@ def test_many_that_wait_are_answered_in_their_order(serve_apart: Serve) -> None:
     assert answered == sent[: 600 - lost]
 
 
+def test_the_receive_buffer_is_told_as_it_is(make_server: MakeServer) -> None:
+    server = make_server("udp://127.0.0.1:0", receive_buffer=30_000, threads=2)
+    for one in server.datagram_sockets:
+        real = one.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        assert one.receive_buffer == real == 60_000
+
+
 def test_what_finds_the_buffer_full_is_counted(serve_apart: Serve) -> None:
     served = serve_apart(bind="udp://127.0.0.1:0", udp_rate=None, receive_buffer=8192)
     with open_socket() as sock:
@@ -158,14 +171,26 @@ def test_what_finds_the_buffer_full_is_counted(serve_apart: Serve) -> None:
     assert stats.datagrams_overflowed == 100 - answered
 
 
+def test_what_was_lost_up_to_the_end_is_still_known() -> None:
+    with open_socket() as sock:
+        one = DatagramSocket(open_socket(), Address("udp", host="127.0.0.1", port=0))
+        one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        for _ in range(50):
+            sock.sendto(b"x" * 1000, one.socket.getsockname())
+        one.close()
+        assert 0 < one.drops() < 50
+
+
 def test_what_has_come_is_answered_before_it_stops(serve_apart: Serve) -> None:
+    """More than it takes at one event."""
     served = serve_apart(bind="udp://127.0.0.1:0", udp_rate=None)
     with open_socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         with served.paused():
-            for _ in range(100):
+            for _ in range(400):
                 sock.sendto(b"x", place_of(served.address))
             served.begin_end(by="stop")
-        assert len(collect(sock, 100)) == 100
+        assert len(collect(sock, 400)) == 400
         served.end()
         sock.connect(place_of(served.address))
         sock.send(b"x")
@@ -232,6 +257,72 @@ def test_an_inherited_socket_is_shared_by_all_threads(make_server: MakeServer) -
         assert ask(server.address, b"x")[0] == b"x"
         server.stop()
         assert given.fileno() >= 0
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        (socket.SOL_SOCKET, SO_TIMESTAMP),  # the kernel would not take it beside a reply
+        (socket.IPPROTO_IP, socket.IP_RECVTOS),  # and would give the reply this one
+        (socket.IPPROTO_IP, IP_RECVTTL),
+    ],
+)
+def test_what_somebody_asked_to_be_told_on_an_inherited_socket_is_no_reply_s(
+    make_server: MakeServer, option: tuple[int, int]
+) -> None:
+    with open_socket() as given, open_socket() as sock:
+        given.setsockopt(*option, 1)
+        server = make_server(f"fd://{given.fileno()}")
+        place = place_of(server.address)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x10)
+        for wanted in (socket.IP_RECVTOS, IP_RECVTTL):
+            sock.setsockopt(socket.IPPROTO_IP, wanted, 1)
+        sock.sendto(b"x", place)
+        reply, beside, _, _ = sock.recvmsg(100, 300)
+        assert reply == b"x"
+        said = {kind: int.from_bytes(value, sys.byteorder) for _, kind, value in beside}
+        assert said[socket.IP_TTL] != 33 and said[socket.IP_TOS] == 0
+        send_train(sock, b"a" * 100 + b"b" * 100 + b"c" * 10, 100, place)
+        assert collect(sock, 4) == [b"a" * 100, b"b" * 100, b"c" * 10]
+
+
+@needs_ipv6
+def test_an_inherited_socket_of_both_families_is_guarded_for_both(make_server: MakeServer) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as given, open_socket() as sock:
+        given.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        given.bind(("::", 0))
+        server = make_server(f"fd://{given.fileno()}")
+        for host in ("127.0.0.1", "127.1.2.3", "::1"):
+            assert ask(server.address, b"x", host=host) == (b"x", host)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.sendto(b"x", place_of(server.address, "127.255.255.255"))
+        expect_stats(server, datagrams_in=4, datagrams_out=3, datagrams_refused_address=1)
+
+
+@pytest.mark.parametrize("host", ["127.255.255.255", "224.0.0.1", "::ffff:224.0.0.1"])
+def test_an_inherited_socket_of_many_machines_is_refused(host: str) -> None:
+    with open_socket(host) as given:
+        with pytest.raises(StartError, match=r"is not an address of one machine"):
+            fastecho.Server(f"fd://{given.fileno()}").start()
+
+
+def test_refusals_on_an_inherited_socket_do_not_wake_the_server_for_ever(
+    make_server: MakeServer,
+) -> None:
+    """With IP_RECVERR they wait in a queue that nobody reads, and the kernel says so each time."""
+    with open_socket() as given:
+        given.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR of linux/in.h
+        server = make_server(f"fd://{given.fileno()}")
+        with open_socket() as gone:
+            place = gone.getsockname()
+            gone.sendto(b"x", place_of(server.address))
+            assert gone.recv(100) == b"x"
+        given.sendto(b"to nobody", place)
+        assert ask(server.address, b"x")[0] == b"x"
+        poller = select.poll()
+        poller.register(given, 0)
+        assert poller.poll(0) == []
 
 
 def test_a_limit_changes_while_it_runs(make_server: MakeServer) -> None:

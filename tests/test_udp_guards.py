@@ -11,7 +11,7 @@ import socket
 
 import pytest
 from conftest import MakeServer, Serve
-from datagrams import ask, collect, forge, open_socket, place_of, wait_for_rest
+from datagrams import ask, collect, forge, open_socket, place_of, send_train, wait_for_rest
 from peers import expect_stats, wait_until
 from served import Served
 
@@ -94,6 +94,23 @@ def test_a_flood_of_one_source_costs_another_nothing(make_server: MakeServer) ->
         stats = server.stats()
         assert stats.datagrams_out == 1040 - stats.datagrams_refused_rate
         assert 50 + 40 <= stats.datagrams_out < 50 + 40 + 200
+
+
+@pytest.mark.parametrize("rate", [1, 3, 7, 999])
+def test_a_burst_of_one_second_is_answered_whole(make_server: MakeServer, rate: int) -> None:
+    """Also where a second in ns cannot be divided by the rate."""
+    server = make_server("udp://127.0.0.1:0", udp_rate=rate)
+    with open_socket() as sock:
+        for number in range(rate):
+            sock.sendto(b"%d" % number, place_of(server.address))
+        expect_stats(server, datagrams_in=rate, datagrams_out=rate)
+
+
+def test_a_train_that_is_refused_counts_as_its_datagrams(make_server: MakeServer) -> None:
+    server = make_server("udp://127.0.0.1:0", udp_rate=2)
+    with open_socket() as sock:
+        send_train(sock, b"x" * 250, 100, place_of(server.address))
+        expect_stats(server, datagrams_in=3, datagrams_out=0, datagrams_refused_rate=3)
 
 
 def test_trouble_is_told_with_the_guard_that_it_was(

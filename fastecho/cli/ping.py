@@ -74,7 +74,7 @@ FAILURES = {
 }
 """Words for the keys of PingResult.failures: for one, and for more."""
 
-BENCH_KNOWS = ("rate", "unsent", "not_sent", "service", "schedule")
+BENCH_KNOWS = ("rate", "throughput", "unsent", "not_sent", "service", "schedule")
 """What a rule can ask of bench, and not of ping."""
 
 FLAGS = {

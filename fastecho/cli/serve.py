@@ -398,12 +398,14 @@ class _Serving:
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
         try:
-            if "fault" in limits:  # first: it may not fit a setting that does not change now
+            # Either may not fit a setting that does not change now; never both: where a limit may
+            # not, there is no fault.
+            if "fault" in limits:
                 server.set_fault(limits.pop("fault"))
+            server.set_limits(**limits)
         except ConfigError as error:
             self.say("error", f"nothing reloaded: {error}")
         else:
-            server.set_limits(**limits)
             self.log.set_level(str(merged.values["log_level"]))
             if now or not changed:
                 self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")

@@ -218,6 +218,67 @@ static void one_of_what_comes_back_again_and_again_is_not_answered(void)
     free(g);
 }
 
+/* n other questions, none of which comes a second time. */
+static void strangers(fe_guards *g, const fe_guarding *how, unsigned n, uint64_t now_ns)
+{
+    static uint64_t number;
+    fe_datagram d = from_4(0x0a000002, 6000);
+
+    d.data = (const unsigned char *)&number;
+    d.size = sizeof(number);
+    for (; n > 0; n--, number++)
+        assert(fe_judge(g, how, &d, 0, 64, ++now_ns) == FE_ECHO);
+}
+
+/* A loop over a long line: 20 rounds a second, beside 1,000 other questions a second, and for the
+ * first rounds beside so many that most rounds are forgotten until one is not. */
+static void a_slow_loop_ends_beside_other_questions(void)
+{
+    static const unsigned crowds[] = {50, 8000};
+    fe_guarding how = guarding();
+    unsigned answers, i;
+
+    for (i = 0; i < 2; i++) {
+        fe_guards *g = guards_new();
+        uint64_t now_ns = SECOND;
+
+        for (answers = 0; answers < 5 * FE_LOOP_ROUNDS; answers++) {
+            now_ns += SECOND / 20;
+            if (rounds(g, &how, from_4(0x0a000001, 5000), 1, now_ns, 0) == 0)
+                break;
+            strangers(g, &how, answers < 100 ? crowds[i] : 50, now_ns);
+        }
+        assert(answers >= FE_LOOP_ROUNDS && answers < FE_LOOP_ROUNDS + 90);
+        free(g);
+    }
+}
+
+/* As many as some hundred forged datagrams make: the one does not hide the other. */
+static void all_of_many_loops_end(void)
+{
+    enum { MANY = 600 };
+    static uint32_t data[MANY];
+    static bool is_over[MANY];
+    fe_guarding how = guarding();
+    fe_guards *g = guards_new();
+    fe_datagram d = from_4(0x0a000001, 5000);
+    unsigned i, turn, left = MANY;
+
+    d.size = sizeof(data[0]);
+    for (turn = 0; turn < 3 * FE_LOOP_ROUNDS && left > 0; turn++) {
+        for (i = 0; i < MANY; i++) {
+            data[i] = i;
+            d.data = (const unsigned char *)&data[i];
+            if (!is_over[i] && fe_judge(g, &how, &d, 0, 64, SECOND + turn) != FE_ECHO) {
+                is_over[i] = true;
+                left--;
+            }
+        }
+    }
+    assert(left == 0);
+    free(g);
+}
+
 static void a_question_each_second_is_no_loop(void)
 {
     fe_guarding how = guarding();
@@ -299,6 +360,8 @@ int main(void)
     a_train_takes_as_many_tokens_as_it_has_datagrams();
     no_number_of_sources_gets_more_than_the_table_holds();
     one_of_what_comes_back_again_and_again_is_not_answered();
+    a_slow_loop_ends_beside_other_questions();
+    all_of_many_loops_end();
     a_question_each_second_is_no_loop();
     what_differs_at_its_beginning_or_end_is_no_loop();
     a_loop_that_grows_is_seen_by_what_we_put_round_it();

@@ -23,7 +23,8 @@ from workload import Conversation, End, Manner, converse
 
 MANY = 1 << 40
 """More calls than there are: a plan that only counts."""
-RAW, ASKED, CROWD = KINDS[0], KINDS[3], KINDS[5]
+NAMED = {kind.name: kind for kind in KINDS}
+RAW, ASKED, CROWD = NAMED["raw"], NAMED["asked"], NAMED["crowd"]
 LINES = Kind("lines", {"frame": "line", "prefix": PREFIX}, PREFIX.encode())
 PROXIED = Kind("proxied", {"access_log": True}, front=Front("required", 12, asks=True))
 PROXIED_OR_NOT = Kind("proxied or not", {}, front=Front("optional", 12))

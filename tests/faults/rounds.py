@@ -53,8 +53,6 @@ KINDS = [
     Kind("lines", {**LINES, "high_water": 16384, "max_frame": 8192}, PREFIX.encode()),
     Kind("raw, 2 threads", {"threads": 2, "idle_timeout": 60, "access_log": True}),
     Kind("asked", {"asks": True}),
-    Kind("raw and datagrams, 2 threads", {"udp": True, "threads": 2}),
-    Kind("lines and datagrams", {**LINES, "udp": True}, PREFIX.encode()),
     Kind(
         "lines, asked, 2 threads",
         {**LINES, "asks": True, "threads": 2, "access_log": True},
@@ -74,6 +72,8 @@ KINDS = [
         is_crowd=True,
         front=Front("required", CROWD + 20, asks=True, gathers=50),
     ),
+    Kind("raw and datagrams, 2 threads", {"udp": True, "threads": 2}),
+    Kind("lines and datagrams", {**LINES, "udp": True}, PREFIX.encode()),
 ]
 LATE_ONE_IN = 8
 """Rounds behind a proxy in which headers come late: each takes as long as they may."""
