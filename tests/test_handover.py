@@ -555,6 +555,7 @@ def test_one_before_that_hangs_when_told_leaves_later(
     wait_until(lambda: after.listeners[0].owned, what="the new one's own listener")
     assert say_hello(third)["listeners"] == 2
     third.close()
+    wait_until(lambda: not after._lent, what="the end of that talk")
     with connect(echo) as peer:
         assert exchange(peer, b"x") == b"x"
     assert after.stop(SECONDS)
