@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastecho.config import Config
+    from fastecho.server import Server
 
 __all__ = ["without_effect"]
 
@@ -21,18 +22,20 @@ OF_CONNECTIONS = (
 """Settings that datagrams do not know."""
 
 
-def without_effect(config: Config, has_listeners: bool, has_udp: bool) -> Iterator[str]:
+def without_effect(config: Config, server: Server) -> Iterator[str]:
     """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
     for setting in SETTINGS:
         needed = setting.needs.split(" or ") if setting.needs else []
         if not needed or any(
-            has_udp if one == UDP_BIND else getattr(config, one) not in (None, False, "off")
+            bool(server.datagram_sockets)
+            if one == UDP_BIND
+            else getattr(config, one) not in (None, False, "off")
             for one in needed
         ):
             continue
         if getattr(config, setting.name) != setting.check(setting.default, setting.name):
             yield f"{setting.name} has no effect without {setting.needs}"
-    for setting in SETTINGS if not has_listeners else ():
+    for setting in SETTINGS if not server.listeners else ():
         if setting.name in OF_CONNECTIONS and getattr(config, setting.name) != setting.default:
             yield f"{setting.name} has no effect without connections: all addresses are UDP"
     for name, limit in (("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")):

@@ -448,9 +448,7 @@ class _Serving:
         self.say("info", f"threads: {server.threads}")
         if self.config.service != "echo":
             self.say("info", f"service: {self.config.service}")
-        for sentence in without_effect(
-            self.config, bool(server.listeners), bool(server.datagram_sockets)
-        ):
+        for sentence in without_effect(self.config, server):
             self.say("warning", sentence)
         if self.takes_orders:
             self.say("warning", "with --probes, peers can order how the server behaves to them")
