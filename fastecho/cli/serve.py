@@ -302,6 +302,7 @@ class _Serving:
             raise _start_error("cannot wait for signals", error) from None
         early.held = True
         self._totals(server, drained)
+        early.end()
         return 0 if drained else 1
 
     def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
@@ -332,7 +333,9 @@ class _Serving:
         """Listen, give the rights up, accept, and only then have the server before leave."""
         others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
         server._offers = handover.echo
-        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
+        server._on_opened = lambda opened: self.rights.drop(
+            [one.file for one in (*opened, *others) if one.file is not None] + handover.files
+        )
         try:
             server.start()
         except FastechoError:
@@ -395,12 +398,14 @@ class _Serving:
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
         try:
-            if "fault" in limits:  # first: it may not fit a setting that does not change now
+            # Either may not fit a setting that does not change now; never both: where a limit may
+            # not, there is no fault.
+            if "fault" in limits:
                 server.set_fault(limits.pop("fault"))
+            server.set_limits(**limits)
         except ConfigError as error:
             self.say("error", f"nothing reloaded: {error}")
         else:
-            server.set_limits(**limits)
             self.log.set_level(str(merged.values["log_level"]))
             if now or not changed:
                 self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
