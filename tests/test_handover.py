@@ -496,8 +496,8 @@ PATH = {"role": "handover", "asked": "", "worker": None, "owned": True, "file": 
         ([HELLO], "whoever listens there has ended the talk"),
         ([HELLO, ECHO], "whoever listens there has ended the talk"),
         ([{"refused": "it is ending"}], "refused: it is ending"),
-        ([{"protocol": 9}], "is no server of ours"),
-        ([{**HELLO, "listeners": 0}], "is no server of ours"),
+        ([{"protocol": 9}], "does not hand over"),
+        ([{**HELLO, "listeners": 0}], "does not hand over"),
         ([{**HELLO, "listeners": 1}, ECHO], "it offers no path"),
         ([HELLO, {**ECHO, "role": "x"}], "a listener without its descriptor"),
     ],
@@ -555,6 +555,7 @@ def test_one_before_that_hangs_when_told_leaves_later(
     wait_until(lambda: after.listeners[0].owned, what="the new one's own listener")
     assert say_hello(third)["listeners"] == 2
     third.close()
+    wait_until(lambda: not after._lent, what="the end of that talk")
     with connect(echo) as peer:
         assert exchange(peer, b"x") == b"x"
     assert after.stop(SECONDS)
@@ -565,5 +566,5 @@ def test_an_echo_server_at_the_path_is_no_server_to_replace(
     line: Line, make_server: MakeServer
 ) -> None:
     make_server(f"unix:{line.path}")
-    with pytest.raises(StartError, match="is no server of ours"):
+    with pytest.raises(StartError, match="does not hand over"):
         line.start()

@@ -216,5 +216,5 @@ def _failed(address: Address, error: Exception) -> StartError:
     elif isinstance(error, OSError):
         why = (error.strerror or str(error)).lower()
     else:
-        why = f"whoever listens there is no server of ours: {error}"
+        why = f"whoever listens there does not hand over: {error}"
     return StartError(number, f"--handover {address}: {why}")
