@@ -434,7 +434,7 @@ def test_the_printed_configuration_reads_back_to_the_same(
 
 def test_what_is_limited_by_default_can_be_without_a_limit_in_a_file(tmp_path: Path) -> None:
     printed = format_toml(merge({"udp_rate": None, "bind": ["udp://:0"]}, {}), SETTINGS)
-    assert 'udp_rate = 1000  # default' in printed
+    assert "udp_rate = 1000  # default" in printed
     merged = merge({"udp_rate": "none", "bind": ["udp://:0"]}, {})
     path = tmp_path / "fastecho.toml"
     path.write_text(format_toml(merged, SETTINGS))
