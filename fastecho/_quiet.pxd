@@ -89,9 +89,10 @@ cdef inline bint is_unheard(Worker *w, const fe_connection *c) noexcept nogil:
 
 cdef inline void connection_quiet(Worker *w, fe_connection *c) noexcept nogil:
     """No byte was seen for so long. One more look: this process may have been stopped (SIGSTOP,
-    a suspended machine), and then its timers expire before its events are looked at."""
+    a suspended machine), and then its timers expire before its events are looked at. Chargen is only
+    sent on where epoll says so: a buffer that is two thirds full takes more of what nobody reads."""
     if is_service(c):
-        service_event(w, c, c.interest)
+        service_event(w, c, _sys.sys_ready(c.fd, c.interest))
     elif c.interest & _sys.EPOLLOUT:
         connection_writable(w, c)
     if not is_service(c) and c.state == FE_OPEN and c.interest & _sys.EPOLLIN and not c.flags & FE_HAS_FRAMES:

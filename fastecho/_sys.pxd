@@ -305,6 +305,12 @@ cdef inline int sys_open_null() noexcept nogil:
             return -errno
 
 
+cdef inline uint32_t sys_ready(int fd, uint32_t events) noexcept nogil:
+    """What epoll would say of EPOLLIN and EPOLLOUT now; poll(2) has the same bits for them."""
+    cdef pollfd entry = pollfd(fd, <short>events, 0)
+    return <uint32_t>entry.revents if poll(&entry, 1, 0) > 0 else 0
+
+
 cdef inline int sys_wait_readable(int fd, int timeout_ms) noexcept nogil:
     """1: readable, 0: timeout or a signal."""
     cdef pollfd entry = pollfd(fd, POLLIN, 0)

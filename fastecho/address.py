@@ -297,6 +297,8 @@ def _no_port(value: str) -> str:
         return f"is empty: write {_FORMS}"
     if value.isascii() and value.isdigit():
         return f"is a port without a host: write 127.0.0.1:{value}, or :{value} for every address"
+    if value.lower() in ("udp", "unix", "systemd", "fd"):
+        return f"is no address: write {_FORMS}"
     return "has no port: write HOST:PORT"
 
 
@@ -306,6 +308,9 @@ def _no_brackets(value: str, host: str, port_text: str) -> str:
         return f"is an IPv6 address without brackets: write [{host}]:{port_text}"
     if _is_ipv6(value):
         return f"is an IPv6 address without brackets and port: write [{value}]:PORT"
+    scheme, _, rest = value.partition(":")
+    if scheme.lower() == "udp" or rest.startswith("//"):
+        return f"is no address: write {_FORMS}"
     return "has more than one colon: write HOST:PORT, or [IPV6]:PORT"
 
 

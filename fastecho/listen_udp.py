@@ -177,12 +177,19 @@ def prepare_datagrams(sock: socket.socket, config: Config, *, shared: bool = Fal
     if config.send_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer)
     size = config.receive_buffer or RECEIVE_BUFFER
+    if config.receive_buffer is None and _receive_buffer(sock) >= 2 * size:
+        return  # somebody has asked for as much: who handed it over, or a unit
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
     except PermissionError:
         # One that a server with that right has handed over stays as large as it is.
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * size:
+        if _receive_buffer(sock) < 2 * size:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _receive_buffer(sock: socket.socket) -> int:
+    """Return what the kernel has made of SO_RCVBUF: twice what was asked for."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 def udp_address(sock: socket.socket) -> Address:

@@ -42,12 +42,12 @@ class Notifier:
         self._socket.settimeout(SEND_SECONDS)
 
     def tell(self, *lines: str) -> None:
-        """Send the lines as one message.
+        """Send the lines as one message, escaped where they are no text.
 
         Raises:
             OSError: nobody listens there, or does not read.
         """
-        self._socket.sendto("\n".join(lines).encode(), self._address)
+        self._socket.sendto("\n".join(lines).encode(errors="backslashreplace"), self._address)
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""

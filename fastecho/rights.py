@@ -18,15 +18,12 @@ import ctypes
 import errno
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from .errors import ConfigError, StartError
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .listener import Listener
 
 __all__ = ["Identity", "drop", "forbid_gains", "look_up"]
 
@@ -56,8 +53,12 @@ class Identity:
 
     @property
     def is_mine(self) -> bool:
-        """Whether the process is that already."""
-        return os.getresuid() == (self.user,) * 3 and os.getresgid() == (self.group,) * 3
+        """Whether the process is that already, and in no other group."""
+        return (
+            os.getresuid() == (self.user,) * 3
+            and os.getresgid() == (self.group,) * 3
+            and not {*os.getgroups()} - {*self.groups}
+        )
 
 
 def look_up(text: str, group: str | None, label: str, group_label: str) -> Identity:
@@ -115,21 +116,22 @@ def forbid_gains() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def drop(identity: Identity, label: str, listeners: Sequence[Listener]) -> list[str]:
+def drop(identity: Identity, label: str, files: Sequence[tuple[str, int, int]]) -> list[str]:
     """Become that user, without capabilities; from the only thread of the process.
 
     Args:
-        listeners: the files of those that are Unix sockets become that user's.
+        files: of Unix sockets: path, device, inode; they become that user's.
     Returns:
         list[str]: files that cannot be removed any more: their directory is not the user's.
     Raises:
         StartError: the kernel refused, or something is left.
     """
-    files = [one.file[0] for one in listeners if one.file is not None]
     try:
-        for path in files:
+        for path, *inode in files:
             with suppress(OSError):  # then it stays whose it was
-                os.chown(path, identity.user, identity.group, follow_symlinks=False)
+                found = os.lstat(path)
+                if [found.st_dev, found.st_ino] == inode:
+                    os.chown(path, identity.user, identity.group, follow_symlinks=False)
         for number in range(MOST_CAPABILITIES):
             with suppress(OSError):  # without CAP_SETPCAP, or there is no such capability
                 _prctl(PR_CAPBSET_DROP, number)
@@ -143,14 +145,14 @@ def drop(identity: Identity, label: str, listeners: Sequence[Listener]) -> list[
         forbid_gains()
     except OSError as error:
         if error.errno == errno.EPERM and os.geteuid() != 0:
-            why = "only root may become another user"
+            why = "only root may become another user, or leave a group"
         else:
             why = (error.strerror or str(error)).lower()
         raise StartError(error.errno or 0, f"{label} {identity.name}: {why}") from None
     left = what_is_left(identity)
     if left:
         raise StartError(0, f"{label} {identity.name}: the rights are not gone: {', '.join(left)}")
-    return [path for path in files if not os.access(os.path.dirname(path), os.W_OK | os.X_OK)]
+    return [path for path, *_ in files if not os.access(os.path.dirname(path), os.W_OK | os.X_OK)]
 
 
 def what_is_left(identity: Identity) -> list[str]:
@@ -158,14 +160,15 @@ def what_is_left(identity: Identity) -> list[str]:
     left = []
     if os.getresuid() != (identity.user,) * 3 or os.getresgid() != (identity.group,) * 3:
         left.append("user or group")
-    folder = Path("/proc/self/task")
     try:
-        threads = list(folder.iterdir())
+        threads = os.listdir("/proc/self/task")
     except OSError:
         return left  # without /proc; this is the only thread, and the calls have succeeded
     for thread in threads:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            text = (thread / "status").read_text(encoding="ascii", errors="replace")
+            path = f"/proc/self/task/{thread}/status"
+            with open(path, encoding="ascii", errors="replace") as file:
+                text = file.read()
             left += [one for one in _left_of(text, identity) if one not in left]
     return left
 
@@ -175,6 +178,8 @@ def _left_of(text: str, identity: Identity) -> list[str]:
     lines = dict(line.partition(":")[::2] for line in text.splitlines())
     wanted = {"Uid": [identity.user] * 4, "Gid": [identity.group] * 4}
     left = [name for name, numbers in wanted.items() if lines[name].split() != [*map(str, numbers)]]
+    if not {*lines.get("Groups", "").split()} <= {*map(str, identity.groups)}:
+        left.append("Groups")
     sets = ("CapInh", "CapPrm", "CapEff", "CapAmb")
     left += [name for name in sets if int(lines.get(name, "0"), 16)]
     if lines.get("NoNewPrivs", "1").strip() != "1":

@@ -287,8 +287,8 @@ SETTINGS: tuple[Setting, ...] = (
         "receive_buffer",
         "whole",
         None,
-        "kernel memory for what a TCP peer has sent and the server has not read (SO_RCVBUF; Linux "
-        "doubles it)",
+        "kernel memory for what a TCP peer has sent and the server has not read, and for what "
+        "waits at each UDP socket (SO_RCVBUF; Linux doubles it)",
         low=1,
         high=LARGEST_BUFFER,
         unset="the system's, growing",

@@ -8,7 +8,8 @@
  * all that is known of a connection: a short send only means that the next one begins elsewhere.
  *
  * xinetd sends another pattern, of the same shape: its ring is the 93 characters from "!" to "}", and
- * after 95 lines, so two after the ring's end, it begins again.
+ * after 95 lines, so two after the ring's end, it begins again. Line 1 of the RFC and what follows it
+ * is the same, until the first "~".
  */
 #ifndef FASTECHO_CHARGEN_H
 #define FASTECHO_CHARGEN_H
@@ -27,6 +28,8 @@
 #define FE_CHARGEN_CHARACTERS ((uint32_t)72)
 #define FE_CHARGEN_LINE ((uint32_t)74)
 #define FE_CHARGEN_PERIOD ((uint32_t)7030)
+/* Bytes that xinetd's pattern and line 1 of the RFC and the lines behind it have in common. */
+#define FE_CHARGEN_FORK ((uint32_t)(22 * 74 + 71))
 /* What one turn of a connection sends at the most: whole periods, close to what one read takes in
  * (_worker.pxd: READ_SIZE); and the buffer that holds so much from any place on. */
 #define FE_CHARGEN_TURN ((uint32_t)(36 * 7030))

@@ -14,8 +14,8 @@
  * That the server has read it is known at the end: it answers our FIN by its own, which comes after
  * all that came before.
  *
- * A download begins by any line of the pattern of the RFC: by which, its first byte tells. But for "!",
- * by which xinetd begins, whose pattern is another.
+ * A download begins by any line of the pattern of the RFC: by which, its first byte tells. One that
+ * begins by "!" is taken for xinetd's until the two part.
  */
 #ifndef FASTECHO_LOAD_ONEWAY_H
 #define FASTECHO_LOAD_ONEWAY_H
@@ -83,6 +83,13 @@ static inline int fe_load_downloaded(fe_load *l, fe_load_connection *c,
     }
     period = periods + (size_t)c->instead * FE_CHARGEN_PERIOD;
     right = fe_chargen_same(period, (uint32_t)c->sent_at, bytes, n);
+    if (right < n && c->instead == FE_CHARGEN_XINETD && c->done_at + right == FE_CHARGEN_FORK) {
+        /* It may be the RFC's, begun by its line 1. */
+        c->instead = FE_CHARGEN_RFC;
+        c->sent_at += FE_CHARGEN_LINE;
+        period = periods;
+        right = fe_chargen_same(period, (uint32_t)c->sent_at, bytes, n);
+    }
     fe_load_add(&l->counts, FE_LOAD_BYTES_RECEIVED, n);
     fe_load_add(&l->counts, FE_LOAD_BYTES, right > *early ? right - *early : 0);
     *early -= right < *early ? right : *early;

@@ -44,3 +44,16 @@ def test_a_buffer_that_the_kernel_cuts_is_a_warning(name: str, limit: str) -> No
         with serving(f"{flag}={size}") as server:
             _, said = server.end(signal.SIGTERM)
         assert [line for line in said if "warning" in line] == expected
+
+
+def test_a_setting_of_connections_without_any_is_a_warning() -> None:
+    options = ["--fault=delay=1ms", "--max-connections=3", "--access-log", "--frame=line"]
+    names = ["frame", "max_connections", "access_log", "fault"]
+    sentence = "fastecho: warning: {} has no effect without connections: all addresses are UDP"
+    for more, expected in (
+        ([], [sentence.format(name) for name in names]),
+        (["--bind=127.0.0.1:0"], []),
+    ):
+        with serving("--bind=udp://127.0.0.1:0", *more, *options) as server:
+            _, said = server.end(signal.SIGTERM)
+        assert [line for line in said if "warning" in line] == expected

@@ -84,11 +84,11 @@ def test_what_comes_twice_is_printed_twice_and_stands_for_no_other() -> None:
 
 
 def test_equal_lines_want_an_answer_each() -> None:
-    def only_the_first(send: Send, data: bytes, number: int) -> None:
-        if number == 1:
+    def only_the_second(send: Send, data: bytes, number: int) -> None:
+        if number == 2:
             send(data)
 
-    with answering_datagrams(only_the_first) as server:
+    with answering_datagrams(only_the_second) as server:
         done = run_piped(server.address, "--timeout=0.2", data=b"a\na\n")
     assert (done.returncode, done.stdout) == (1, b"a\n")
     assert b"1 of 2 datagrams were not answered" in done.stderr

@@ -35,7 +35,9 @@ from manual.commands import options, parsers
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([
-    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in (
+        "README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"
+    )),
     *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("docs/**/*.md"),
     *(path for path in ROOT.glob("deploy/**/*") if path.is_file()),
 ])  # fmt: skip
@@ -51,7 +53,12 @@ OTHERS = {
     "docs/how-to/throughput.md": "test_how_to_throughput.py",
     "docs/how-to/embed-a-server.md": "test_examples.py",
 }
-"""Pages whose `console` and `python` blocks another test runs; `sh` blocks are looked at here."""
+"""Pages whose `console` and `python` blocks another test runs, test_examples.py `python` alone; the
+others are looked at here."""
+SHOWN = {"console", "sh", "python"}
+"""Kinds of blocks that are run."""
+OF_OTHER_PROGRAMS = {"haproxy", "nginx"}
+"""Kinds that hold no command."""
 MACHINES = "needs other machines"
 MINUTES = "measures for minutes; its options are parsed"
 EXCEPTIONS = {
@@ -86,6 +93,8 @@ ELSEWHERE = {
     ("docs/reference/queues.md", "$ fastecho queues"): "of another server",
 }
 """Blocks that are run, and show what is printed in another place than this one."""
+TOOLS = "fastecho|podman|docker|kubectl|systemctl|python|pip|make"
+"""What a command begins by that stands in a comment."""
 NEEDS_A_SERVER = re.compile(r"127\.0\.0\.1:7777|balancer:7777|127\.0\.0\.1 7777|queues 7777")
 SERVER = "fastecho serve --bind 127.0.0.1:7777 --log-level error"
 BEFORE = {
@@ -180,9 +189,7 @@ def blocks(path: Path) -> list[Block]:
     """Return the fenced blocks of a page; of another file the commands in its comments."""
     text, page = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
     if path.suffix != ".md":
-        found = re.findall(
-            r"(?:^# {5,}(?:fastecho|podman|kubectl) .*\n(?:^# {5,}.*\n)*)", text, re.M
-        )
+        found = re.findall(rf"(?:^# {{2,}}(?:{TOOLS}) .*\n(?:^# {{5,}}.*\n)*)", text, re.M)
         return [Block(page, 0, "sh", re.sub(r"^# +", "", one, flags=re.M)) for one in found]
     return [
         Block(page, len(re.findall(r"^##+ ", text[: one.start()], re.M)), one[1], one[2])
@@ -192,12 +199,13 @@ def blocks(path: Path) -> list[Block]:
 
 def is_elsewhere(block: Block) -> bool:
     """Tell whether another test runs a block."""
-    return block.kind != "sh" and any(block.page.startswith(one) for one in OTHERS)
+    test = next((test for page, test in OTHERS.items() if block.page.startswith(page)), None)
+    return (
+        block.kind == "python" if test == "test_examples.py" else block.kind != "sh" and bool(test)
+    )
 
 
-BLOCKS = [
-    block for path in PAGES for block in blocks(path) if block.kind in ("console", "sh", "python")
-]
+BLOCKS = [block for path in PAGES for block in blocks(path) if block.kind in SHOWN]
 HERE = [one for one in BLOCKS if not is_elsewhere(one) and not one.is_in(EXCEPTIONS)]
 
 
@@ -358,7 +366,16 @@ def test_commands_stand_in_fenced_blocks() -> None:
             indented = re.findall(r"(?<=\n\n)(?: {4}.*\n)+", plain)
             assert [one for one in indented if command.match(one)] == [], path
             assert "```" not in plain, path
+            assert not re.search(r"^ *(~~~|<pre)", text, re.M), path
             assert "`$ " not in plain, path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_block_is_overlooked(path: Path) -> None:
+    """Of a kind that nobody knows, or with commands behind another prompt, it would be."""
+    for block in blocks(path):
+        assert block.kind in SHOWN | OF_OTHER_PROGRAMS, block
+        assert block.kind != "console" or block.first.startswith("$ "), block
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ leaves it at each step. (Two commands, with signals and files: test_handover_cli
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import threading
@@ -25,7 +26,7 @@ import fastecho
 from benchmarks._storm import Storm
 from fastecho.address import Address
 from fastecho.errors import StartError
-from fastecho.handover import give
+from fastecho.handover import give, take
 from fastecho.handover.part import Handover
 from fastecho.handover.wire import PROTOCOL, Channel, GoneError
 
@@ -253,6 +254,16 @@ def test_datagrams_notice_nothing(line: Line) -> None:
     assert all(one.owned for one in server.datagram_sockets)
 
 
+def test_a_receive_buffer_that_nobody_mentions_stays(line: Line) -> None:
+    size = 6 * 1024 * 1024
+    before = line.start("udp://127.0.0.1:0", receive_buffer=size)
+    (first,) = before.datagram_sockets
+    in_force = first.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert first.receive_buffer == in_force
+    after = line.start("udp://127.0.0.1:0")
+    assert [one.receive_buffer for one in after.datagram_sockets] == [in_force]
+
+
 def test_both_datagrams_and_connections_go_along(line: Line) -> None:
     binds = ["udp://127.0.0.1:0", "127.0.0.1:0", "udp://[::1]:0"]
     before = line.start(binds)
@@ -285,6 +296,13 @@ def talk_nonsense(channel: Channel) -> None:
         channel.receive(SECONDS)
 
 
+def nest(channel: Channel) -> None:
+    """Send JSON that no parser likes."""
+    channel._sock.sendall(b"[" * 60000 + b"\n")
+    with pytest.raises(GoneError):
+        channel.receive(SECONDS)
+
+
 def want_what_is_not_there(channel: Channel) -> None:
     """Take a number too high."""
     take_all(channel)
@@ -302,7 +320,7 @@ def be_of_another_age(channel: Channel) -> None:
 @pytest.mark.parametrize(
     "fail",
     [
-        leave_at_once, leave_after_hello, leave_with_descriptors, talk_nonsense,
+        leave_at_once, leave_after_hello, leave_with_descriptors, talk_nonsense, nest,
         want_what_is_not_there, be_of_another_age,
     ],
 )  # fmt: skip
@@ -385,6 +403,22 @@ def is_in_epoll(thread: threading.Thread) -> bool:
     return where == "0" or "poll" in where
 
 
+def test_one_that_cannot_be_let_in_does_not_keep_the_server_busy(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    line.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as successor:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            successor.connect(str(line.path))
+            wait_until(lambda: "nobody can be let in" in caplog.text, what="the trouble")
+            time.sleep(0.1)  # it looks again in a second
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("nobody can be let in") < 3
+
+
 # --- a drain in between --------------------------------------------------------------------
 
 
@@ -462,8 +496,8 @@ PATH = {"role": "handover", "asked": "", "worker": None, "owned": True, "file": 
         ([HELLO], "whoever listens there has ended the talk"),
         ([HELLO, ECHO], "whoever listens there has ended the talk"),
         ([{"refused": "it is ending"}], "refused: it is ending"),
-        ([{"protocol": 9}], "is no server of ours"),
-        ([{**HELLO, "listeners": 0}], "is no server of ours"),
+        ([{"protocol": 9}], "does not hand over"),
+        ([{**HELLO, "listeners": 0}], "does not hand over"),
         ([{**HELLO, "listeners": 1}, ECHO], "it offers no path"),
         ([HELLO, {**ECHO, "role": "x"}], "a listener without its descriptor"),
     ],
@@ -490,9 +524,47 @@ def test_one_before_that_is_killed_when_told_is_replaced(line: Line) -> None:
         assert server.listeners[0].owned
 
 
+def test_one_before_that_hangs_when_told_leaves_later(
+    line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears that the new one serves whenever it goes on, and does not believe it dead."""
+    monkeypatch.setattr(take, "LEAVE_SECONDS", 0.05)
+    echo = f"unix:{tmp_path}/echo"
+    before = line.start(echo)
+    goes_on = threading.Event()
+    offer = give.Giver._offer
+
+    def offer_and_hang(giver: give.Giver, channel: Channel) -> set[int]:
+        receive = channel.receive
+
+        def hang(timeout: float | None) -> dict[str, Any]:
+            goes_on.wait(SECONDS)
+            return receive(timeout)
+
+        monkeypatch.setattr(channel, "receive", hang)
+        return offer(giver, channel)
+
+    monkeypatch.setattr(give.Giver, "_offer", offer_and_hang)
+    after = line.start(echo)
+    monkeypatch.setattr(give.Giver, "_offer", offer)
+    assert before.is_serving()
+    assert [one.owned for one in after.listeners] == [False]
+    third = line.call()  # it waits for its turn
+    goes_on.set()
+    assert before.wait(SECONDS)
+    wait_until(lambda: after.listeners[0].owned, what="the new one's own listener")
+    assert say_hello(third)["listeners"] == 2
+    third.close()
+    wait_until(lambda: not after._lent, what="the end of that talk")
+    with connect(echo) as peer:
+        assert exchange(peer, b"x") == b"x"
+    assert after.stop(SECONDS)
+    assert not (tmp_path / "echo").exists()
+
+
 def test_an_echo_server_at_the_path_is_no_server_to_replace(
     line: Line, make_server: MakeServer
 ) -> None:
     make_server(f"unix:{line.path}")
-    with pytest.raises(StartError, match="is no server of ours"):
+    with pytest.raises(StartError, match="does not hand over"):
         line.start()

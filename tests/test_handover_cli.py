@@ -7,11 +7,13 @@ the two, step by step: test_handover.py.)
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import urllib.request
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -275,3 +277,36 @@ def test_another_user_gets_nothing() -> None:
         goes_on(before)
         _, said = before.end(signal.SIGTERM)
     assert [one for one in said if "handover refused to process" in one]
+
+
+def test_a_server_without_a_free_descriptor_can_be_replaced(tmp_path: Path) -> None:
+    """A restart is how its limit is raised."""
+    options = pair(tmp_path / "path", "--threads=1")
+    with serving(*options) as before, ExitStack() as stack:
+        pid = before.process.pid
+        most = len(os.listdir(f"/proc/{pid}/fd")) + 5
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+        clients = []
+        for _ in range(7):
+            with suppress(ConnectionError):  # one for which there was no descriptor
+                clients.append(stack.enter_context(before.connect()))
+        wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) == most, what="all descriptors taken")
+        with serving(*options) as after:
+            assert after.addresses == before.addresses
+            for client in clients:
+                client.close()
+            assert ended(before)[0] == 0
+            goes_on(after)
+
+
+def test_a_successor_with_too_few_descriptors_says_so(tmp_path: Path) -> None:
+    options = [*pair(tmp_path / "path"), *(f"--bind=127.0.0.{i}:0" for i in range(2, 40))]
+    with serving(*options) as before:
+        done = subprocess.run(
+            ["prlimit", "--nofile=30:30", *COMMAND, "serve", *options],
+            capture_output=True, text=True, env=environment(), timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 4
+        reason = f"fastecho serve: --handover unix:{tmp_path}/path: too many open files\n"
+        assert done.stderr == reason
+        goes_on(before)

@@ -112,7 +112,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "handover.take": {
         "_version", "address", "config", "errors", "handover.offers", "handover.wire", "inherited",
-        "server",
+        "server", "signals",
     },
     "handover.wire": set(),
     "hole": {"config", "errors", "listener", "opening"},

@@ -12,12 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import assert_refused
+from commands import COMMAND, DEADLINE, assert_refused, environment
 from commands import run as command
 from conftest import MakeServer
 from load_servers import exact, hold, serving
@@ -123,7 +124,7 @@ def sends(data: bytes) -> Callable[[socket.socket], None]:
     return handler
 
 
-@pytest.mark.parametrize("line", [0, 2, 50, 94])
+@pytest.mark.parametrize("line", [0, 1, 2, 50, 94])
 def test_a_download_may_begin_by_any_line(line: int) -> None:
     with serving(sends(chargen(100_000, 74 * line))) as served:
         result = run(Plan(address_of(served), download=True, connections=2, duration=0.2))
@@ -370,6 +371,28 @@ def test_the_command_starts_the_right_server(way: str, tmp_path: Path) -> None:
 )
 def test_the_command_refuses_what_needs_messages(words: list[str], sentence: str) -> None:
     assert_refused(command("bench", "localhost:9", "--upload", *words), 2, sentence)
+
+
+@pytest.mark.parametrize("way", ["upload", "download"])
+def test_a_load_that_slept_divides_by_the_time_that_it_took(
+    make_server: MakeServer, way: str
+) -> None:
+    """What moved by when it woke counts, so the time until then does as well."""
+    server = make_server(service="discard" if way == "upload" else "chargen")
+    words = ["bench", server.address, f"--{way}", "-c2", "-d0.5", "--interval=0.1", "--jsonl"]
+    with subprocess.Popen(
+        [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)  # past the end of the window
+        process.send_signal(signal.SIGCONT)
+        lines += process.communicate(timeout=DEADLINE)[0].splitlines()
+    data = json.loads(lines[-1])
+    assert data["elapsed_s"] > 0.8
+    assert data["bytes_per_s"] == pytest.approx(data["bytes"] / data["elapsed_s"], rel=1e-6)
 
 
 # --- another server ---------------------------------------------------------------------------

@@ -51,6 +51,29 @@ def test_it_is_ready_when_it_serves(name: str, tmp_path: Path) -> None:
         assert "STOPPING=1" in heard.until("STOPPING")
 
 
+def test_an_address_that_is_no_text_does_not_keep_it_from_being_ready(
+    hears: Manager, tmp_path: Path
+) -> None:
+    bind = os.fsdecode(os.fsencode(f"--bind=unix:{tmp_path}/") + b"\xff")
+    with serving(bind, env={"NOTIFY_SOCKET": hears.address}) as server:
+        said = fields(hears.message())
+        assert said["READY"] == "1"
+        assert f"{tmp_path}/\\udcff; " in said["STATUS"]
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
+def test_many_addresses_make_no_message_that_systemd_ignores(hears: Manager) -> None:
+    """Its buffer is NOTIFY_BUFFER_MAX, 4,096 bytes; what is longer is no message."""
+    binds = [f"--bind=127.0.0.{i}:0" for i in range(1, 251)]
+    with serving(*binds, env={"NOTIFY_SOCKET": hears.address}) as server:
+        message = hears.message()
+        assert len(message) < 2048
+        first, second = server.addresses[:2]
+        assert fields(message)["STATUS"].startswith(f"listening on {first}, {second}, ")
+        assert fields(message)["STATUS"].endswith(" more; 0 connections")
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
 def test_a_drain_says_how_many_are_left_and_asks_for_time(hears: Manager) -> None:
     # The connection lasts until the client has gone.
     options = ["--graceful-timeout=20", "--drain-idle=20", "--threads=1"]

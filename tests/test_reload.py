@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,32 @@ def test_a_fault_that_fits_the_next_start_only_changes_nothing(file: Path) -> No
         assert lines[-1].startswith("fastecho: drained: connections 2, ")
 
 
+@pytest.mark.parametrize("next_service", ["chargen", "echo"])
+def test_a_limit_that_does_not_fit_the_service_changes_nothing(
+    file: Path, next_service: str
+) -> None:
+    file.write_text(f'{BIND}service = "chargen"\n')
+    with serving(f"--config={file}") as server, server.connect() as inside:
+        started(server)
+        assert said(server) == "fastecho: service: chargen"
+        assert recv_exactly(inside, 2) == b" !"
+        file.write_text(
+            f'{BIND}service = "{next_service}"\nfirst_byte_timeout = 1\nmax_connections = 1\n'
+        )
+        server.process.send_signal(signal.SIGHUP)
+        line = said(server)
+        assert line.startswith("fastecho: error: nothing reloaded: ")
+        assert "first_byte_timeout 1.0 would end those that only read, which " in line
+        if next_service != "chargen":
+            text = "fastecho: warning: service changes at the next start only"
+            assert said(server) == text
+        with server.connect() as second:
+            assert recv_exactly(second, 2) == b" !"
+        assert recv_exactly(inside, 2) == b'"#'
+        inside.close()
+        assert server.end(signal.SIGTERM)[0] == 0
+
+
 def test_the_log_level_is_taken_over(file: Path) -> None:
     with serving(f"--config={file}") as server:
         started(server)
@@ -223,3 +250,14 @@ def test_a_signal_before_the_server_waits_for_signals_is_made_up_for(file: Path)
                 assert process.wait(DEADLINE) == 0
         finally:
             process.kill()
+
+
+def test_a_reload_that_comes_while_the_command_ends_does_not_kill_it(tmp_path: Path) -> None:
+    file = tmp_path / "fastecho.toml"
+    file.write_text("")
+    with serving("--bind=127.0.0.1:0", f"--config={file}", "--log-level=error") as server:
+        server.process.send_signal(signal.SIGTERM)
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.001)
+        assert server.process.returncode == 0

@@ -137,6 +137,62 @@ def test_the_successor_starts_as_root_and_drops_as_well(folder: Path) -> None:
 
 @ROOT
 @NOBODY
+def test_files_that_are_taken_over_become_the_users_as_well(of_root: Path) -> None:
+    options = [f"--bind=unix:{of_root}/echo", f"--handover=unix:{of_root}/path"]
+    with serving(*options) as first, serving(*options, "--user=nobody") as second:
+        assert first.process.wait(DEADLINE) == 0
+        user = pwd.getpwnam("nobody").pw_uid
+        assert {one.stat().st_uid for one in of_root.iterdir()} == {user}
+        code, said = second.end(signal.SIGTERM)
+    assert code == 0
+    for name in ("echo", "path"):
+        sentence = f"unix:{of_root}/{name} will stay at the end: its directory is not the user's"
+        assert f"fastecho: warning: {sentence}" in said
+
+
+@ROOT
+def test_a_file_that_leads_elsewhere_is_not_given_away(of_root: Path) -> None:
+    """Whoever may write to the folder could have put a link to root's own file there."""
+    of_another, of_server = of_root / "another", of_root / "socket"
+    of_another.touch()
+    of_server.touch()
+    found = of_server.stat()
+    of_server.unlink()
+    os.link(of_another, of_server)
+    script = (
+        "import sys, encodings.ascii; from fastecho.rights import drop, look_up\n"
+        "drop(look_up('12345:1', None, '', ''), '', [(sys.argv[1], *map(int, sys.argv[2:]))])\n"
+    )
+    inode = [str(found.st_dev), str(found.st_ino)]
+    subprocess.run([COMMAND[0], "-c", script, str(of_server), *inode], check=True)
+    assert of_another.stat().st_uid == 0
+
+
+@ROOT
+def test_groups_that_the_user_is_not_in_are_left_or_told() -> None:
+    """Who is the user already may still have groups of whoever started it."""
+    script = (
+        "import os; from fastecho.rights import Identity, drop\n"
+        "os.setgroups([4, 5]); os.setresgid(1, 1, 1); os.setresuid(12345, 12345, 12345)\n"
+        "drop(Identity('me', 12345, 1, [1, 4]), '--user', [])\n"
+    )
+    done = subprocess.run(
+        [COMMAND[0], "-c", script], capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
+    reason = "--user me: only root may become another user, or leave a group"
+    assert reason in done.stderr
+    script = (
+        "import os; from fastecho.rights import Identity, what_is_left\n"
+        "os.setgroups([4, 5]); print(what_is_left(Identity('me', 0, 0, [4])))\n"
+    )
+    done = subprocess.run(
+        [COMMAND[0], "-c", script], capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
+    assert "Groups" in done.stdout
+
+
+@ROOT
+@NOBODY
 @pytest.mark.parametrize("model", ["blocking", "socketserver", "epoll", "asyncio", "callbacks"])
 def test_models_drop_as_well(model: str) -> None:
     with serving(f"--model={model}", "--user=nobody") as server:
@@ -163,8 +219,8 @@ from fastecho.cli import _rights, main
 known = set()
 drop = _rights.Rights.drop
 
-def dropped(self, listeners):
-    drop(self, listeners)
+def dropped(self, files):
+    drop(self, files)
     known.update(sys.modules)
 
 _rights.Rights.drop = dropped

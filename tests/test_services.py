@@ -237,6 +237,18 @@ def test_a_reader_that_stops_is_idle(make_server: MakeServer, join: Join) -> Non
     assert is_reset(peer)
 
 
+def test_what_the_kernel_would_still_take_keeps_nobody_from_being_idle(
+    make_server: MakeServer, join: Join
+) -> None:
+    server = make_server(service="chargen", idle_timeout=0.25, send_buffer=4 * MEGABYTE)
+    join(server, receive_buffer=65536)
+    wait_until(lambda: server.stats().bytes_out > 0)
+    # Until here it sent as epoll told; the third of the buffer that is free then stays free.
+    wait_until(lambda: iterations_at_rest(server) == 0, what="rest")
+    sent = server.stats().bytes_out
+    expect_stats(server, ended_by_idle_timeout=1, bytes_out=sent)
+
+
 def test_a_slow_reader_is_not_idle(make_server: MakeServer, join: Join) -> None:
     server = make_server(service="chargen", idle_timeout=0.25)
     peer = join(server, receive_buffer=65536)

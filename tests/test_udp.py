@@ -302,9 +302,11 @@ def test_an_inherited_socket_of_both_families_is_guarded_for_both(make_server: M
 
 @pytest.mark.parametrize("host", ["127.255.255.255", "224.0.0.1", "::ffff:224.0.0.1"])
 def test_an_inherited_socket_of_many_machines_is_refused(host: str) -> None:
-    with open_socket(host) as given:
-        with pytest.raises(StartError, match=r"is not an address of one machine"):
-            fastecho.Server(f"fd://{given.fileno()}").start()
+    with (
+        open_socket(host) as given,
+        pytest.raises(StartError, match=r"is not an address of one machine"),
+    ):
+        fastecho.Server(f"fd://{given.fileno()}").start()
 
 
 def test_refusals_on_an_inherited_socket_do_not_wake_the_server_for_ever(

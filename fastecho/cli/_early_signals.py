@@ -54,6 +54,14 @@ class EarlySignals:
             self.hangup_raises = False
             raise Stopped
 
+    def end(self) -> None:
+        """The exit code is decided: from here on SIGHUP only asks for what cannot be had any more.
+
+        Python puts the default back when it ends, and that would kill.
+        """
+        if not self._hangup_ends and signal.getsignal(signal.SIGHUP) is self:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     def release(self) -> None:
         """Raise Stopped from now on, and at once if a signal was held back."""
         self.held = False

@@ -14,7 +14,6 @@ from fastecho.setting import Setting
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from fastecho.cli._log import Log
     from fastecho.config import Merged
@@ -82,8 +81,8 @@ class Rights:
         with suppress(OSError):  # before Linux 3.5
             forbid_gains()
 
-    def drop(self, listeners: Sequence[Any]) -> None:
-        """Become the user, if there is one; the files of these listeners become that user's.
+    def drop(self, files: Sequence[tuple[str, int, int]]) -> None:
+        """Become the user, if there is one; these files of Unix sockets become that user's.
 
         Raises:
             StartError: it is not allowed, or something is left.
@@ -96,7 +95,7 @@ class Rights:
 
         for name in LATE:
             import_module(name)
-        stay = drop(self.identity, self._label, listeners)
+        stay = drop(self.identity, self._label, files)
         self._log.say(
             "info", f"user {self.identity.user}, group {self.identity.group}, no capabilities"
         )

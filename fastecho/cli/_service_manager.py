@@ -19,7 +19,7 @@ from fastecho.notify import monotonic_usec, take_notifier, take_watchdog
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fastecho.cli._log import Log
     from fastecho.server import Server
@@ -33,6 +33,8 @@ DRAIN_SECONDS = 1.0
 EXTEND_USEC = 10_000_000
 """What a drain asks for each time, beyond the unit's TimeoutStopSec=; its own deadline holds."""
 JOIN_SECONDS = 2.0
+SHOWN = 1000
+"""Bytes of addresses in a status: systemd ignores a message of more than 4,096."""
 
 
 class ServiceManager:
@@ -147,7 +149,19 @@ def _status_of(server: Server) -> str:
     count = server.stats().connections_open
     connections = f"{count} connection{'' if count == 1 else 's'}"
     if server.is_ready():
-        return f"listening on {', '.join(server.addresses)}; {connections}"
+        return f"listening on {_shown(server.addresses)}; {connections}"
     if server.is_ending():
         return f"draining: {connections} left"
     return f"about to drain: {connections}"
+
+
+def _shown(addresses: Sequence[str]) -> str:
+    """Return the addresses in a line, as many as have room."""
+    shown, room = 0, SHOWN
+    for address in addresses:
+        room -= len(f", {address}".encode(errors="backslashreplace"))
+        if room < 0:
+            break
+        shown += 1
+    more = len(addresses) - shown
+    return ", ".join(addresses[:shown]) + (f" and {more} more" if more else "")

@@ -16,21 +16,22 @@ from fastecho.cli import _handover
 from fastecho.cli._cpus import usable_cpus
 from fastecho.cli._early_signals import EarlySignals, HungUp, Stopped
 from fastecho.cli._rights import GROUP, USER, Rights
+from fastecho.cli._warnings import without_effect
 from fastecho.config import format_toml, merge
 from fastecho.errors import ConfigError, FastechoError, StartError
 from fastecho.logs import LEVELS
 from fastecho.models import NAMES
-from fastecho.setting import UDP_BIND, Setting
+from fastecho.setting import Setting
 from fastecho.settings import SETTINGS
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from fastecho.cli._log import Log
     from fastecho.cli._service_manager import ServiceManager
-    from fastecho.config import Config, Merged
+    from fastecho.config import Merged
     from fastecho.handover.part import Handover
     from fastecho.metrics import MetricsServer
     from fastecho.server import Server
@@ -73,7 +74,7 @@ METRICS = Setting(
     "address",
     None,
     "answer HTTP here: /metrics for Prometheus, /healthz, and /readyz, which says 503 while the "
-    "server drains; HOST:PORT, [::1]:PORT or unix:PATH (needs fastecho[metrics])",
+    "server drains; HOST:PORT, [::1]:PORT, unix:PATH or systemd:NAME (needs fastecho[metrics])",
     unset="none",
     metavar="ADDRESS",
 )
@@ -302,6 +303,7 @@ class _Serving:
             raise _start_error("cannot wait for signals", error) from None
         early.held = True
         self._totals(server, drained)
+        early.end()
         return 0 if drained else 1
 
     def _open_metrics(self, server: Server, handover: Handover) -> MetricsServer | None:
@@ -332,7 +334,9 @@ class _Serving:
         """Listen, give the rights up, accept, and only then have the server before leave."""
         others = [*(metrics.listeners if metrics is not None else ()), *handover.listeners]
         server._offers = handover.echo
-        server._on_opened = lambda opened: self.rights.drop([*opened, *others])
+        server._on_opened = lambda opened: self.rights.drop(
+            [one.file for one in (*opened, *others) if one.file is not None] + handover.files
+        )
         try:
             server.start()
         except FastechoError:
@@ -395,12 +399,14 @@ class _Serving:
         limits = {setting.name: new[setting.name] for setting in changed if setting.live}
         now = [f"{name} {'none' if value is None else value}" for name, value in limits.items()]
         try:
-            if "fault" in limits:  # first: it may not fit a setting that does not change now
+            # Either may not fit a setting that does not change now; never both: where a limit may
+            # not, there is no fault.
+            if "fault" in limits:
                 server.set_fault(limits.pop("fault"))
+            server.set_limits(**limits)
         except ConfigError as error:
             self.say("error", f"nothing reloaded: {error}")
         else:
-            server.set_limits(**limits)
             self.log.set_level(str(merged.values["log_level"]))
             if now or not changed:
                 self.say("info", f"reloaded: {', '.join(now) or 'nothing has changed'}")
@@ -442,7 +448,7 @@ class _Serving:
         self.say("info", f"threads: {server.threads}")
         if self.config.service != "echo":
             self.say("info", f"service: {self.config.service}")
-        for sentence in _without_effect(self.config, bool(server.datagram_sockets)):
+        for sentence in without_effect(self.config, server):
             self.say("warning", sentence)
         if self.takes_orders:
             self.say("warning", "with --probes, peers can order how the server behaves to them")
@@ -512,34 +518,6 @@ def tell_ready(addresses: Sequence[str], ready_fd: int, log: Log) -> None:
 def _reached_at(address: str) -> str:
     """Return HOST:PORT for an address that is listened on; that of every address has no host."""
     return f"localhost{address}" if address.startswith(":") else address
-
-
-def _without_effect(config: Config, has_udp: bool) -> Iterator[str]:
-    """Yield a sentence for each setting that was chosen and does less than it says, or nothing."""
-    for setting in SETTINGS:
-        needed = setting.needs.split(" or ") if setting.needs else []
-        if not needed or any(
-            has_udp if one == UDP_BIND else getattr(config, one) not in (None, False, "off")
-            for one in needed
-        ):
-            continue
-        if getattr(config, setting.name) != setting.check(setting.default, setting.name):
-            yield f"{setting.name} has no effect without {setting.needs}"
-    for name, limit in (("send_buffer", "wmem_max"), ("receive_buffer", "rmem_max")):
-        asked = getattr(config, name)
-        try:
-            with open(f"/proc/sys/net/core/{limit}", encoding="ascii") as file:
-                most = int(file.read())
-        except (OSError, ValueError):
-            continue  # other namespaces of the network may not show it
-        if asked is not None and asked > most:
-            yield f"{name} {asked} is cut to {most} by the kernel (net.core.{limit})"
-    import resource
-
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = config.max_connections
-    if wanted is not None and most != resource.RLIM_INFINITY and wanted >= most:
-        yield f"max_connections {wanted} needs more than the {most} descriptors of ulimit -n"
 
 
 def _start_error(what: str, error: OSError) -> StartError:

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import threading
+from contextlib import suppress
 
 from fastecho._version import __version__
 from fastecho.signals import block_signals
@@ -51,6 +52,9 @@ class Giver:
         self._server = server
         self._metrics = metrics
         self._over, self._end = os.pipe2(os.O_CLOEXEC)
+        # At most one: a successor can be let in when connections have all other descriptors.
+        self._spare: list[int] = []
+        self._keep_spare()
         self._thread = threading.Thread(target=self._run, name="fastecho-handover", daemon=True)
         self._thread.start()
 
@@ -59,8 +63,9 @@ class Giver:
         os.write(self._end, b"\0")
         self._thread.join(TALK_SECONDS)
         if not self._thread.is_alive():
-            os.close(self._over)
-            os.close(self._end)
+            for descriptor in (self._over, self._end, *self._spare):
+                os.close(descriptor)
+            self._spare.clear()
         else:  # it was broken off in the middle of a talk: a successor may be about to serve
             for one in (self._listener, *(self._metrics.listeners if self._metrics else ())):
                 one.give()
@@ -80,9 +85,13 @@ class Giver:
             except BlockingIOError:
                 continue
             except OSError as error:
+                if self._spare:  # the workers have taken all others
+                    os.close(self._spare.pop())
+                    continue
                 log.warning("handover: nobody can be let in: %s", error.strerror)
-                if waiting.poll(1000) and self._is_over():
+                if self._is_over(1.0):
                     return
+                self._keep_spare()
                 continue
             channel = Channel(sock)
             try:
@@ -90,9 +99,18 @@ class Giver:
                     return
             finally:
                 channel.close()
+                self._keep_spare()
 
-    def _is_over(self) -> bool:
-        return bool(select.select([self._over], [], [], 0)[0])
+    def _is_over(self, seconds: float) -> bool:
+        """Wait so long for close()."""
+        waiting = select.poll()
+        waiting.register(self._over, select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
+
+    def _keep_spare(self) -> None:
+        if not self._spare:
+            with suppress(OSError):
+                self._spare.append(os.dup(self._over))
 
     def _answer(self, channel: Channel, sock: socket.socket) -> bool:
         """Talk to one that came; tell whether the server is its now."""

@@ -70,6 +70,11 @@ class Handover:
         """The listener at PATH, if there is one."""
         return [] if self._path is None else [self._path]
 
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """Those of Unix sockets that become this server's once the one before has left."""
+        return [] if self._taker is None else self._taker.files
+
     def complete(self, server: Server, metrics: MetricsServer | None) -> None:
         """`server` accepts: the one before may leave; and wait for the next one.
 
@@ -79,18 +84,26 @@ class Handover:
         if self._path is None:
             return
         if self._taker is not None:
-            self._taker.serve(server, None if metrics is None else metrics.config)
-            self._taker.close()
+            config = None if metrics is None else metrics.config
+            has_left = self._taker.serve(server, config)
             taken = dict.fromkeys(str(one.address) for one in self._taker.echo.taken)
             addresses = ", ".join(taken) or "nothing"
             log.info("taken over from process %s: %s", self._taker.process, addresses)
+            if not has_left:
+                self._taker.wait_left(server, config, lambda: self._give(server, metrics))
+                return
+            self._taker.close()
+        self._give(server, metrics)
+
+    def _give(self, server: Server, metrics: MetricsServer | None) -> None:
+        assert self._path is not None
         self._giver = self._giver_class(self._path, server, metrics)
 
     def close(self) -> None:
         """End all of it."""
+        if self._taker is not None:
+            self._taker.close()
         if self._giver is not None:
             self._giver.close()
         elif self._path is not None:
             self._path.close()
-        if self._taker is not None:
-            self._taker.close()

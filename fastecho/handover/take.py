@@ -10,17 +10,20 @@ import errno
 import logging
 import os
 import socket
+import threading
+from contextlib import suppress
 
 from fastecho._version import __version__
 from fastecho.errors import StartError
 from fastecho.inherited import make_own
+from fastecho.signals import block_signals
 
 from .offers import Offer, Offers
 from .wire import PROTOCOL, Channel, GoneError, peer_of
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from fastecho.address import Address
     from fastecho.config import Config
@@ -81,6 +84,9 @@ class Taker:
         self._address = address
         self._channel = channel
         self._offers: list[Offer] = []
+        self._thread: threading.Thread | None = None
+        # The end of the talk is this one's doing.
+        self._over = False
         try:
             self._receive()
         except BaseException as error:
@@ -111,20 +117,25 @@ class Taker:
         if [one.role for one in self._offers].count("handover") != 1:
             raise ValueError("it offers no path")
 
-    def serve(self, server: Server, config_of_metrics: Config | None) -> None:
+    @property
+    def files(self) -> list[tuple[str, int, int]]:
+        """The files of what was taken."""
+        taken = [one for one in self._offers if one.taken is not None]
+        return [one.file for one in taken if one.file is not None and one.owned]
+
+    def serve(self, server: Server, config_of_metrics: Config | None) -> bool:
         """Say that `server` accepts, wait until the one before has left, and own what was taken.
 
+        Returns:
+            bool: False if it has not left yet: wait_left() is to be called.
         Raises:
             StartError: the one before refuses after all, and goes on; so `server` is to end.
         """
-        taken = [one for one in self._offers if one.taken is not None]
+        taken = [one.number for one in self._offers if one.taken is not None]
         try:
-            self._channel.send(LEAVE_SECONDS, serving=[one.number for one in taken])
-            said = self._channel.receive(LEAVE_SECONDS)
-            if "refused" in said:
-                raise StartError(0, f"--handover {self._address}: refused: {said['refused']}")
-        except GoneError:
-            log.warning("the server before, process %s, was ended before it had left", self.process)
+            with suppress(GoneError):  # that is heard as well
+                self._channel.send(LEAVE_SECONDS, serving=taken)
+            self._hear_left(LEAVE_SECONDS)
         except StartError:
             raise
         except (ValueError, OSError) as error:
@@ -133,25 +144,65 @@ class Taker:
                 self.process,
                 error,
             )
-            return
-        self._own(taken, server.config, config_of_metrics)
-        server._own()
+            return False
+        self._own(server, config_of_metrics)
+        return True
 
-    def _own(self, taken: list[Offer], config: Config, config_of_metrics: Config | None) -> None:
-        for one in taken:
-            settings = config_of_metrics if one.role == "metrics" else config
+    def wait_left(
+        self, server: Server, config_of_metrics: Config | None, then: Callable[[], object]
+    ) -> None:
+        """Wait in a thread for one before that hangs, with the talk open: it reads what was said.
+
+        If the talk ended here, it would take this one for dead, go on, and at its own end shut
+        down what both have.
+        """
+
+        def wait() -> None:
+            block_signals()  # they are the main thread's
+            try:
+                self._hear_left(None)
+            except (ValueError, OSError):
+                return  # it stays as it is
+            if not self._over:
+                self._own(server, config_of_metrics)
+                log.info("the server before, process %s, has left", self.process)
+                then()
+
+        self._thread = threading.Thread(target=wait, name="fastecho-handover", daemon=True)
+        self._thread.start()
+
+    def _hear_left(self, timeout: float | None) -> None:
+        """Return when the one before has left, or is no more."""
+        try:
+            said = self._channel.receive(timeout)
+            if "refused" in said:
+                raise StartError(0, f"--handover {self._address}: refused: {said['refused']}")
+        except GoneError:
+            if not self._over:
+                log.warning(
+                    "the server before, process %s, was ended before it had left", self.process
+                )
+
+    def _own(self, server: Server, config_of_metrics: Config | None) -> None:
+        for one in self._offers:
+            if one.taken is None or one.sock.fileno() < 0:  # this one has ended by now
+                continue
+            settings = config_of_metrics if one.role == "metrics" else server.config
             try:
                 if one.role == "handover" or settings is None:
-                    assert one.taken is not None
                     one.taken.own(one.file)
                 else:
                     make_own(one, settings)
             except OSError as error:
-                where = one.taken.address if one.taken is not None else one.asked
-                log.warning("%s keeps its socket options: %s", where, error.strerror)
+                log.warning("%s keeps its socket options: %s", one.taken.address, error.strerror)
+        server._own()
 
     def close(self) -> None:
         """End the talk, and close what was not taken."""
+        self._over = True
+        if self._thread is not None:
+            self._channel.end()
+            self._thread.join()
         self._channel.close()
         Offers(self._offers).close()
 
@@ -165,5 +216,5 @@ def _failed(address: Address, error: Exception) -> StartError:
     elif isinstance(error, OSError):
         why = (error.strerror or str(error)).lower()
     else:
-        why = f"whoever listens there is no server of ours: {error}"
+        why = f"whoever listens there does not hand over: {error}"
     return StartError(number, f"--handover {address}: {why}")

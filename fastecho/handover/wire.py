@@ -11,11 +11,13 @@ Does not live here: who says what when (give.py, take.py).
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
 import struct
 import time
+from contextlib import suppress
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -67,23 +69,28 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError):
             raise GoneError from None
 
-    def receive(self, timeout: float) -> dict[str, Any]:
-        """Return the next line.
+    def receive(self, timeout: float | None) -> dict[str, Any]:
+        """Return the next line; without a timeout, whenever it comes.
 
         Raises:
             GoneError: the other one has left without it.
             TimeoutError: it has not come in time.
             ValueError: it is not of this protocol.
+            OSError: EMFILE, a descriptor came and there was no room for it.
         """
-        deadline = time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         while b"\n" not in self._received:
             if len(self._received) > LONGEST:
                 raise ValueError(f"a line of more than {LONGEST} bytes")
-            self._sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            self._sock.settimeout(left)
             self._read()
         line, _, rest = bytes(self._received).partition(b"\n")
         self._received[:] = rest
-        said = json.loads(line)
+        try:
+            said = json.loads(line)
+        except RecursionError:
+            raise ValueError(f"a line that is nested too deep: {line[:60]!r}") from None
         if not isinstance(said, dict):
             raise ValueError(f"a line that is no object: {line[:60]!r}")
         return said
@@ -91,7 +98,7 @@ class Channel:
     def _read(self) -> None:
         room = socket.CMSG_SPACE(DESCRIPTORS_AT_A_TIME * 4)
         try:
-            data, came, _, _ = self._sock.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+            data, came, flags, _ = self._sock.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             raise GoneError from None
         for level, kind, content in came:
@@ -99,6 +106,8 @@ class Channel:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 self._descriptors += numbers
+        if flags & socket.MSG_CTRUNC:  # the kernel has dropped it
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if not data:
             raise GoneError
         self._received += data
@@ -118,6 +127,11 @@ class Channel:
             return False
         except OSError:
             return True
+
+    def end(self) -> None:
+        """Have the other one, and a thread that waits here, see the end; then close()."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End it, and close what was not taken."""

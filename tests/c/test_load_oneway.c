@@ -49,11 +49,12 @@ static void any_first_line_is_followed_in_any_pieces(void)
     static unsigned char bytes[40000];
     uint64_t seed = 3;
 
-    for (uint32_t line = 0; line < FE_CHARGEN_RING; line++) {
+    /* The last is xinetd's. */
+    for (uint32_t line = 0; line <= FE_CHARGEN_RING; line++) {
         fe_load *l = new_stream();
         fe_load_connection *c = &l->connections[0];
-        int kind = line == 1 ? FE_CHARGEN_XINETD : FE_CHARGEN_RFC; /* by "!" xinetd begins */
-        size_t start = line == 1 ? 0 : line * FE_CHARGEN_LINE, done = 0;
+        int kind = line == FE_CHARGEN_RING ? FE_CHARGEN_XINETD : FE_CHARGEN_RFC;
+        size_t start = line % FE_CHARGEN_RING * FE_CHARGEN_LINE, done = 0;
 
         for (size_t i = 0; i < sizeof(bytes); i++)
             bytes[i] = due(start + i, kind);
@@ -67,6 +68,38 @@ static void any_first_line_is_followed_in_any_pieces(void)
         }
         assert(counted(l, FE_LOAD_BYTES) == sizeof(bytes) && l->counts.described == 0);
         free_load(l);
+    }
+}
+
+/* Line 1 of the RFC and xinetd's first begin by "!": they part at one byte, and at no other. */
+static void a_stream_that_begins_as_both_is_either(void)
+{
+    static unsigned char bytes[FE_CHARGEN_FORK + 3000];
+
+    assert(memcmp(periods + FE_CHARGEN_LINE, periods + FE_CHARGEN_PERIOD, FE_CHARGEN_FORK) == 0);
+    for (size_t cut = 0; cut <= sizeof(bytes); cut += cut == FE_CHARGEN_FORK - 1 ? 1 : 83) {
+        for (int kind = 0; kind < 2; kind++) {
+            for (size_t wrong = FE_CHARGEN_FORK - 2; wrong < FE_CHARGEN_FORK + 3; wrong++) {
+                size_t start = kind == FE_CHARGEN_RFC ? FE_CHARGEN_LINE : 0;
+                fe_load *l = new_stream();
+                fe_load_connection *c = &l->connections[0];
+                int rc;
+
+                for (size_t i = 0; i < sizeof(bytes); i++)
+                    bytes[i] = due(start + i, kind);
+                bytes[wrong] = 0x80;
+                rc = cut == 0 ? 0 : fe_load_downloaded(l, c, periods, bytes, cut, 1);
+                assert(rc == (cut > wrong ? -1 : 0));
+                if (rc == 0 && cut < sizeof(bytes))
+                    assert(fe_load_downloaded(l, c, periods, bytes + cut, sizeof(bytes) - cut, 2)
+                           == -1);
+                assert(counted(l, FE_LOAD_BYTES) == wrong && counted(l, FE_LOAD_CORRUPT) == 1);
+                assert(l->counts.failures[0].offset == wrong);
+                assert(wrong == FE_CHARGEN_FORK
+                       || l->counts.failures[0].expected == due(start + wrong, kind));
+                free_load(l);
+            }
+        }
     }
 }
 
@@ -153,6 +186,7 @@ int main(void)
     fe_load_fill_periods(periods);
     what_is_acknowledged_counts_once();
     any_first_line_is_followed_in_any_pieces();
+    a_stream_that_begins_as_both_is_either();
     what_was_there_before_the_window_does_not_count();
     the_first_wrong_byte_is_told_by_its_offset();
     no_more_are_described_than_there_is_room_for();

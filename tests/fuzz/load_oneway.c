@@ -24,6 +24,11 @@ static size_t model_right(const unsigned char *bytes, size_t n, unsigned char *d
     int is_xinetd = bytes[0] == '!';
     unsigned line = is_xinetd || bytes[0] < ' ' || bytes[0] > '~' ? 0 : bytes[0] - (unsigned)' ';
 
+    /* Line 1 of the RFC has the same until its first "~", at byte 71 of the 23rd line. */
+    if (is_xinetd && n > 22 * 74 + 71 && bytes[22 * 74 + 71] == '~') {
+        is_xinetd = 0;
+        line = 1;
+    }
     for (size_t i = 0; i < n; i++) {
         *due = model_byte(is_xinetd, line + (unsigned)(i / 74), (unsigned)(i % 74));
         if (bytes[i] != *due)
@@ -37,11 +42,11 @@ static size_t model_right(const unsigned char *bytes, size_t n, unsigned char *d
 static size_t make_stream(input *in, unsigned char *stream)
 {
     unsigned start = take(in) % 128, changes;
-    int is_xinetd = start == 1;
+    int is_xinetd = start >= 95;
     size_t n = 1 + (size_t)(take_number(in, 2) % STREAM_MAX);
 
     for (size_t i = 0; i < n; i++)
-        stream[i] = model_byte(is_xinetd, (is_xinetd ? 0 : start % 95) + (unsigned)(i / 74),
+        stream[i] = model_byte(is_xinetd, (is_xinetd ? 0 : start) + (unsigned)(i / 74),
                                (unsigned)(i % 74));
     changes = take(in) % 4;
     for (unsigned i = 0; i < changes; i++) {
