@@ -195,7 +195,8 @@ def _looks_limited(result: Result) -> bool:
 def _is_usual(rate: float) -> bool:
     """Tell whether so many replies a second are near what some threads allow by default."""
     threads = round(rate / USUAL_RATE)
-    return 1 <= threads <= MOST_LIMITS and abs(rate / USUAL_RATE - threads) <= NEAR * threads
+    limit = threads * USUAL_RATE
+    return 1 <= threads <= MOST_LIMITS and abs(rate - limit) <= NEAR * limit
 
 
 def _later(result: Result) -> list[Interval]:
