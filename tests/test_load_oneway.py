@@ -326,7 +326,14 @@ def test_a_rule_about_bytes(text: str) -> None:
     rule.check_plan(Plan("localhost:9", upload=True))
     assert rule.limit == pytest.approx(1.1e9)
     assert rule.fails(saved(10**9, 0.0))
-    assert rule.shown(saved(10**9, 0.0)) == "throughput is 1,000,000,000B/s"
+    assert rule.shown(saved(10**9, 0.0)) == "throughput is 1 GB/s"
+    assert rule.text_of(4_165_119_660) == "4.165 GB/s"
+    assert [rule.text_of(n) for n in (0, 999, 1500, 2e6)] == [
+        "0 B/s",
+        "999 B/s",
+        "1.5 kB/s",
+        "2 MB/s",
+    ]
 
 
 # --- the command ------------------------------------------------------------------------------

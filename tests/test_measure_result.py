@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from fastecho._load import Histogram
+from fastecho.cli._summary import summary
 from fastecho.measure import Interval, Plan, Result
 from fastecho.measure.result import FAILURES, Generator
+from fastecho.measure.verdict import verdict
 
 # Written out again on purpose: a key that comes or goes changes the format.
 KEYS = {
@@ -67,6 +69,12 @@ def full() -> Result:
         generator=Generator(0.5, 1.25, 0.25, "it was not the limit"),
         parts=[PART],
     )  # fmt: skip
+
+
+def test_each_text_says_the_same_of_how_busy_the_load_was() -> None:
+    result = Result(Plan("a:1", duration=1), elapsed=1, generator=Generator(0.72504))
+    assert "busy 72 %" in verdict(result)
+    assert "busy 72 %" in summary(result, color=False, unicode=False, width=80)
 
 
 def test_rates_count_what_came_within_the_window() -> None:

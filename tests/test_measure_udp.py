@@ -12,7 +12,7 @@ import pytest
 from udp_paths import Rule as Behaviour
 from udp_paths import answering, change, double, echo, keep, lose, nobody, swap
 
-from fastecho import ConfigError
+from fastecho import ConfigError, Server
 from fastecho.measure import Interval, Plan, Result, Rule, find_max, run
 from fastecho.measure.compare import compare
 from fastecho.measure.datagrams import NAMES, depth_of, lines, percent_text
@@ -265,24 +265,48 @@ def test_counts_are_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rates", "lost", "hint"),
+    ("rates", "lost", "plan", "hint"),
     [
-        ((1990, 1010, 1000, 1001), 60, "a steady 1,000/s"),
-        ((3900, 2010, 2000, 1990), 90, "a steady 2,000/s"),
-        ((1990, 1010, 1000, 1001), 1, None),
-        ((1990, 1010, 1300, 700), 60, None),
-        ((1400, 1400, 1400, 1400), 60, None),
-        ((1990, 1010), 60, None),
-        ((9000, 9000, 9000, 9000), 600, None),
+        ((1990, 1010, 1000, 1001), 60, {"rate": 1100}, "came at 1,000/s"),
+        ((3900, 2010, 2000, 1990), 90, {"rate": 2500}, "came at 1,995/s"),
+        ((1700,), 3300, {"rate": 5000}, "came at 1,700/s"),
+        ((2500, 1500, 1500, 1500), 3250, {"rate": 5000}, "came at 1,500/s"),
+        ((64000, 64000, 64000), 9000, {"rate": 73000}, "came at 64,000/s"),
+        ((90000, 90000, 90000), 9000, {"rate": 99000}, None),
+        ((1990, 1010, 1000, 1001), 1, {"rate": 1100}, None),
+        ((1400, 1400, 1400, 1400), 60, {"rate": 1460}, None),
+        ((1900, 1400, 1600, 1400), 60, {"rate": 1660}, None),
+        # A closed loop waits for what is lost: its rate says nothing.
+        ((2100, 2078, 2078, 2078), 10, {}, "came at 2,078/s"),
+        ((300,), 3, {}, "came at 300/s"),
+        ((26000, 26000, 26000), 1, {}, None),
+        ((26000, 26000, 26000), 0, {}, None),
     ],
 )
-def test_a_rate_limit_is_thought_of(rates: tuple[int, ...], lost: int, hint: str | None) -> None:
+def test_a_rate_limit_is_thought_of(
+    rates: tuple[int, ...], lost: int, plan: dict[str, Any], hint: str | None
+) -> None:
     parts = [Interval(n, 1, messages=rate, lost=lost) for n, rate in enumerate(rates)]
     result = Result(
-        Plan(TARGET, duration=4), elapsed=4, messages=sum(rates), sent=sum(rates) + 4 * lost,
-        datagrams={**NOTHING, "lost": 4 * lost}, intervals=parts,
+        Plan(TARGET, duration=len(rates), **plan), elapsed=len(rates),
+        messages=sum(rates), messages_in_window=sum(rates),
+        sent=sum(rates) + len(rates) * lost, datagrams={**NOTHING, "lost": len(rates) * lost},
+        intervals=parts,
     )  # fmt: skip
-    assert (hint or "rate limit") in verdict(result) if hint else "limit," not in verdict(result)
+    said = verdict(result)
+    assert ((hint or "") in said, "looks like a rate limit" in said) == (True, hint is not None)
+    result.generator.busy = 0.95
+    assert "looks like" not in verdict(result)
+
+
+@pytest.mark.parametrize("settings", [{"timeout": 0.1, "depth": 4}, {"rate": 5000}])
+def test_the_limit_of_a_server_as_it_is_by_default_is_thought_of(settings: dict[str, Any]) -> None:
+    with Server("udp://127.0.0.1:0", threads=1) as server:
+        result = run(Plan(str(server.address), duration=0.5, connections=4, **settings))
+    assert (result.datagrams or {})["lost"] > 0
+    said = result.generator.verdict
+    assert "which looks like a rate limit for each source address" in said
+    assert "--udp-rate, 1,000 a second for each thread by default; --server udp starts" in said
 
 
 def test_replies_that_we_dropped_ourselves_are_not_the_path_s() -> None:

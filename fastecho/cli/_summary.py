@@ -17,9 +17,9 @@ from fastecho.cli._terminal import printable
 from fastecho.measure.oneway import SERVICES
 from fastecho.measure.oneway import rate_text as oneway_text
 from fastecho.measure.words import (
-    FAILURES,
     clock_text,
     counted,
+    failure_meaning,
     failure_name,
     found_text,
     reopened_text,
@@ -326,7 +326,7 @@ def _failures(run: Mapping[str, Any], paint: Paint, width: int) -> str:
         return _line("failures", paint("none", "green"))
     text = ""
     for kind, n in counts.items():
-        meaning = FAILURES.get(kind, ("", ""))[1]
+        meaning = failure_meaning(kind, udp=bool(run.get("datagrams")))
         head = f"{n:,} {printable(failure_name(kind, n))}"
         rows = _wrapped(
             "" if text else "failures", f"{head}: {meaning}" if meaning else head, width

@@ -61,7 +61,7 @@ examples:
   fastecho bench '[::1]:7777' --reconnect -t 2 -c 32 -n 100000
   fastecho bench balancer:7 --send-proxy v2 --identify
   fastecho bench --server --upload --fail-if 'throughput<1G'
-  fastecho bench udp://127.0.0.1:7777 -c 4 -p 16 -s 1400 --fail-if 'loss>0.1%'"""
+  fastecho bench --server udp -c 4 -p 16 -s 1400 --fail-if 'loss>0.1%'"""
 
 RESULTS = """\
 Each is written to FILE; without one, or with -, to standard output, and text for people
@@ -122,8 +122,9 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         const="tcp",
         metavar="KIND",
         help="start `fastecho serve` on a free port of 127.0.0.1 for the run, and end it; there is "
-        "no HOST:PORT then. KIND udp: over UDP, without the limit for each source address "
-        "(--udp-rate none)",
+        "no HOST:PORT then. KIND is tcp, which is the default, or udp: over UDP, without the limit "
+        "for each source address (--udp-rate none). With --upload and --download it has the "
+        "service that they need: discard, chargen",
     )
     group.add_argument(
         "--cluster",

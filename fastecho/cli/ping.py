@@ -165,7 +165,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="RULE",
         help="exit code 3 if this is true at the end; may be repeated: 'p99>2ms', 'max>100ms', "
-        "'lost>3', 'failures>0', 'connect.p99>5ms', over UDP 'loss>1%%', 'duplicates>0'",
+        "'lost>3', 'failures>0', 'connect.p99>5ms', over UDP 'loss>1%%', 'duplicates>0', "
+        "'reordered>0'",
     )
 
 

@@ -20,8 +20,15 @@ from ._graphs import by_percentile, graphs
 from ._style import CHART
 from .datagrams import lines
 from .result import FAILURES, Result
-from .words import FAILURES as WORDS
-from .words import clock_text, counted, failure_name, found_text, reopened_text, replies_text
+from .words import (
+    clock_text,
+    counted,
+    failure_meaning,
+    failure_name,
+    found_text,
+    reopened_text,
+    replies_text,
+)
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
@@ -288,9 +295,10 @@ def _failures(run: _Run) -> str:
     counts = {kind: run.result.failures[kind] for kind in FAILURES if run.result.failures[kind]}
     if not counts:
         return "<h3>Failures</h3>\n<p>No message and no connection failed.</p>"
+    udp = run.result.plan.udp
     rows = "".join(
         f"<tr><th scope='row'>{failure_name(kind, n)}</th><td class='bad'>{n:,}</td>"
-        f"<td style='text-align:left'>{WORDS[kind][1]}</td></tr>\n"
+        f"<td style='text-align:left'>{failure_meaning(kind, udp=udp)}</td></tr>\n"
         for kind, n in counts.items()
     )
     text = f"<h3>Failures</h3>\n<div class='scroll'><table><tbody>{rows}</tbody></table></div>"

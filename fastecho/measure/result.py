@@ -169,7 +169,8 @@ class Generator:
     def __init__(
         self, busy: float = 0.0, cpu: float = 0.0, spin: float = 0.0, verdict: str = ""
     ) -> None:
-        self.busy = busy
+        # As in a file: every text rounds the same number then.
+        self.busy = round(busy, 4)
         self.cpu = cpu
         self.spin = spin
         self.verdict = verdict
@@ -177,7 +178,7 @@ class Generator:
     def to_json(self) -> dict[str, Any]:
         """Return the values with units in their keys."""
         return {
-            "busy": round(self.busy, 4),
+            "busy": self.busy,
             "cpu_s": round(self.cpu, 6),
             "spin_s": round(self.spin, 6),
             "verdict": self.verdict,

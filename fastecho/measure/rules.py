@@ -37,6 +37,7 @@ _HISTOGRAMS = {
 }
 _RATES = {"rate": ("", "/s"), "throughput": ("", "/s", "B/s")}
 """What counts a second, and the units that may be written."""
+_BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 DATAGRAMS = ("duplicates", "reordered", "foreign", "not_sent")
 """Counts that only datagrams have."""
 _FIGURES = (*(f"p{percent:g}" for percent in PERCENTILES), "max", "mean")
@@ -189,6 +190,8 @@ class Rule:
         if self.metric == "loss":
             return f"{value:.6g}%"
         if not self._histogram:
+            if self.metric == "throughput":
+                return _bytes_per_second(value)
             return f"{value:,.0f}{_RATES.get(self.metric, ('',))[-1]}"
         for unit, size in (("s", 1.0), ("ms", 1e-3)):
             if value >= size:
@@ -200,3 +203,9 @@ class Rule:
 
     def __repr__(self) -> str:
         return f"Rule({self.text!r})"
+
+
+def _bytes_per_second(value: float) -> str:
+    """Return a throughput with four digits and its unit, of decimal thousands."""
+    size, unit = next((pair for pair in _BYTES if value >= pair[0]), (1.0, "B"))
+    return f"{value / size:.4g} {unit}/s"

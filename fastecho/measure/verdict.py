@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .plan import Plan
-    from .result import Result
+    from .result import Interval, Result
 
 __all__ = ["BUSY", "MET", "met_rate", "no_echo", "verdict", "wrong_bytes"]
 
@@ -37,12 +37,19 @@ HELD = 0.01
 """Share of all messages from which on those that waited for a connection are spoken of."""
 USUAL_RATE = 1000
 """Datagrams a second that a fastecho server answers a source address by default, in each thread."""
-MOST_LIMITS = 4
-"""So many threads' limits together are told from other rates."""
+MOST_LIMITS = 64
+"""So many threads' limits together are thought of."""
+NEAR = 0.15
+"""A rate of replies that is off by less is taken for that of a limit."""
 STEADY = 0.05
 """Rates that differ by less are the same."""
+BURST = 1.2
+"""A first interval with so many times the replies of the later ones was a limit's burst."""
 NOTABLE_LOSS = 0.5
-"""Percent of loss from which on a rate limit is thought of."""
+"""Percent of loss from which on a limit is thought of."""
+WAITING = 0.25
+"""Share of a closed loop's time, spent waiting for what was lost, from which on a limit is thought
+of whatever the loss: each keeps its place for the timeout, and a limit recovers meanwhile."""
 LATE = 50e3
 """Nanoseconds at the median from which on it is said that the generator sent late."""
 
@@ -153,30 +160,69 @@ def _about_datagrams(result: Result) -> list[str]:
             f"{counted(counts['overflows'], 'reply was', 'replies were')} dropped in our own "
             "receive buffers: that loss is the generator's, not the path's"
         )
-    if (limit := _usual_limit(result)) is not None:
+    if _looks_limited(result):
+        rate = _later_rate(result) or result.messages_per_s
         said.append(
-            f"replies came at a steady {limit:,}/s beside losses: a rate limit, it seems, as a "
-            f"fastecho server has for each source address ({USUAL_RATE:,}/s and thread, --udp-rate)"
+            f"replies came at {rate:,.0f}/s beside losses, which looks like a rate limit for each "
+            f"source address at the server (fastecho's own is --udp-rate, {USUAL_RATE:,} a second "
+            "for each thread by default; --server udp starts one without)"
         )
     return said
 
 
-def _usual_limit(result: Result) -> int | None:
-    """Return the rate of replies if it looks like the one that our server allows by default.
+def _looks_limited(result: Result) -> bool:
+    """Tell whether losses and the rate of replies look like a server's limit for our address.
 
-    From the third second on: a burst of a second is allowed before.
+    That is a guess: a path that loses as much can look the same. It is not made of what our own
+    receive buffers dropped, nor where the generator itself was the limit.
     """
+    counts = result.datagrams or {}
+    lost = counts["lost"] - counts["overflows"]
+    if lost <= 0 or not result.messages or result.generator.busy >= BUSY:
+        return False
+    plan = result.plan
+    if plan.rate is None:
+        places = plan.connections * plan.depth
+        waited = lost * plan.timeout / (places * result.elapsed) if result.elapsed else 0.0
+        if waited >= WAITING:
+            return True
     if (result.lost_percent or 0.0) < NOTABLE_LOSS:
-        return None
-    later = [one for one in result.intervals if one.start >= 2 and one.elapsed >= 0.5]
+        return False
+    rates = (result.messages_per_s, _later_rate(result))
+    return any(rate is not None and _is_usual(rate) for rate in rates) or _began_with_burst(result)
+
+
+def _is_usual(rate: float) -> bool:
+    """Tell whether so many replies a second are near what some threads allow by default."""
+    threads = round(rate / USUAL_RATE)
+    limit = threads * USUAL_RATE
+    return 1 <= threads <= MOST_LIMITS and abs(rate - limit) <= NEAR * limit
+
+
+def _later(result: Result) -> list[Interval]:
+    """Return the intervals in which a burst of a second, which a limit allows, is over."""
+    return [one for one in result.intervals if one.start >= 2 and one.elapsed >= 0.5]
+
+
+def _later_rate(result: Result) -> float | None:
+    """Return the replies a second when a burst was over; None of a short run."""
+    later = _later(result)
     if len(later) < 2:
         return None
-    rate = sum(one.messages for one in later) / sum(one.elapsed for one in later)
-    limit = round(rate / USUAL_RATE) * USUAL_RATE
-    steady = all(abs(one.messages_per_s - rate) < STEADY * rate for one in later)
-    if 0 < limit <= MOST_LIMITS * USUAL_RATE and steady and abs(rate - limit) < STEADY * limit:
-        return limit
-    return None
+    return sum(one.messages for one in later) / sum(one.elapsed for one in later)
+
+
+def _began_with_burst(result: Result) -> bool:
+    """Tell whether replies came at a higher rate at first, and at a steady one from then on.
+
+    Sockets may be spread unevenly over a server's threads: not all reach their limit then, and
+    the rate is no multiple of it.
+    """
+    rate = _later_rate(result)
+    if not rate:
+        return False
+    steady = all(abs(one.messages_per_s - rate) < STEADY * rate for one in _later(result))
+    return steady and result.intervals[0].messages_per_s >= BURST * rate
 
 
 def _ended_early(result: Result) -> list[str]:

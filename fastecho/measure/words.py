@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
-    "FAILURES", "clock_text", "counted", "extra_text", "failure_name", "found_text",
-    "reopened_text", "replies_text",
+    "FAILURES", "clock_text", "counted", "extra_text", "failure_meaning", "failure_name",
+    "found_text", "reopened_text", "replies_text",
 ]  # fmt: skip
 
 FAILURES = {
@@ -26,11 +26,13 @@ FAILURES = {
     "extra_bytes": ("bytes too many", "nothing was due"),
     "reset": ("reset", "connections that the server ended by RST"),
     "closed": ("closed", "connections that the server ended by FIN"),
-    "refused": ("refused", "connects that nobody accepted; over UDP, ICMP says so"),
+    "refused": ("refused", "connects that nobody accepted"),
     "connect_timed_out": ("connects timed out", "no answer to a connect"),
     "other": ("other", "connections that ended by another error"),
 }
 """Each kind of failure: its name, and what happened."""
+_OVER_UDP = {"refused": "ICMP says that nothing listens there"}
+"""What is another thing without connections."""
 
 _ONE = {"extra_bytes": "byte too many", "connect_timed_out": "connect timed out"}
 """Names that are others for a single one."""
@@ -50,6 +52,12 @@ def failure_name(kind: str, number: int) -> str:
     """Return what so many failures of a kind are called; an unknown kind by its own name."""
     plural = FAILURES[kind][0] if kind in FAILURES else kind
     return _ONE.get(kind, plural) if number == 1 else plural
+
+
+def failure_meaning(kind: str, *, udp: bool) -> str:
+    """Return what happened, over UDP or over TCP; of an unknown kind nothing."""
+    usual = FAILURES.get(kind, ("", ""))[1]
+    return _OVER_UDP.get(kind, usual) if udp else usual
 
 
 def replies_text(messages: int, elapsed: float, loop: str) -> str:
