@@ -25,6 +25,7 @@ cdef extern from "<sys/socket.h>" nogil:
     cmsghdr *CMSG_NXTHDR(msghdr *m, cmsghdr *c)
     size_t CMSG_LEN(size_t n)
     size_t CMSG_SPACE(size_t n)
+    size_t CMSG_SPACE(size_t n)
 
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -127,6 +128,20 @@ cdef inline void control_read(msghdr *m, fe_datagram *d) noexcept nogil:
             end += size
         c = following
     m.msg_controllen = end - <unsigned char *>m.msg_control
+
+
+cdef inline void control_segments(msghdr *m, size_t beside, size_t size) noexcept nogil:
+    """The message is a train, to be sent in segments of that size; `beside`: bytes of what else is
+    beside it. There is room behind it."""
+    cdef uint16_t segment = <uint16_t>size
+    cdef cmsghdr *c
+    beside = (beside + sizeof(size_t) - 1) & ~(sizeof(size_t) - 1)
+    c = <cmsghdr *>(<unsigned char *>m.msg_control + beside)
+    c.cmsg_level = SOL_UDP
+    c.cmsg_type = UDP_SEGMENT
+    c.cmsg_len = CMSG_LEN(sizeof(segment))
+    memcpy(CMSG_DATA(c), &segment, sizeof(segment))
+    m.msg_controllen = beside + CMSG_SPACE(sizeof(segment))
 
 
 cdef inline void control_single(msghdr *m) noexcept nogil:

@@ -35,6 +35,18 @@ cdef struct DatagramSocket:
     int worker
 
 
+cdef struct Reply:
+    # How many datagrams it is, and the bytes of each but the last, which may have less.
+    size_t count
+    size_t unit
+    # Bytes of all.
+    size_t size
+    # Bytes beside it, without the size of a train's segments.
+    size_t control
+    # Where its parts begin; NULL: it came as a train, and is one part.
+    iovec *parts
+
+
 cdef struct Datagrams:
     # DATAGRAM_BATCH of DATAGRAM_STRIDE bytes each.
     unsigned char *bytes
@@ -44,8 +56,11 @@ cdef struct Datagrams:
     unsigned char names[DATAGRAM_BATCH][NAME_SIZE]
     unsigned char control[DATAGRAM_BATCH][CONTROL_SIZE]
     mmsghdr replies[DATAGRAM_BATCH]
-    # Of each reply prefix, payload and suffix, or the payload alone; in both cases from [3 * i].
+    Reply about[DATAGRAM_BATCH]
+    # Of each datagram prefix, payload and suffix, or the payload alone, one behind the other.
     iovec parts[3 * DATAGRAM_BATCH]
+    # Until then no replies are put together to trains, on the monotonic clock: one was refused.
+    uint64_t single_until_ns
     # The sockets are in the worker's epoll; or out of it until the timer expires.
     bint is_watching
     fe_timer timer

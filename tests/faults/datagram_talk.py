@@ -23,10 +23,11 @@ def send_datagrams(address: str, dice: random.Random, prefix: bytes) -> list[str
     wrong = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(QUIET)
-        due = {
-            prefix + data for data in (dice.randbytes(dice.randint(8, 2000)) for _ in range(COUNT))
-        }
-        for one in due:
+        # Some leave in trains: those of one size.
+        sizes = dice.choice([[64], [700, 700, 300], range(8, 2001)])
+        sent = [prefix + dice.randbytes(dice.choice(sizes)) for _ in range(COUNT)]
+        due = set(sent)
+        for one in sent:
             sock.sendto(one[len(prefix) :], place)
         try:
             while due:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,28 @@ def test_a_train_comes_back_where_the_way_back_takes_smaller_packets(rig: Rig) -
     replies = asked(client, server.address, "--sizes=10000", "--train=500")
     assert [one["size"] for one in replies] == [500] * 20
     assert all(one["right"] for one in replies)
+
+
+def test_replies_come_back_where_their_train_does_not_fit_the_way(rig: Rig) -> None:
+    """Equal ones that wait together leave as a train, which the kernel refuses here."""
+    server, client = rig["server"], rig["client"]
+    server.run("ip", "route", "add", f"{client.address}/32", "dev", "eth0", "mtu", "900")
+    process = server.serve(f"--bind=udp://:{PORT}", "--threads=1")
+    sizes = f"--sizes={','.join(['1400'] * 20)}"
+    process.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as other:
+        replies = other.submit(asked, client, server.address, sizes, "--quiet=15")
+        wait_until(partial(has_waiting, server, 20 * 1400), what="20 datagrams that wait")
+        process.send_signal(signal.SIGCONT)
+        assert [(one["size"], one["right"]) for one in replies.result()] == [(1400, True)] * 20
+
+
+def has_waiting(host: Host, least: int) -> bool:
+    """Tell whether so many bytes wait for the server to receive them."""
+    table = host.run("cat", "/proc/net/udp").stdout
+    at = f":{PORT:04X} "
+    queues = [line.split()[4] for line in table.splitlines() if at in line.split()[1] + " "]
+    return any(int(one.partition(":")[2], 16) >= least for one in queues)
 
 
 def test_a_broadcast_address_is_not_answered(rig: Rig) -> None:
