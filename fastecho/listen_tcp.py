@@ -21,13 +21,20 @@ from .listener import Listener, read_somaxconn, refused
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
     from .config import Config
+    from .datagram_socket import DatagramSocket
     from .handover.offers import Offers
 
+    Opened = TypeVar("Opened", bound=Listener | DatagramSocket)
     SocketAddress = tuple[str, int] | tuple[str, int, int, int]
     Targets = list[tuple[int, SocketAddress]]
 
-__all__ = ["has_ipv6", "host_of", "open_tcp", "resolve", "set_options", "tcp_address"]
+__all__ = [
+    "has_ipv6", "host_of", "open_on_one_port", "open_tcp", "resolve", "set_options", "tcp_address",
+]  # fmt: skip
 
 PORT_TRIES = 16
 """Free ports to try when one port has to be free on several addresses at once."""
@@ -39,43 +46,62 @@ def open_tcp(
     address: Address, config: Config, copies: int, offers: Offers | None = None
 ) -> list[Listener]:
     """Open every socket of one TCP address, all on one port; or take what is offered of it."""
-    assert address.host is not None and address.port is not None
+    assert address.port is not None
     if address.host == "":
         targets, dual_stack = _every_address(address.port)
     else:
         targets, dual_stack = resolve(address), False
+
+    def open_at(family: int, name: SocketAddress) -> Iterator[tuple[list[Listener], bool]]:
+        workers = copies if config.reuse_port else 0
+        taken = _take(offers, family, name, dual_stack, address, workers) if offers else []
+        yield taken, bool(taken)
+        for copy in range(0 if taken else copies):
+            worker = copy if config.reuse_port else None
+            listener = _listen_tcp(family, name, config, worker, dual_stack)
+            yield [listener], False
+            name = (name[0], listener.address.port or 0, *name[2:])
+
+    return open_on_one_port(address, targets, open_at)
+
+
+def open_on_one_port(
+    address: Address,
+    targets: Targets,
+    open_at: Callable[[int, SocketAddress], Iterator[tuple[list[Opened], bool]]],
+) -> list[Opened]:
+    """Open the sockets of all targets of an address on the same port, or none.
+
+    Args:
+        address: whose port is asked for; 0 looks for one that is free at all targets.
+        targets: family and socket address of each; their port does not count.
+        open_at: opens the sockets of one target at the port that it is given, and yields them as
+            they come, with whether another server has handed them over.
+    Raises:
+        StartError: one cannot be bound or listened on; nothing stays open.
+    """
+    assert address.port is not None
     tries = PORT_TRIES if address.port == 0 and len(targets) > 1 else 1
     while True:
         tries -= 1
-        listeners: list[Listener] = []
+        opened: list[Opened] = []
         port = address.port
         try:
             for family, target in targets:
-                name = (target[0], port, *target[2:])
-                taken = [] if offers is None else _take(offers, family, name, dual_stack, address,
-                    copies if config.reuse_port else 0)  # fmt: skip
-                if taken:
-                    listeners += taken
-                    port = taken[0].address.port or 0
-                    tries = 0  # they cannot be had again
-                    continue
-                for copy in range(copies):
-                    worker = copy if config.reuse_port else None
-                    name = (target[0], port, *target[2:])
-                    listener = _listen_tcp(family, name, config, worker, dual_stack)
-                    listeners.append(listener)
-                    assert listener.address.port is not None
-                    port = listener.address.port
-            return listeners
+                name: SocketAddress = (target[0], port, *target[2:])
+                for several, are_taken in open_at(family, name):
+                    opened += several
+                    if are_taken:
+                        tries = 0  # they cannot be had again
+                port = opened[-1].address.port or 0
+            return opened
         except BaseException as error:
-            for listener in listeners:
-                listener.close()
-            if not isinstance(error, OSError):
-                raise
-            if isinstance(error, StartError):
+            for one in opened:
+                one.close()
+            if not isinstance(error, OSError) or isinstance(error, StartError):
                 raise
             if error.errno != errno.EADDRINUSE or tries <= 0:
-                at = format_host_port(target[0], port) if address.host else str(address)
+                at = format_host_port(name[0], port) if address.host else str(address)
                 raise refused(address, at, error) from None
 
 

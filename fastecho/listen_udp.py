@@ -16,14 +16,15 @@ from __future__ import annotations
 import errno
 import socket
 
-from .address import Address, format_host_port
+from .address import Address
 from .datagram_socket import DatagramSocket
 from .errors import StartError
-from .listen_tcp import PORT_TRIES, has_ipv6, host_of, resolve
-from .listener import refused
+from .listen_tcp import has_ipv6, host_of, open_on_one_port, resolve
 
 TYPE_CHECKING = False  # typing itself costs 5 ms at import
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .config import Config
     from .handover.offers import Offers
     from .listen_tcp import SocketAddress, Targets
@@ -48,39 +49,22 @@ def open_udp(
     Raises:
         StartError: it cannot be resolved or bound; nothing stays open.
     """
-    assert address.host is not None and address.port is not None
+    assert address.port is not None
     targets = _every_address(address.port) if address.host == "" else resolve(address)
-    tries = PORT_TRIES if address.port == 0 and len(targets) > 1 else 1
-    while True:
-        tries -= 1
-        sockets: list[DatagramSocket] = []
-        port = address.port
-        try:
-            for family, target in targets:
-                target = (target[0], port, *target[2:])
-                taken = [] if offers is None else _take(offers, family, target, address, config,
-                    workers)  # fmt: skip
-                if taken:
-                    sockets += taken
-                    port = taken[0].address.port or 0
-                    tries = 0  # they cannot be had again
-                    continue
-                with _bind(family, target, reuse_port=False) as free:
-                    check_single(address, free)
-                    target = free.getsockname()
-                for worker in range(workers):
-                    sock = _bind(family, target, reuse_port=workers > 1, config=config)
-                    sockets.append(DatagramSocket(sock, udp_address(sock), worker=worker))
-                port = target[1]
-            return sockets
-        except BaseException as error:
-            for one in sockets:
-                one.close()
-            if not isinstance(error, OSError) or isinstance(error, StartError):
-                raise
-            if error.errno != errno.EADDRINUSE or tries <= 0:
-                at = format_host_port(target[0], target[1]) if address.host else str(address)
-                raise refused(address, at, error) from None
+
+    def open_at(family: int, name: SocketAddress) -> Iterator[tuple[list[DatagramSocket], bool]]:
+        taken = _take(offers, family, name, address, config, workers) if offers else []
+        yield taken, bool(taken)
+        if taken:
+            return
+        with _bind(family, name, reuse_port=False) as free:
+            check_single(address, free)
+            name = free.getsockname()
+        for worker in range(workers):
+            sock = _bind(family, name, reuse_port=workers > 1, config=config)
+            yield [DatagramSocket(sock, udp_address(sock), worker=worker)], False
+
+    return open_on_one_port(address, targets, open_at)
 
 
 def _take(

@@ -391,8 +391,7 @@ def test_a_newcomer_that_woke_who_has_gone_is_served(make_server: MakeServer) ->
         with connect(server.address) as peer:
             woken.join(SECONDS)
             peer.sendall(b"x")
-            time.sleep(0.05)  # nothing happens, or the kernel wakes both: it is served anyway
-            server._keep()
+            server._keep()  # also where the kernel has woken both
             peer.settimeout(SECONDS)
             assert peer.recv(1) == b"x"
 
@@ -413,7 +412,8 @@ def test_one_that_cannot_be_let_in_does_not_keep_the_server_busy(
         try:
             successor.connect(str(line.path))
             wait_until(lambda: "nobody can be let in" in caplog.text, what="the trouble")
-            time.sleep(0.1)  # it looks again in a second
+            later = time.monotonic() + 0.1  # it looks again in a second
+            wait_until(lambda: time.monotonic() > later)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caplog.text.count("nobody can be let in") < 3

@@ -125,7 +125,8 @@ ARROWS: dict[str, set[str]] = {
     "limits": {"config", "errors", "settings"},
     "listen_queue": {"diagnose.sock_diag", "listener"},
     "listen_tcp": {
-        "address", "config", "errors", "handover.offers", "inherited", "limits", "listener",
+        "address", "config", "datagram_socket", "errors", "handover.offers", "inherited",
+        "limits", "listener",
     },
     "listen_udp": {
         "address", "config", "datagram_socket", "errors", "handover.offers", "inherited",

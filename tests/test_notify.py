@@ -150,7 +150,8 @@ from fastecho.probing import Probing
 
 def callbacks(_):
     def hold(connection, data):
-        while Path(sys.argv[1]).exists():
+        until = time.monotonic() + 60
+        while Path(sys.argv[1]).exists() and time.monotonic() < until:
             time.sleep(0.01)
         return data
     return {"on_message": hold}

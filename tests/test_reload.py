@@ -6,12 +6,12 @@ that comes before the server waits for signals is not lost. (Limits themselves: 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -259,5 +259,6 @@ def test_a_reload_that_comes_while_the_command_ends_does_not_kill_it(tmp_path: P
         server.process.send_signal(signal.SIGTERM)
         while server.process.poll() is None:
             server.process.send_signal(signal.SIGHUP)
-            time.sleep(0.001)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.001)
         assert server.process.returncode == 0

@@ -255,7 +255,8 @@ def test_a_slow_reader_is_not_idle(make_server: MakeServer, join: Join) -> None:
     data, deadline = b"", time.monotonic() + 0.8
     while time.monotonic() < deadline:
         data += recv_exactly(peer, 40_000)
-        time.sleep(0.02)
+        next_read = time.monotonic() + 0.02
+        wait_until(lambda until=next_read: time.monotonic() > until)  # type: ignore[misc]
     assert same(data, chargen(len(data)))
     assert server.stats().connections_open == 1
 
